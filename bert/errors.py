@@ -1,0 +1,27 @@
+"""Mistakes of the user: one line on stderr and exit code 2, never a traceback."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+
+class UserError(Exception):
+    """Something the user can put right. The message is one line: what is wrong, where, and what would do."""
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for the run; launchers number the processes in RANK."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
+    """Run the body of a command and return its exit code: 0, 2 after a mistake of the user, 130 after Ctrl-C."""
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        if is_main_process():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,85 @@
+"""YAML with the scalars of version 1.2: `5e-4` and `1e6` are numbers, `off` and `no` are text, a key stands once.
+
+PyYAML implements version 1.1, which reads the first two as text and the last two as False.
+"""
+
+import re
+from typing import Any
+
+import yaml
+from yaml import YAMLError
+
+_INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", "~nN"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (_INT.pattern, "-+0123456789"),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        return int(node.value, 0) if node.value[:2] in ("0x", "0o") else int(node.value)
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def represent_short_float(self, value: float) -> yaml.ScalarNode:
+        special = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
+        return self.represent_scalar("tag:yaml.org,2002:float", special.get(repr(value), repr(value)))
+
+
+for _name, (_pattern, _first) in _SCALARS.items():
+    for _class in (_Loader, _Dumper):
+        first = [*_first, ""] if _name == "null" else list(_first)
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"^(?:{_pattern})$"), first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
+_Dumper.add_representer(float, _Dumper.represent_short_float)
+
+
+def load(text: str) -> Any:
+    """The value of a YAML text."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+
+
+def parse_word(text: str) -> Any:
+    """The value of a word of the command line: a scalar as it stands, or YAML where it opens with [ { or a quote."""
+    if text[:1] in ("[", "{", '"', "'"):
+        return load(text)
+    loader = _Loader("")
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+    return loader.construct_object(yaml.ScalarNode(tag, text))
+
+
+def dump(value: Any) -> str:
+    """YAML text of a value, in its order, a key a line."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def dump_inline(value: Any) -> str:
+    """A value on one line, for messages and tables."""
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9, default_flow_style=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def explain(error: YAMLError) -> str:
+    """A YAML error on one line, with its place."""
+    problem = getattr(error, "problem", None) or str(error)
+    mark = getattr(error, "problem_mark", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return place + " ".join(problem.split())

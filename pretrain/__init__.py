@@ -1,0 +1,1 @@
+"""From raw text to a pretrained encoder: tokenizer, corpus store, pretraining, evaluation."""
