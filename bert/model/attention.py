@@ -1,0 +1,45 @@
+"""Multi-head attention: qkv → positions → backend → out.
+
+(*) is (B, S) or (T,) · D hidden · H heads
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from bert.model.backends import Backend
+from bert.model.config import EncoderConfig
+from bert.model.positions import Rotation
+
+
+@dataclass
+class AttentionContext:
+    """What all layers of one window share in a forward pass, made once."""
+
+    backend: Backend
+    plan: Any
+    """what the backend prepared for this batch and window"""
+    rotation: Rotation | None
+    maps: list[Tensor] | None
+    """collects each layer's attention probabilities (N, H, S, S), if they are asked for"""
+
+
+class Attention(nn.Module):
+    """softmax(QKᵀ / √d) V over all heads, with one projection for Q, K and V (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.dropout = config.attention_dropout
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
+
+    def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
+        """(*, D) → (*, D)."""
+        q, k, v = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        if context.rotation is not None:
+            q, k = context.rotation(q), context.rotation(k)
+        dropout = self.dropout if self.training else 0.0
+        mixed = context.backend.attend(q, k, v, context.plan, dropout, context.maps)
+        return self.out(mixed.flatten(-2))

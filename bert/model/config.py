@@ -1,0 +1,136 @@
+"""What an encoder is made of. Plain data: importing this loads no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bert.config import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+BackendName = Literal["auto", "eager", "sdpa", "varlen", "flex"]
+ProblemType = Literal["single_label", "multi_label", "regression"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    vocab_size: PositiveInt = 30522
+    """number of tokens the model reads and predicts"""
+    pad_vocab_multiple: PositiveInt = 1
+    """round the rows of the embedding table up to a multiple of this; never predicted, trimmed on export"""
+    hidden_size: PositiveInt = 256
+    """width of every token's vector"""
+    num_layers: PositiveInt = 4
+    """number of encoder layers"""
+    num_heads: PositiveInt = 4
+    """attention heads; each is hidden_size / num_heads wide"""
+    intermediate_size: PositiveInt = 1024
+    """width between the two projections of a feed-forward"""
+    max_positions: PositiveInt = 512
+    """longest sequence, in tokens"""
+    num_segments: NonNegativeInt = 2
+    """rows of the segment embedding (A and B of a pair); 0 has none"""
+    positions: Literal["learned", "sinusoidal", "rotary"] = "learned"
+    """how a token knows its place: a trained table, sines and cosines, or rotation of queries and keys"""
+    position_offset: NonNegativeInt = 0
+    """index of the first position in a learned table (RoBERTa: 2)"""
+    rotary_base: PositiveFloat = 10000.0
+    """base of the rotary wavelengths"""
+    rotary_base_local: PositiveFloat | None = None
+    """base of the rotary wavelengths in local layers; null is rotary_base"""
+    norm: Literal["post", "pre"] = "post"
+    """layer norm after each residual sum (BERT), or before each sub-layer and once at the end"""
+    norm_eps: PositiveFloat = 1e-12
+    """added to the variance inside a layer norm"""
+    norm_bias: bool = True
+    """layer norms have a bias"""
+    first_norm_identity: bool = False
+    """the first pre-norm attention reads the normed embeddings as they are (ModernBERT)"""
+    feed_forward: Literal["mlp", "glu"] = "mlp"
+    """two projections, or a gated unit whose first projection is twice as wide"""
+    activation: Activation = "gelu"
+    """non-linearity of the feed-forward; gelu is exact"""
+    attention_bias: bool = True
+    """projections of the attention have biases"""
+    feed_forward_bias: bool = True
+    """projections of the feed-forward have biases"""
+    layer_pattern: str = "G"
+    """G attends globally, L within the window; tiled over the layers, e.g. GLL"""
+    window: PositiveInt = 128
+    """total width of a local layer's window: a token sees window/2 tokens on either side"""
+    dropout: Probability = 0.1
+    """dropout of the embeddings and of each sub-layer's output"""
+    attention_dropout: Probability = 0.1
+    """dropout of the attention probabilities"""
+    embedding_dropout: Probability | None = None
+    """dropout of the embeddings; null is dropout"""
+    pooler: bool = True
+    """EncoderModel has a pooler: a projection and tanh of the first token"""
+    head_activation: Activation | None = None
+    """non-linearity of the prediction head; null is activation"""
+    head_bias: bool = True
+    """the prediction head's projection has a bias"""
+    decoder_bias: bool = True
+    """the tied decoder has a bias per token"""
+    classifier: Literal["pooler", "dense", "transform"] = "pooler"
+    """what precedes a classifier's last projection: BERT's pooler, RoBERTa's (dropout first), or ModernBERT's"""
+    pooling: Literal["cls", "mean"] = "cls"
+    """what a sequence classifier reads: the first token, or the mean of all tokens"""
+    classifier_dropout: Probability | None = None
+    """dropout before a classifier's last projection; null is dropout"""
+    init_std: PositiveFloat = 0.02
+    """standard deviation of the initial weights (normal, cut at two standard deviations)"""
+    init_outputs: Literal["plain", "depth_scaled", "zero"] = "plain"
+    """initial output projections of the sub-layers: as the rest, divided by sqrt(2 num_layers), or zero"""
+    backend: BackendName = "auto"
+    """how attention is computed; auto chooses by device, layout and dropout"""
+    gradient_checkpointing: bool = False
+    """recompute each layer in the backward pass: less memory, about a third more time"""
+    pad_token_id: NonNegativeInt = 0
+    """id that fills unused places"""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"num_heads: {self.num_heads} heads do not divide hidden_size {self.hidden_size}; choose a divisor"
+            )
+        if self.positions == "rotary" and self.head_size % 2:
+            raise ValueError(f"num_heads: rotary positions need an even head width, here {self.head_size}")
+        if not self.layer_pattern or set(self.layer_pattern) - set("GL"):
+            raise ValueError(
+                f"layer_pattern: {self.layer_pattern!r} is not made of G and L; for instance GLL"
+            )
+        if self.position_offset and self.positions != "learned":
+            raise ValueError("position_offset: only learned positions have an offset; set it to 0")
+        if self.first_norm_identity and self.norm != "pre":
+            raise ValueError("first_norm_identity: only norm=pre has a norm before the first attention")
+        if self.attention_dropout and self.backend in ("varlen", "flex"):
+            raise ValueError(
+                f"backend: {self.backend} cannot drop attention probabilities; set attention_dropout=0 or backend=auto"
+            )
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding table."""
+        return -(-self.vocab_size // self.pad_vocab_multiple) * self.pad_vocab_multiple
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """One entry a layer: None attends globally, w to the w // 2 tokens on either side."""
+        pattern = self.layer_pattern
+        return tuple(
+            self.window if pattern[i % len(pattern)] == "L" else None for i in range(self.num_layers)
+        )
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a classifier tells apart."""
+
+    names: tuple[str, ...]
+    problem_type: ProblemType = "single_label"
+
+    def __len__(self) -> int:
+        return len(self.names)

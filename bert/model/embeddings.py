@@ -1,0 +1,29 @@
+"""Token ids → vectors: token + segment + position, normed, dropped out. (*) is (B, S) or (T,), D hidden."""
+
+from torch import Tensor, nn
+
+from bert.model.config import EncoderConfig
+from bert.model.positions import POSITIONS, Positions
+
+
+class Embeddings(nn.Module):
+    """The sum of what a token is, which segment it is in and where it stands (Devlin et al. 2018, figure 2)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+        self.segments = nn.Embedding(config.num_segments, config.hidden_size) if config.num_segments else None
+        self.positions: Positions = POSITIONS[config.positions](config)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.dropout = nn.Dropout(
+            config.dropout if config.embedding_dropout is None else config.embedding_dropout
+        )
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
+        """(*) ids → (*, D). Without `token_type_ids` every token is in segment A."""
+        hidden = self.tokens(input_ids)
+        if self.segments is not None:
+            hidden = hidden + (
+                self.segments.weight[0] if token_type_ids is None else self.segments(token_type_ids)
+            )
+        return self.dropout(self.norm(self.positions.embed(hidden, position_ids)))

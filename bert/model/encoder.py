@@ -1,0 +1,95 @@
+"""The encoder: embeddings, layers, final norm. (*) is (B, S) padded or (T,) packed, D hidden."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+from bert.model import backends
+from bert.model.attention import AttentionContext
+from bert.model.config import EncoderConfig
+from bert.model.embeddings import Embeddings
+from bert.model.layer import LAYERS
+from bert.model.layout import Layout, Packed, Padded
+
+
+@dataclass
+class Encoded:
+    """What the encoder made of a batch."""
+
+    last_hidden_state: Tensor
+    """(*, D)"""
+    layout: Layout
+    hidden_states: tuple[Tensor, ...] | None
+    """(*, D) after the embeddings and after each layer, as Hugging Face counts them"""
+    attentions: tuple[Tensor, ...] | None
+    """(B or N, H, S, S) of each layer"""
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(LAYERS[config.norm](config) for _ in range(config.num_layers))
+        if config.first_norm_identity:
+            self.layers[0].attention_norm = nn.Identity()
+        self.final_norm: nn.Module = (
+            nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+            if config.norm == "pre"
+            else nn.Identity()
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        sequence_offsets: Tensor | None = None,
+        max_sequence_length: int | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> Encoded:
+        """Padded: ids (B, S), with a mask that is 1 at real tokens. Packed: ids and positions (T,), with
+        `sequence_offsets` (N + 1,) int32 and the length of the longest sequence."""
+        layout: Layout
+        if sequence_offsets is None:
+            layout = Padded.read(input_ids, attention_mask, position_ids)
+        else:
+            assert position_ids is not None and max_sequence_length is not None
+            layout = Packed(position_ids, sequence_offsets, max_sequence_length)
+        hidden = self.embeddings(input_ids, token_type_ids, layout.position_ids)
+        maps: list[Tensor] | None = [] if output_attentions else None
+        contexts = self._contexts(layout, maps)
+        states = [hidden]
+        for layer, window in zip(self.layers, self.config.windows, strict=True):
+            hidden = self._run(layer, hidden, contexts[window])
+            states.append(hidden)
+        hidden = states[-1] = self.final_norm(hidden)
+        return Encoded(
+            last_hidden_state=hidden,
+            layout=layout,
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=None if maps is None else tuple(maps),
+        )
+
+    def _contexts(self, layout: Layout, maps: list[Tensor] | None) -> dict[int | None, AttentionContext]:
+        backend = backends.choose(self.config.backend, maps=maps is not None)
+        positions = self.embeddings.positions
+        return {
+            window: AttentionContext(
+                backend=backend,
+                plan=backend.prepare(layout, window),
+                rotation=positions.rotation(layout.position_ids, window),
+                maps=maps,
+            )
+            for window in dict.fromkeys(self.config.windows)
+        }
+
+    def _run(self, layer: nn.Module, hidden: Tensor, context: Any) -> Tensor:
+        if self.config.gradient_checkpointing and self.training:
+            return torch.utils.checkpoint.checkpoint(layer, hidden, context, use_reentrant=False)
+        return layer(hidden, context)

@@ -1,0 +1,48 @@
+"""What each token does by itself. (*) is (B, S) or (T,), D hidden."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bert.model.config import EncoderConfig
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class FeedForward(nn.Module):
+    """down(activation(up x)) (Vaswani et al. 2017, section 3.3)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.feed_forward_bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.feed_forward_bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(*, D) → (*, D)."""
+        return self.down(self.activation(self.up(hidden)))
+
+
+class GatedFeedForward(nn.Module):
+    """down(activation(a) · b) with a and b the halves of one projection (Shazeer 2020)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
+        self.up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.feed_forward_bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.feed_forward_bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(*, D) → (*, D)."""
+        value, gate = self.up(hidden).chunk(2, dim=-1)
+        return self.down(self.activation(value) * gate)
+
+
+FEED_FORWARDS = {"mlp": FeedForward, "glu": GatedFeedForward}

@@ -1,0 +1,68 @@
+"""What reads the encoder's vectors. D hidden, V vocabulary, C classes, N sequences, (*) any shape."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bert.model.config import EncoderConfig
+from bert.model.feedforward import ACTIVATIONS
+
+
+class Transform(nn.Module):
+    """norm(activation(dense x)): precedes the decoder, and ModernBERT's classifiers."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.head_bias)
+        self.activation = ACTIVATIONS[config.head_activation or config.activation]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(*, D) → (*, D)."""
+        return self.norm(self.activation(self.dense(hidden)))
+
+
+class MaskedLanguageHead(nn.Module):
+    """Scores every token of the vocabulary by the token embeddings, which it shares."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.vocab_size = config.vocab_size
+        self.transform = Transform(config)
+        self.bias = nn.Parameter(self.transform.dense.weight.new_zeros(config.padded_vocab_size))
+        if not config.decoder_bias:
+            self.register_parameter("bias", None)
+
+    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
+        """(*, D) and the embedding table (padded V, D) → (*, V)."""
+        logits = F.linear(self.transform(hidden), embeddings, self.bias)
+        return logits[..., : self.vocab_size]
+
+
+class Pooler(nn.Module):
+    """tanh(dense x) of a sequence's first token."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(N, D) → (N, D)."""
+        return self.dense(pooled).tanh()
+
+
+class DropoutPooler(Pooler):
+    """RoBERTa's classification head drops out before the projection as well."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(classifier_dropout(config))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return super().forward(self.dropout(pooled))
+
+
+def classifier_dropout(config: EncoderConfig) -> float:
+    return config.dropout if config.classifier_dropout is None else config.classifier_dropout
+
+
+CLASSIFIER_HEADS = {"pooler": Pooler, "dense": DropoutPooler, "transform": Transform}

@@ -1,0 +1,38 @@
+"""One layer: attention, then feed-forward, each added to what it read. (*) is (B, S) or (T,), D hidden."""
+
+from torch import Tensor, nn
+
+from bert.model.attention import Attention, AttentionContext
+from bert.model.config import EncoderConfig
+from bert.model.feedforward import FEED_FORWARDS
+
+
+class PostNormLayer(nn.Module):
+    """Normalises each residual sum (Vaswani et al. 2017; BERT)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.attention_norm: nn.Module = nn.LayerNorm(
+            config.hidden_size, eps=config.norm_eps, bias=config.norm_bias
+        )
+        self.feed_forward = FEED_FORWARDS[config.feed_forward](config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
+        """(*, D) → (*, D)."""
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, context)))
+        return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+
+
+class PreNormLayer(PostNormLayer):
+    """Normalises what each sub-layer reads and leaves the residual alone (Xiong et al. 2020; ModernBERT)."""
+
+    def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
+        """(*, D) → (*, D)."""
+        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), context))
+        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+
+
+LAYERS = {"post": PostNormLayer, "pre": PreNormLayer}

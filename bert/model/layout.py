@@ -1,0 +1,111 @@
+"""How the tokens of a batch lie in memory. The only place that pads or unpads.
+
+B batch · S longest sequence · N sequences in a packed batch · T packed tokens · D hidden
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Padded:
+    """(B, S): one sequence a row."""
+
+    position_ids: Tensor
+    """(B, S) or (1, S), from 0"""
+    real: Tensor | None
+    """(B, S) bool, False at padding; None when there is none"""
+
+    @classmethod
+    def read(cls, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> Self:
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        return cls(position_ids, None if attention_mask is None else attention_mask.bool())
+
+    @property
+    def row_length(self) -> int:
+        return self.position_ids.shape[-1]
+
+    def to_rows(self, x: Tensor) -> Tensor:
+        """(B, S, …) as it is."""
+        return x
+
+    def from_rows(self, x: Tensor) -> Tensor:
+        """(B, S, …) as it is."""
+        return x
+
+    def first(self, hidden: Tensor) -> Tensor:
+        """(B, D): each sequence's first token."""
+        return hidden[:, 0]
+
+    def mean(self, hidden: Tensor) -> Tensor:
+        """(B, D): each sequence's mean over its real tokens."""
+        if self.real is None:
+            return hidden.mean(1)
+        real = self.real[:, :, None]
+        return (hidden * real).sum(1) / real.sum(1)
+
+
+@dataclass
+class Packed:
+    """(T,): sequences one after the other. Tokens after the last offset belong to none and are never read."""
+
+    position_ids: Tensor
+    """(T,), restarting at 0 in each sequence"""
+    offsets: Tensor
+    """(N + 1,) int32: where each sequence starts, and where the last one ends; repeated for empty sequences"""
+    row_length: int
+    """length of the longest sequence"""
+
+    @cached_property
+    def sequence_ids(self) -> Tensor:
+        """(T,) the sequence each token is in; N after the last."""
+        tokens = torch.arange(len(self.position_ids), device=self.offsets.device)
+        return torch.searchsorted(self.offsets[1:], tokens, right=True)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(N,) tokens of each sequence."""
+        return self.offsets.diff()
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """(T,) each token's place among N × S places, one more for tokens of no sequence."""
+        num_sequences = len(self.offsets) - 1
+        places = (
+            torch.arange(len(self.position_ids), device=self.offsets.device) - self.offsets[self.sequence_ids]
+        )
+        slots = self.sequence_ids * self.row_length + places
+        return slots.clamp(max=num_sequences * self.row_length)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """(N, S) bool, False at the places no token fills."""
+        return torch.arange(self.row_length, device=self.offsets.device) < self.lengths[:, None]
+
+    def to_rows(self, x: Tensor) -> Tensor:
+        """(T, …) → (N, S, …) with zeros where a sequence is short."""
+        num_slots = (len(self.offsets) - 1) * self.row_length
+        rows = x.new_zeros(num_slots + 1, *x.shape[1:]).index_copy(0, self.slots, x)
+        return rows[:num_slots].unflatten(0, (-1, self.row_length))
+
+    def from_rows(self, x: Tensor) -> Tensor:
+        """(N, S, …) → (T, …)."""
+        rows = x.flatten(0, 1)
+        return rows.index_select(0, self.slots.clamp(max=len(rows) - 1))
+
+    def first(self, hidden: Tensor) -> Tensor:
+        """(N, D): each sequence's first token."""
+        return hidden[self.offsets[:-1].clamp(max=len(hidden) - 1)]
+
+    def mean(self, hidden: Tensor) -> Tensor:
+        """(N, D): each sequence's mean over its tokens."""
+        sums = hidden.new_zeros(len(self.offsets), hidden.shape[-1]).index_add(0, self.sequence_ids, hidden)
+        return sums[:-1] / self.lengths.clamp(min=1)[:, None]
+
+
+Layout = Padded | Packed

@@ -1,0 +1,89 @@
+"""What models return. Losses are sums and counts: a mean over a step needs both, over all its micro-batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils import _pytree
+
+IGNORED = -100
+
+
+@dataclass
+class Loss:
+    sum: Tensor
+    """float32 scalar: summed over what counts"""
+    count: Tensor
+    """int64 scalar: how much counts"""
+    correct: Tensor
+    """int64 scalar: how many of them the most probable answer gets right"""
+
+
+@dataclass
+class ModelOutput:
+    """By attribute or by key, under Hugging Face's names; what a model does not compute is None."""
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    prediction_logits: Tensor | None = None
+    seq_relationship_logits: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    losses: dict[str, Loss] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Tensor | None:
+        """The sum of the mean losses, as Hugging Face has it; None without labels."""
+        means = [loss.sum / loss.count.clamp(min=1) for loss in self.losses.values()]
+        return torch.stack(means).sum() if means else None
+
+    def keys(self) -> list[str]:
+        names = [f.name for f in fields(self) if f.name != "losses" and getattr(self, f.name) is not None]
+        return ["loss", *names] if self.losses else names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        value = getattr(self, key, None)
+        if value is None:
+            raise KeyError(f"{key}; this output has {', '.join(self.keys())}")
+        return value
+
+
+# Wrappers (FSDP, DDP) look for the tensors in an output by torch's pytrees.
+for _cls in (Loss, ModelOutput):
+    _pytree.register_dataclass(_cls)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
+    """Logits (M, C) and labels (M,) int64, `IGNORED` where nothing is asked."""
+    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    with torch.no_grad():
+        return Loss(loss, (labels != IGNORED).sum(), (logits.argmax(-1) == labels).sum())
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
+    """Logits and labels (N, C), each label by itself; NaN is ignored. Counts labels, not rows."""
+    asked = ~labels.isnan()
+    loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float().nan_to_num(), reduction="none")
+    return Loss((loss * asked).sum(), asked.sum(), (((logits > 0) == (labels > 0.5)) & asked).sum())
+
+
+def squared_error(logits: Tensor, labels: Tensor) -> Loss:
+    """Predictions (N, C) and targets (N, C) or (N,); NaN is ignored. Nothing is ever exactly right: `correct` is 0."""
+    labels = labels.reshape(logits.shape)
+    asked = ~labels.isnan()
+    loss = (logits.float() - labels.float().nan_to_num()).square()
+    return Loss((loss * asked).sum(), asked.sum(), asked.new_zeros((), dtype=torch.int64))
+
+
+CLASSIFICATION_LOSSES = {
+    "single_label": cross_entropy,
+    "multi_label": binary_cross_entropy,
+    "regression": squared_error,
+}

@@ -1,0 +1,89 @@
+"""How a token knows its place: learned, sinusoidal or rotary.
+
+One interface with two hooks: `embed` adds to the embeddings, `rotation` turns queries and keys. (*) is (B, S) or (T,).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bert.model.config import EncoderConfig
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines (*, 1, head size) by which queries and keys (*, H, head size) are turned."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        left, right = wide.chunk(2, dim=-1)
+        return (wide * self.cos + torch.cat((-right, left), dim=-1) * self.sin).to(x.dtype)
+
+
+class Positions(nn.Module):
+    """Knows no places; the others override the hook they need."""
+
+    def embed(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
+        """(*, D) → (*, D): adds what stands for the places."""
+        return hidden
+
+    def rotation(self, position_ids: Tensor, window: int | None) -> Rotation | None:
+        """(*) → the rotation of queries and keys in layers of this window."""
+        return None
+
+
+class LearnedPositions(Positions):
+    """A trained vector for each place (Devlin et al. 2018)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.offset = config.position_offset
+        self.table = nn.Embedding(config.max_positions + config.position_offset, config.hidden_size)
+
+    def embed(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
+        return hidden + self.table(position_ids + self.offset)
+
+
+class SinusoidalPositions(Positions):
+    """sin and cos of p / 10000^(2i/D) in even and odd columns (Vaswani et al. 2017, section 3.5)."""
+
+    def embed(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
+        return hidden + sinusoids(position_ids, hidden.shape[-1]).to(hidden.dtype)
+
+
+class RotaryPositions(Positions):
+    """Queries and keys turned by angles that grow with the place (Su et al. 2021), halves rotated against each other."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.head_size = config.head_size
+        self.base = config.rotary_base
+        self.base_local = config.rotary_base_local or config.rotary_base
+
+    def rotation(self, position_ids: Tensor, window: int | None) -> Rotation:
+        base = self.base if window is None else self.base_local
+        angles = _angles(position_ids, self.head_size, base)
+        angles = torch.cat((angles, angles), dim=-1).unsqueeze(-2)
+        return Rotation(angles.cos(), angles.sin())
+
+
+def sinusoids(position_ids: Tensor, width: int) -> Tensor:
+    """(*) → (*, width) in float32."""
+    angles = _angles(position_ids, width, 10000.0)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :width]
+
+
+def _angles(position_ids: Tensor, width: int, base: float) -> Tensor:
+    """(*) → (*, width / 2): p / base^(2i / width), in float32 whatever the model's type."""
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=position_ids.device) / width
+    return position_ids[..., None].float() * (1.0 / base**exponents)
+
+
+POSITIONS = {
+    "learned": LearnedPositions,
+    "sinusoidal": lambda config: SinusoidalPositions(),
+    "rotary": RotaryPositions,
+}
