@@ -1,0 +1,85 @@
+"""Learning rates as pure functions of the share of the run that is done.
+
+Nothing here has a state: the rate of a step depends on the configuration and on how far the run is, so a run that
+was interrupted needs no scheduler to be restored, and none is stepped once too often.
+"""
+
+import math
+from dataclasses import dataclass
+
+from bert.errors import UserError
+from bert.training.config import ScheduleConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`factor(progress)` is what the peak learning rate is multiplied with."""
+
+    config: ScheduleConfig
+    warmup: float
+    """share of the run"""
+    cooldown: float
+    """share of the run"""
+
+    def factor(self, progress: float) -> float:
+        """The factor in [0, 1] at `progress`, the share of the run in [0, 1] that is done before the step."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        left = 1.0 - min(progress, 1.0)
+        return self.config.final + (1.0 - self.config.final) * self._height(left)
+
+    def _height(self, left: float) -> float:
+        """1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run still to come."""
+        after_warmup = 1.0 - self.warmup
+        match self.config.name:
+            case "constant":
+                return 1.0
+            case "linear":  # Devlin et al. 2018
+                return left / after_warmup
+            case "cosine":  # Loshchilov and Hutter 2016, without restarts
+                return 0.5 * (1.0 - math.cos(math.pi * left / after_warmup))
+            case "wsd":  # warm-up, stable, decay: Hu et al. 2024; 1 - sqrt: Hägele et al. 2024
+                if left >= self.cooldown:
+                    return 1.0
+                linear = left / self.cooldown
+                return linear if self.config.cooldown_shape == "linear" else 1.0 - math.sqrt(1.0 - linear)
+
+
+def build(config: ScheduleConfig, steps: int | None) -> Schedule:
+    """The schedule of a run of `steps` steps (None: the run is measured in tokens or hours)."""
+    warmup = _share("warmup", config.warmup, steps)
+    cooldown = _share("cooldown", config.cooldown, steps)
+    if config.name == "wsd" and warmup + cooldown > 1.0:
+        raise UserError("schedule.cooldown: warm-up and cool-down exceed the run; shorten one of them")
+    return Schedule(config, warmup, cooldown)
+
+
+def _share(key: str, value: float, steps: int | None) -> float:
+    if value < 1:
+        return value
+    if steps is None:
+        raise UserError(f"schedule.{key}: {value:g} steps of a run not measured in steps; give a share below 1")
+    if value >= steps and key == "warmup":
+        raise UserError(f"schedule.{key}: {value:g} steps, but the run has {steps}; give fewer, or a share below 1")
+    return min(value / steps, 1.0)
+
+
+def check_length(config: TrainingConfig) -> None:
+    """UserError unless something ends the run."""
+    if config.steps is config.tokens is config.hours is config.epochs is None:
+        raise UserError("training.steps: nothing ends the run; set training.steps, .tokens, .hours or .epochs")
+
+
+def progress(config: TrainingConfig, steps: int | None, step: int, tokens: int, seconds: float) -> float:
+    """The share of the run that is done; of several lengths given, the one reached first counts.
+
+    `steps` is the run's length in steps, where it has one (from `training.steps` or from the epochs).
+    """
+    shares = [0.0]
+    if steps is not None:
+        shares.append(step / steps)
+    if config.tokens is not None:
+        shares.append(tokens / config.tokens)
+    if config.hours is not None:
+        shares.append(seconds / (3600.0 * config.hours))
+    return min(max(shares), 1.0)
