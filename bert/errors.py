@@ -15,7 +15,7 @@ def is_main_process() -> bool:
 
 
 def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Run the body of a command and return its exit code: 0, 2 after a mistake of the user, 130 after Ctrl-C."""
+    """Run a command and return its exit code: 0, 2 after a mistake of the user, 130 after Ctrl-C."""
     try:
         main(sys.argv[1:] if argv is None else argv)
     except UserError as error:

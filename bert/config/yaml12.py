@@ -1,6 +1,7 @@
-"""YAML with the scalars of version 1.2: `5e-4` and `1e6` are numbers, `off` and `no` are text, a key stands once.
+"""YAML with the scalars of version 1.2: `5e-4` and `1e6` are numbers, `off` and `no` are text.
 
-PyYAML implements version 1.1, which reads the first two as text and the last two as False.
+PyYAML implements version 1.1, which reads the first two as text and the last two as False. A key that stands
+twice in a mapping is an error.
 """
 
 import re
@@ -22,13 +23,14 @@ _SCALARS = {
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+                problem = f"{key.value} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
         return super().construct_mapping(node, deep)
 
@@ -37,7 +39,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way)
 
     def represent_short_float(self, value: float) -> yaml.ScalarNode:
         special = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
@@ -54,11 +56,11 @@ _Dumper.add_representer(float, _Dumper.represent_short_float)
 
 def load(text: str) -> Any:
     """The value of a YAML text."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    return yaml.load(text, Loader=_Loader)
 
 
 def parse_word(text: str) -> Any:
-    """The value of a word of the command line: a scalar as it stands, or YAML where it opens with [ { or a quote."""
+    """The value of a command-line word: a scalar as it stands, or YAML after an opening [ { or quote."""
     if text[:1] in ("[", "{", '"', "'"):
         return load(text)
     loader = _Loader("")
@@ -66,14 +68,14 @@ def parse_word(text: str) -> Any:
     return loader.construct_object(yaml.ScalarNode(tag, text))
 
 
-def dump(value: Any) -> str:
+def dump(value: Any, **options: Any) -> str:
     """YAML text of a value, in its order, a key a line."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(value, **{"Dumper": _Dumper, "sort_keys": False, "allow_unicode": True, **options})
 
 
 def dump_inline(value: Any) -> str:
     """A value on one line, for messages and tables."""
-    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9, default_flow_style=True)
+    text = dump(value, default_flow_style=True, width=10**9)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

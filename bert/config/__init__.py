@@ -1,0 +1,118 @@
+"""Configuration: frozen dataclasses are the schema, YAML and words fill them, pydantic validates.
+
+The string under a field of a schema is its line of help. A section (a field whose type is a dataclass) may
+name a YAML file in place of its values. Keys may be dotted (`model.dropout`), on the command line and in
+files; a deeper key applies on top of a shallower one, whatever their order. A field whose name ends in an
+underscore is written without it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Gt, Le
+
+from bert.config import yaml12
+from bert.config.filling import Filling, read_yaml
+from bert.config.schema import to_dict
+from bert.errors import UserError
+
+__all__ = [
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveInt",
+    "Probability",
+    "difference",
+    "dump",
+    "from_dict",
+    "help_text",
+    "load",
+    "parse_command",
+    "read_yaml",
+    "save",
+    "to_dict",
+]
+
+T = TypeVar("T")
+
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Probability = Annotated[float, Ge(0), Le(1)]
+
+
+def load(schema: type[T], path: Path | str | None, overrides: Sequence[str] = ()) -> T:
+    """Fill `schema` from a YAML file (or from nothing) and then from dotted `key=value` words."""
+    filling = Filling(schema, "" if path is None else str(path))
+    if path is not None:
+        filling.add(read_yaml(Path(path)).items(), str(path))
+    filling.add([_split_override(word) for word in overrides], "command line")
+    return filling.validate()
+
+
+def from_dict(schema: type[T], values: Mapping[str, Any], source: str = "") -> T:
+    """Fill `schema` from a mapping; `source` names its origin in messages."""
+    filling = Filling(schema, source)
+    filling.add(values.items(), source)
+    return filling.validate()
+
+
+def dump(config: Any) -> str:
+    """A configuration as YAML text."""
+    return yaml12.dump(to_dict(config))
+
+
+def save(config: Any, path: Path | str) -> None:
+    """Write a configuration as a YAML file that `load` reads back to an equal one."""
+    Path(path).write_text(dump(config), encoding="utf-8")
+
+
+def parse_command(schema: type[T], argv: Sequence[str], usage: str) -> T:
+    """Read `CONFIG.yaml [key=value ...]`; with `--help` print every key and leave with exit code 0."""
+    if "--help" in argv or "-h" in argv:
+        print(help_text(schema, usage))
+        raise SystemExit(0)
+    paths = [word for word in argv if "=" not in word]
+    strange = [word for word in argv if word.startswith("-")] or paths[1:]
+    if not argv or strange:
+        reason = f"{strange[0]} is not a key=value word" if strange else "a configuration is missing"
+        raise UserError(f"{reason}; usage: {usage.strip().splitlines()[0]} (--help lists the keys)")
+    return load(schema, paths[0] if paths else None, [word for word in argv if "=" in word])
+
+
+def help_text(schema: type, usage: str) -> str:
+    """Usage, then every dotted key of `schema` with its default, its type and its line of help."""
+    from bert.config import help
+
+    return help.help_text(schema, usage)
+
+
+def difference(a: Any, b: Any) -> list[str]:
+    """The keys whose values differ between two configurations, as `key: old → new`."""
+    old, new = dict(_leaves(to_dict(a))), dict(_leaves(to_dict(b)))
+
+    def show(values: dict[str, Any], key: str) -> str:
+        return yaml12.dump_inline(values[key]) if key in values else "(none)"
+
+    keys = dict.fromkeys([*old, *new])
+    return [f"{key}: {show(old, key)} → {show(new, key)}" for key in keys if show(old, key) != show(new, key)]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _split_override(word: str) -> tuple[str, Any]:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise UserError(f"{word!r} is not a key=value word, e.g. seed=1")
+    try:
+        return key, yaml12.parse_word(value)
+    except yaml12.YAMLError as error:
+        raise UserError(f"command line: {key}: {value!r} is not a value ({yaml12.explain(error)})") from None

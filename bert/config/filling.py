@@ -1,0 +1,205 @@
+"""Fill a schema from files and words, and refuse in one line what does not fit."""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_origin
+
+from bert.config import yaml12
+from bert.config.schema import (
+    alternatives,
+    default_of,
+    describe,
+    field_types,
+    item_of,
+    section_of,
+    yaml_name,
+)
+from bert.errors import UserError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping."""
+    try:
+        values = yaml12.load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file{_nearest_file(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a YAML file ({error})") from None
+    except yaml12.YAMLError as error:
+        raise UserError(f"{path}: {yaml12.explain(error)}") from None
+    if not isinstance(values, dict | None):
+        raise UserError(
+            f"{path}: a configuration is a mapping of keys to values; this is {describe(type(values))}"
+        )
+    return values or {}
+
+
+class Filling:
+    """Values by field name, gathered from several sources, with the source of every dotted key."""
+
+    def __init__(self, schema: type, source: str) -> None:
+        self.schema = schema
+        self.source = source
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+
+    def add(self, items: Iterable[tuple[str, Any]], source: str) -> None:
+        """Put dotted keys and their values on top of what is there."""
+        self._fill(self.schema, items, source, "", self.values)
+
+    def _fill(
+        self, schema: type, items: Iterable[tuple[Any, Any]], source: str, prefix: str, into: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Put dotted keys and their values into `into`, the shallow ones first."""
+        names = {yaml_name(name): name for name in field_types(schema)}
+        for key, value in sorted(((str(k), v) for k, v in items), key=lambda item: item[0].count(".")):
+            head, _, rest = key.partition(".")
+            if head not in names:
+                near = self._nearest_key(prefix, head, names)
+                raise UserError(f"{_origin(source)}{prefix}{head}: unknown key{near}")
+            self.sources[prefix + key] = source
+            name, full = names[head], prefix + head
+            if rest:
+                into[name] = self._below(schema, name, rest, value, source, full, into.get(name))
+            else:
+                into[name] = self._value(schema, name, value, source, full)
+        return into
+
+    def _nearest_key(self, prefix: str, word: str, names: Iterable[str]) -> str:
+        """A suggestion for an unknown key: one like it in its section, or one of this name elsewhere."""
+        from bert.config.help import keys_of
+
+        elsewhere = [key.name for key in keys_of(self.schema) if key.name.rpartition(".")[2] == word]
+        found = [prefix + name for name in difflib.get_close_matches(word, list(names), n=1)] or elsewhere
+        return f" (did you mean {' or '.join(found)}?)" if found else f"; known here: {', '.join(names)}"
+
+    def _below(
+        self, schema: type, name: str, rest: str, value: Any, source: str, full: str, present: Any
+    ) -> dict[str, Any]:
+        """The section or dict of a field, after a dotted key that reaches into it."""
+        annotation = field_types(schema)[name]
+        if section := section_of(annotation):
+            into = present if isinstance(present, dict) else _defaults(schema, name)
+            return self._fill(section, [(rest, value)], source, f"{full}.", into)
+        if any(get_origin(part) is dict for part in alternatives(annotation)):
+            return {**(present if isinstance(present, dict) else {}), rest: value}
+        raise UserError(f"{_origin(source)}{full}.{rest}: unknown key; {full} has no keys below it")
+
+    def _value(self, schema: type, name: str, value: Any, source: str, full: str) -> Any:
+        """A field's value: sections filled, files read, a single value for a list made a list of one."""
+        annotation = field_types(schema)[name]
+        if section_of(annotation):
+            return self._section(annotation, value, source, full, _defaults(schema, name))
+        if (item := item_of(annotation)) is None:
+            return value
+        if isinstance(value, str | dict) and not any(
+            part in (str, dict) for part in alternatives(annotation)
+        ):
+            value = [value]
+        if section_of(item) is None or not isinstance(value, list):
+            return value
+        return [self._section(item, one, source, f"{full}.{i}", {}) for i, one in enumerate(value)]
+
+    def _section(self, annotation: Any, value: Any, source: str, full: str, into: dict[str, Any]) -> Any:
+        """A section's value: a mapping of its keys, or the name of a file that holds one."""
+        if isinstance(value, str) and not any(part is str for part in alternatives(annotation)):
+            path = _find_file(value, source, full)
+            value, source = read_yaml(path), str(path)
+        if value is None and type(None) not in alternatives(annotation):
+            value = {}
+        if not isinstance(value, dict):
+            return value
+        return self._fill(section_of(annotation), value.items(), source, f"{full}.", into)
+
+    def validate(self) -> Any:
+        """The configuration, or a UserError that names the key, its source and what is allowed."""
+        from pydantic import ValidationError
+
+        try:
+            return _model(self.schema).model_validate({"root": self.values}).root
+        except ValidationError as error:
+            located = [(one, *_locate(self.schema, one["loc"])) for one in error.errors(include_url=False)]
+        # the deepest complaint is the most precise one: a union complains about each of its members
+        first, key, annotation = max(located, key=lambda one: one[1].count("."))
+        if first["type"] == "value_error":  # from a __post_init__ of a schema: "key: why; what would do"
+            within, _, reason = str(first["ctx"]["error"]).partition(": ")
+            raise UserError(self._at(f"{key}.{within}".strip("."), reason))
+        if first["type"] == "missing":
+            raise UserError(self._at(key, f"is required; write it into the file or as {key}=…"))
+        allowed = describe(annotation)
+        nearest = _nearest(str(first["input"]), allowed.split("|"))
+        value = yaml12.dump_inline(first["input"])
+        raise UserError(self._at(key, f"{value} is not allowed; allowed: {allowed}{nearest}"))
+
+    def _at(self, key: str, message: str) -> str:
+        """A message with its key and the source of that key, or of the section it lies in."""
+        near = key
+        while near and near not in self.sources:
+            near = near.rpartition(".")[0]
+        return " ".join(f"{_origin(self.sources.get(near, self.source))}{key}: {message}".split())
+
+
+@functools.cache
+def _model(schema: type) -> Any:
+    """A pydantic model around a schema; the dataclasses inside take their settings from it."""
+    from pydantic import ConfigDict, create_model
+
+    settings = ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False)
+    return create_model("Configuration", __config__=settings, root=(schema, ...))
+
+
+def _defaults(schema: type, name: str) -> dict[str, Any]:
+    """The default values of a section, by field name; what a user gives goes on top of them."""
+    field = next(field for field in dataclasses.fields(schema) if field.name == name)
+    return _by_field_name(default_of(field))
+
+
+def _by_field_name(section: Any) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(section):
+        return {}
+    values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
+    return {
+        name: _by_field_name(value) if dataclasses.is_dataclass(value) else value
+        for name, value in values.items()
+    }
+
+
+def _locate(schema: type, location: Sequence[int | str]) -> tuple[str, Any]:
+    """The dotted key and the annotation at an error's location, without the union members that it names."""
+    keys: list[str] = []
+    annotation: Any = schema
+    for step in location[1:]:
+        section, item = section_of(annotation), item_of(annotation)
+        if section is not None and step in field_types(section):
+            keys.append(yaml_name(str(step)))
+            annotation = field_types(section)[str(step)]
+        elif item is not None and isinstance(step, int):
+            keys.append(str(step))
+            annotation = item
+    return ".".join(keys), annotation
+
+
+def _find_file(name: str, source: str, key: str) -> Path:
+    """A section's file: from the current directory, or else from the folder of the file that names it."""
+    for path in (Path(name), Path(source).parent / name):
+        if path.is_file():
+            return path
+    raise UserError(f"{_origin(source)}{key}: no file {name}{_nearest_file(Path(name))}")
+
+
+def _origin(source: str) -> str:
+    return f"{source}: " if source else ""
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def _nearest_file(path: Path) -> str:
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    found = difflib.get_close_matches(path.name, names, n=1)
+    return f" (did you mean {path.parent / found[0]}?)" if found else ""
