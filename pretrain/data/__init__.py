@@ -1,0 +1,1 @@
+"""From text to batches: documents, sentences, token ids, examples, steps."""

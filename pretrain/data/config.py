@@ -1,0 +1,95 @@
+"""What the text is, which vocabulary it gets, how its store is made: the sections corpus, tokenizer, prepare."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bert.config import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+
+Format = Literal[
+    "auto",
+    "text",
+    "paragraphs",
+    "lines",
+    "jsonl",
+    "csv",
+    "tsv",
+    "parquet",
+    "wiki",
+    "dataset",
+    "documentation",
+]
+DOCUMENTATION = "package-documentation"
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One source of a mixture."""
+
+    files: list[str]
+    """files, folders, globs or URLs, as corpus.files"""
+    format: Format = "auto"
+    """how the files hold documents, as corpus.format"""
+    text_column: str = "text"
+    """column or key that holds the text, as corpus.text_column"""
+    weight: PositiveFloat = 1.0
+    """how often an epoch visits this source's documents: 1 = once each, 2.5 = two and a half times"""
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    files: list[str] = field(default_factory=lambda: [DOCUMENTATION])
+    """files, folders, globs, URLs (hf://, s3://, https://), compressed or not; or package-documentation"""
+    format: Format = "auto"
+    """text: one document a file; paragraphs: blank lines between documents; lines: one a line; auto: by name and look"""
+    text_column: str = "text"
+    """column or key of the text (a string or a list of paragraphs) in jsonl, csv, tsv, parquet and dataset"""
+    sources: list[SourceConfig] = field(default_factory=list)
+    """a weighted mixture in place of files: a list of {files, format, text_column, weight}"""
+    heldout_share: Probability = 0.01
+    """share of the documents kept for evaluation, chosen by a hash of the text: none ever changes sides"""
+    sentences: Literal["auto", "lines", "none"] = "auto"
+    """auto finds sentences in any script; lines: one sentence on each line; none: a paragraph counts as one"""
+    normalize: bool = True
+    """bring Unicode to its composed form (NFC) and drop control characters"""
+    ftfy: bool = False
+    """repair broken encodings such as â€™ with ftfy first (slow; needs the package ftfy)"""
+
+    def __post_init__(self) -> None:
+        if self.sources and self.files != [DOCUMENTATION]:
+            raise ValueError("sources: a mixture names its own files; leave corpus.files out")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    path: str | None = None
+    """folder of the tokenizer; by default RUN_DIR/tokenizer"""
+    from_: str | None = None
+    """take this tokenizer, train none: a vocab.txt, a tokenizer.json, a Hugging Face folder or a run"""
+    algorithm: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    """how the vocabulary is learnt; bpe works on bytes and knows no unknown token"""
+    vocab_size: PositiveInt = 30522
+    """number of tokens, the special ones included"""
+    lowercase: bool = True
+    """uncased: lower case without accents (for an imported vocab.txt too)"""
+    cjk_spacing: bool = True
+    """every Chinese character is a word of its own (wordpiece)"""
+    min_frequency: PositiveInt = 2
+    """a piece must occur this often to enter the vocabulary"""
+    character_coverage: Probability = 0.9999
+    """share of the text whose characters the vocabulary must know; the rarest beyond it become unknown"""
+    sample_bytes: PositiveInt = 256_000_000
+    """train on at most this much text, drawn from all files"""
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    store: str | None = None
+    """folder of the tokenised documents; by default RUN_DIR/store"""
+    workers: NonNegativeInt = 0
+    """processes; 0 = one for each CPU core"""
+    scheduler: str | None = None
+    """Dask scheduler (tcp://host:8786) whose workers share this file system; by default local processes"""
+    deduplicate: Literal["off", "exact", "near"] = "exact"
+    """drop documents that repeat another word for word (exact) or nearly so (near; needs datasketch)"""
+    near_threshold: Probability = 0.8
+    """share of common word sequences from which two documents count as nearly the same"""

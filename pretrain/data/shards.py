@@ -1,0 +1,177 @@
+"""Writing a store: Arrow files that appear whole or not at all, and at last the index over them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+VERSION = 1
+SPLITS = ("train", "heldout")
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The narrowest type that holds every id of a vocabulary."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Arrow file of a split, relative to the split's folder, and what it holds."""
+
+    file: str
+    documents: int
+    sentences: int
+    tokens: int
+
+
+def make_table(
+    tokens: np.ndarray,
+    sentence_offsets: np.ndarray,
+    document_offsets: np.ndarray,
+    sources: np.ndarray,
+    keys: np.ndarray,
+    metadata: Mapping[str, str],
+) -> pa.Table:
+    """The table of a shard: token ids, int32 offsets from 0, and for each document a source (uint8) and a key (uint64)."""
+    sentences = pa.ListArray.from_arrays(pa.array(sentence_offsets, pa.int32()), pa.array(tokens))
+    documents = pa.ListArray.from_arrays(pa.array(document_offsets, pa.int32()), sentences)
+    columns = {
+        "sentences": documents,
+        "source": pa.array(sources, pa.uint8()),
+        "key": pa.array(keys, pa.uint64()),
+    }
+    return pa.table(columns).replace_schema_metadata(dict(metadata))
+
+
+def write_shard(path: Path, table: pa.Table) -> Shard:
+    """Write a shard of one record batch under its name only when it is whole and on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = table.combine_chunks()
+    documents = table.column("sentences").chunk(0)
+    counts = {
+        "documents": len(documents),
+        "sentences": len(documents.values),
+        "tokens": len(documents.values.values),
+    }
+    described = dict(table.schema.metadata or {}) | {b"counts": json.dumps(counts).encode()}
+    table = table.replace_schema_metadata(described)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        with pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return Shard(path.name, **counts)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file under its name only when it is whole and on disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w") as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def finish(path: Path, shards: Mapping[str, Sequence[Shard]], metadata: Mapping[str, Any]) -> None:
+    """Write the offsets over all shards of each split, one by one, then the index that makes the store whole."""
+    splits = {}
+    for split in SPLITS:
+        listed = shards.get(split, ())
+        totals = {
+            count: sum(getattr(shard, count) for shard in listed)
+            for count in ("documents", "sentences", "tokens")
+        }
+        splits[split] = totals | {"shards": [asdict(shard) for shard in listed]}
+        _write_offsets(path / split, listed, totals["documents"], totals["sentences"])
+    write_json(path / "index.json", {"version": VERSION, **metadata, "splits": splits})
+
+
+def _write_offsets(folder: Path, shards: Sequence[Shard], num_documents: int, num_sentences: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def array(name: str, dtype: type, length: int) -> np.memmap:
+        return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (length,))
+
+    sources = (
+        array("document_source", np.uint8, num_documents)
+        if num_documents
+        else _empty(folder, "document_source")
+    )
+    document_offsets = array("document_offsets", np.int64, num_documents + 1)
+    sentence_offsets = array("sentence_offsets", np.int64, num_sentences + 1)
+    documents = sentences = tokens = 0
+    for shard in shards:
+        table = read_shard(folder / shard.file)
+        nested = table.column("sentences").chunk(0)
+        last = documents + shard.documents
+        sources[documents:last] = table.column("source").to_numpy()
+        document_offsets[documents : last + 1] = nested.offsets.to_numpy().astype(np.int64) + sentences
+        inner = nested.values.offsets.to_numpy().astype(np.int64)
+        sentence_offsets[sentences : sentences + shard.sentences + 1] = inner + tokens
+        documents, sentences, tokens = last, sentences + shard.sentences, tokens + shard.tokens
+    for written in (document_offsets, sentence_offsets):
+        written.flush()
+
+
+def _empty(folder: Path, name: str) -> np.ndarray:
+    """An empty array cannot be mapped: write it plainly."""
+    np.save(folder / f"{name}.npy", np.zeros(0, np.uint8))
+    return np.zeros(0, np.uint8)
+
+
+def write_documents(
+    path: str | Path,
+    documents: Iterable[Sequence[Sequence[int]]],
+    *,
+    heldout: Iterable[Sequence[Sequence[int]]] = (),
+    tokenizer_digest: str = "",
+    vocab_size: int = 1 << 16,
+    sources: Sequence[int] | None = None,
+    source_weights: Sequence[float] = (1.0,),
+    shard_documents: int = 1000,
+) -> Path:
+    """Write documents that are token ids already (lists of sentences) as a store.
+
+    Args:
+        documents, heldout: the two splits. sources: the source of each of `documents`, 0 when left out.
+        shard_documents: how many documents a shard holds.
+    """
+    path = Path(path)
+    splits: dict[str, list[Shard]] = {}
+    for split, given in zip(SPLITS, (documents, heldout), strict=True):
+        listed = [[list(sentence) for sentence in document] for document in given]
+        of = np.asarray(sources if sources is not None and split == "train" else [0] * len(listed), np.uint8)
+        splits[split] = [
+            _write_lists(path / split / f"{n:06d}-0000.arrow", listed[a : a + shard_documents],
+                         of[a : a + shard_documents], vocab_size)
+            for n, a in enumerate(range(0, len(listed), shard_documents))
+        ]  # fmt: skip
+    weights = [{"name": f"source{n}", "weight": weight} for n, weight in enumerate(source_weights)]
+    described = {"tokenizer_digest": tokenizer_digest, "vocab_size": vocab_size, "sources": weights}
+    finish(path, splits, described | {"dtype": token_dtype(vocab_size).name, "options": {}, "counts": {}})
+    return path
+
+
+def _write_lists(path: Path, documents: list[list[list[int]]], sources: np.ndarray, vocab_size: int) -> Shard:
+    sentences = [sentence for document in documents for sentence in document]
+    tokens = np.array([token for sentence in sentences for token in sentence], token_dtype(vocab_size))
+    sentence_offsets = np.cumsum([0] + [len(sentence) for sentence in sentences])
+    document_offsets = np.cumsum([0] + [len(document) for document in documents])
+    digests = [hashlib.blake2b(repr(document).encode(), digest_size=8).digest() for document in documents]
+    keys = np.frombuffer(b"".join(digests), np.uint64)
+    return write_shard(path, make_table(tokens, sentence_offsets, document_offsets, sources, keys, {}))
+
+
+def read_shard(path: Path) -> pa.Table:
+    """A shard as a table of one record batch, mapped, not read."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_stream(source).read_all()

@@ -1,0 +1,125 @@
+"""The store: tokenised documents in Arrow files, mapped into memory and never copied there.
+
+    STORE/index.json                     version, tokenizer, sources, options, counts, the list of shards
+    STORE/train/000000-0000.arrow        sentences list<list<uint16|uint32>>, source uint8, key uint64
+    STORE/train/document_offsets.npy     the sentence each document starts with
+    STORE/train/sentence_offsets.npy     the token each sentence starts with
+    STORE/train/document_source.npy      the source each document is from
+    STORE/heldout/…                      the same for the held-out documents
+
+``datasets.Dataset.from_file`` and ``load_dataset("arrow", …)`` read the shards as well. Offsets count over all
+shards of a split, so a span is a pair of integers. The index is written last: a store that has one is whole.
+"""
+
+import json
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bert.errors import UserError
+from pretrain.data.shards import VERSION, Shard, read_shard, token_dtype, write_documents
+
+__all__ = ["Shard", "Split", "Store", "read_index", "token_dtype", "write_documents"]
+
+Split = Literal["train", "heldout"]
+
+
+class Store:
+    """A split of a store, open for reading: cheap to open, cheap to send to another process."""
+
+    def __init__(self, path: str | Path, split: Split = "train") -> None:
+        self.path, self.split = Path(path), split
+        self.metadata: dict[str, Any] = read_index(self.path)
+        listing = self.metadata["splits"][split]
+        self.shards = [Shard(**shard) for shard in listing["shards"]]
+        self.num_documents: int = listing["documents"]
+        self.num_sentences: int = listing["sentences"]
+        self.num_tokens: int = listing["tokens"]
+        self.tokenizer_digest: str = self.metadata["tokenizer_digest"]
+        self.vocab_size: int = self.metadata["vocab_size"]
+        self.dtype = np.dtype(self.metadata["dtype"])
+        self.source_weights: list[float] = [source["weight"] for source in self.metadata["sources"]]
+        self._shard_starts = np.cumsum([0] + [shard.tokens for shard in self.shards])
+        self._open: dict[int, np.ndarray] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.path, self.split)
+
+    @cached_property
+    def document_offsets(self) -> np.ndarray:
+        """int64 (num_documents + 1,): the number of the sentence each document starts with."""
+        return self._array("document_offsets")
+
+    @cached_property
+    def sentence_offsets(self) -> np.ndarray:
+        """int64 (num_sentences + 1,): the number of the token each sentence starts with."""
+        return self._array("sentence_offsets")
+
+    @cached_property
+    def document_source(self) -> np.ndarray:
+        """uint8 (num_documents,): which of the sources each document is from."""
+        return self._array("document_source")
+
+    def _array(self, name: str) -> np.ndarray:
+        return np.load(self.path / self.split / f"{name}.npy", mmap_mode="r")
+
+    def tokens(self, shard: int) -> np.ndarray:
+        """All token ids of a shard, a view of the mapped file."""
+        if shard not in self._open:
+            table = read_shard(self.path / self.split / self.shards[shard].file)
+            self._open[shard] = table.column("sentences").chunk(0).values.values.to_numpy(zero_copy_only=True)
+        return self._open[shard]
+
+    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The token ids of n spans, one after the other.
+
+        Args:
+            starts: int64 (n,), token numbers. lengths: int64 (n,); a span stays within one document.
+        Returns: (sum of lengths,) of the store's dtype.
+        """
+        starts, lengths = np.asarray(starts, np.int64), np.asarray(lengths, np.int64)
+        gathered = np.empty(int(lengths.sum()), self.dtype)
+        targets = np.cumsum(lengths) - lengths
+        shards = np.searchsorted(self._shard_starts, starts, side="right") - 1
+        shards[lengths == 0] = -1
+        order = np.argsort(shards, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(order) else []
+        for rows in groups:
+            shard = int(shards[rows[0]])
+            if shard >= 0:
+                local = starts[rows] - self._shard_starts[shard]
+                gathered[_ranges(targets[rows], lengths[rows])] = self.tokens(shard)[
+                    _ranges(local, lengths[rows])
+                ]
+        return gathered
+
+    def document(self, number: int) -> list[np.ndarray]:
+        """The sentences of one document, for looking at."""
+        first, last = self.document_offsets[number : number + 2]
+        offsets = self.sentence_offsets[first : last + 1]
+        tokens = self.gather(offsets[:1], offsets[-1:] - offsets[:1])
+        return [tokens[start:stop] for start, stop in pairwise(offsets - offsets[0])]
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """starts[0], starts[0] + 1, … lengths[0] of them, then those of starts[1], …"""
+    skipped = np.cumsum(lengths) - lengths
+    return np.repeat(starts - skipped, lengths) + np.arange(int(lengths.sum()))
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """The metadata of a finished store; UserError when there is none, or one of another version."""
+    try:
+        index = json.loads((path / "index.json").read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} holds no finished store (no index.json); python -m pretrain.prepare makes one"
+        ) from None
+    if index["version"] != VERSION:
+        raise UserError(
+            f"{path} is a store of version {index['version']}, this is {VERSION}: prepare it again"
+        )
+    return index
