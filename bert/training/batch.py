@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +25,42 @@ class StepData:
     waste: float = 0.0
     """share of the step's token slots that hold padding"""
 
-    def pin_memory(self) -> "StepData":
-        """In page-locked memory, from which CUDA copies without waiting (called by torch's DataLoader)."""
-        pinned = [{k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in m.items()} for m in self.micro_batches]
-        return StepData(pinned, self.counts, self.digest, self.waste)
-
     def on(self, device: torch.device) -> Iterator[MicroBatch]:
         """Each micro-batch, moved to `device` when its turn comes."""
         for micro_batch in self.micro_batches:
             yield {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in micro_batch.items()}
+
+    def pin_memory(self) -> "StepData":
+        """In page-locked memory, from which CUDA copies without waiting (called by torch's DataLoader)."""
+        state = self.__getstate__()
+        return _restored({**state, "flat": {dtype: flat.pin_memory() for dtype, flat in state["flat"].items()}})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All tensors of a dtype as one: a worker process hands each tensor over by a file descriptor of its own,
+        and steps of many micro-batches would exhaust them."""
+        tensors = [v for m in self.micro_batches for v in m.values() if isinstance(v, Tensor)]
+        flat = {d: torch.cat([t.reshape(-1) for t in tensors if t.dtype == d]) for d in {t.dtype for t in tensors}}
+        shapes = [
+            {k: (v.dtype, v.shape) if isinstance(v, Tensor) else v for k, v in m.items()} for m in self.micro_batches
+        ]
+        return {"flat": flat, "shapes": shapes, "rest": (dict(self.counts), self.digest, self.waste)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        used = dict.fromkeys(state["flat"], 0)
+        self.micro_batches = []
+        for shapes in state["shapes"]:
+            micro_batch: MicroBatch = {}
+            for key, value in shapes.items():
+                if isinstance(value, tuple):
+                    dtype, shape = value
+                    begin, used[dtype] = used[dtype], used[dtype] + shape.numel()
+                    value = state["flat"][dtype][begin : used[dtype]].view(shape)
+                micro_batch[key] = value
+            self.micro_batches.append(micro_batch)
+        self.counts, self.digest, self.waste = state["rest"]
+
+
+def _restored(state: dict[str, Any]) -> StepData:
+    data = StepData.__new__(StepData)
+    data.__setstate__(state)
+    return data

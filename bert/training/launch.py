@@ -1,0 +1,175 @@
+"""Processes: how many, who speaks, who waits for whom, and how a run is stopped from outside."""
+
+import ctypes
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bert.errors import UserError
+from bert.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+EXIT_INTERRUPTED = 75
+"""Exit code after SIGTERM or SIGINT: the step was finished and saved, the same command goes on (EX_TEMPFAIL)."""
+
+
+def make_accelerator(training: TrainingConfig) -> "Accelerator":
+    """The processes of this run, as the launcher set them up; precision is the configuration's, not the launcher's."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=training.timeout_minutes))
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    precision = training.precision if deepspeed and training.precision != "fp32" else "no"
+    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[patience])
+    accelerator.gradient_accumulation_steps = 1
+    if plugin := accelerator.state.fsdp_plugin if accelerator.is_fsdp2 else None:
+        plugin.cpu_ram_efficient_loading = False  # every process has the weights already
+        if training.precision != "fp32":
+            from torch.distributed.fsdp import MixedPrecisionPolicy
+
+            dtype = torch.bfloat16 if training.precision == "bf16" else torch.float16
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.tf32
+    return accelerator
+
+
+def on_main_process(accelerator: "Accelerator", work: Callable[[], None]) -> None:
+    """Run `work` on the main process; the others wait as long as it takes, under no collective's timeout.
+
+    A UserError raised by `work` ends every process, and the main one alone speaks of it.
+    """
+    if accelerator.num_processes == 1:
+        work()
+        return
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store = _get_default_store()
+    key = f"bert/on_main_process/{next(_turns)}"
+    if accelerator.is_main_process:
+        try:
+            work()
+        except BaseException as error:
+            store.set(key, f"failed: {error}")
+            raise
+        store.set(key, "done")
+    while not store.check([key]):
+        time.sleep(0.2)
+    if (outcome := store.get(key).decode()) != "done":
+        raise UserError(outcome)
+
+
+def from_main_process(accelerator: "Accelerator", value: T) -> T:
+    """The main process's value, on every process."""
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
+
+
+_turns = itertools.count()
+
+
+class StopRequest:
+    """SIGTERM and SIGINT, noted for the loop to act on after the step. Ctrl-C once more ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._noted_at = 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        _stop_with_launcher()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        # Launchers forward the signal that the terminal has sent to every process: not a second request.
+        if number == signal.SIGINT and self.signal and time.monotonic() - self._noted_at > 1.0:
+            raise KeyboardInterrupt
+        self.signal, self._noted_at = number, time.monotonic()
+
+
+def _stop_with_launcher() -> None:
+    """Receive SIGTERM when the launcher dies (Linux): accelerate does not hand signals on to a single process."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    if launched and sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def start_processes(module: str, argv: Sequence[str]) -> int | None:
+    """Start the processes that `accelerate launch --cpu --num_processes N` was asked for; their exit code.
+
+    For CPUs accelerate leaves the processes to mpirun, and without it starts a single one, silently. In that one,
+    this function starts all N by torch's launcher. None: there is nothing to start, go on in this process.
+    """
+    asked = _asked_of_accelerate()
+    if asked is None:
+        return None
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    _stop_with_launcher()
+    try:
+        run(parse_args([*asked, "-m", module, *argv]))
+    except SignalException:
+        return EXIT_INTERRUPTED
+    except ChildFailedError as error:
+        rank, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            print(f"error: process {rank} was ended by {name}; the same command goes on from the last checkpoint", file=sys.stderr)
+            return 128 - failure.exitcode
+        return failure.exitcode
+    return 0
+
+
+def _asked_of_accelerate() -> list[str] | None:
+    """Arguments of torch's launcher for the processes that accelerate was asked for but has not started."""
+    environment = os.environ
+    for_cpu = environment.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    numbered = any(name.endswith(("RANK", "PMI_SIZE")) for name in environment)  # by torchrun or by mpirun
+    if not for_cpu or numbered or "MASTER_ADDR" not in environment:
+        return None
+    import psutil
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    words = psutil.Process(os.getppid()).cmdline()
+    start = next((i for i, word in enumerate(words) if word.endswith("launch")), None)
+    if start is None:
+        return None
+    asked = launch_command_parser().parse_args(words[start + 1 :])
+    file = asked.config_file or (default_config_file if os.path.isfile(default_config_file) else None)
+    config = load_config_from_file(file) if file else None
+
+    def value(name: str, default: Any) -> Any:
+        given = getattr(asked, name)
+        return given if given is not None else getattr(config, name, None) or default
+
+    processes, machines = value("num_processes", 1), value("num_machines", 1)
+    if machines == 1:
+        return ["--standalone", f"--nproc_per_node={processes}"]
+    return [
+        f"--nproc_per_node={processes // machines}",
+        f"--nnodes={machines}",
+        f"--node_rank={value('machine_rank', 0)}",
+        f"--master_addr={environment['MASTER_ADDR']}",
+        f"--master_port={environment['MASTER_PORT']}",
+    ]

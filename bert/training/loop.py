@@ -1,0 +1,167 @@
+"""One optimiser step.
+
+The loss of a step is, for each of the model's losses, its sum over every micro-batch and process divided by its count
+over all of them; the counts are known before the first forward pass. So a step's gradient does not depend on how its
+examples are spread over processes and micro-batches.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from operator import truediv
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from bert.training.batch import StepData
+from bert.training.optimizers import set_learning_rate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class LossScale:
+    """fp16 only: the loss is multiplied so that small gradients do not vanish (Micikevicius et al. 2017)."""
+
+    value: float = 65536.0
+    good_steps: int = 0
+
+    def update(self, finite: bool) -> None:
+        """Halved after an overflow, doubled after 2000 steps without one."""
+        self.good_steps = self.good_steps + 1 if finite else 0
+        if not finite:
+            self.value /= 2.0
+        elif self.good_steps == 2000:
+            self.value, self.good_steps = self.value * 2.0, 0
+
+
+@dataclass
+class StepResult:
+    """What a step did, over all processes; the same on each of them."""
+
+    losses: dict[str, float]
+    """mean of each of the model's losses"""
+    accuracies: dict[str, float]
+    grad_norm: float
+    """global norm before clipping"""
+    finite: bool
+    """False: the loss or the norm is not finite, and the weights were left as they were"""
+    shared: dict[str, float] = field(default_factory=dict)
+    """sum over the processes of what each of them gave"""
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses.values())
+
+
+@dataclass
+class Stepper:
+    """Carries out optimiser steps on a model and an optimiser that `accelerator.prepare` returned."""
+
+    accelerator: "Accelerator"
+    model: nn.Module
+    optimizer: Optimizer
+    seed: int
+    precision: Precision
+    max_grad_norm: float
+    """0: no clipping"""
+    scale: LossScale = field(default_factory=LossScale)
+
+    def __post_init__(self) -> None:
+        if self.precision != "fp16":
+            self.scale.value = 1.0
+
+    def __call__(self, step: int, data: StepData, learning_rate: float, share: dict[str, float]) -> StepResult:
+        """Train on `data`; `share` are numbers of this process to be summed over the processes on the way."""
+        set_learning_rate(self.optimizer, learning_rate)
+        totals = self._forward_backward(step, data)
+        names = sorted(totals)
+        local = [value for name in names for value in totals[name]]
+        summed = self._sum_over_processes([*local, *share.values()])
+        grad_norm, *values = torch.cat([self._gradient_norm().reshape(1).to(summed), summed]).tolist()
+        counts = [max(data.counts[name], 1) for name in names]
+        result = StepResult(
+            losses=dict(zip(names, map(truediv, values[0::2], counts), strict=False)),
+            accuracies=dict(zip(names, map(truediv, values[1::2], counts), strict=False)),
+            grad_norm=grad_norm,
+            finite=all(map(math.isfinite, [grad_norm, *values])),
+            shared=dict(zip(share, values[len(local) :], strict=True)),
+        )
+        self._update(result)
+        return result
+
+    def _forward_backward(self, step: int, data: StepData) -> dict[str, tuple[Tensor, Tensor]]:
+        """Add up the gradients; return each loss's sum and number of correct predictions on this process."""
+        totals: dict[str, tuple[Tensor, Tensor]] = {}
+        process, num_processes = self.accelerator.process_index, self.accelerator.num_processes
+        with self._autocast():
+            for i, micro_batch in enumerate(data.on(self.accelerator.device)):
+                seed_dropout(self.seed, step, process, i)
+                with self._reduce_gradients(last=i + 1 == len(data.micro_batches)):
+                    losses = self.model(**micro_batch).losses
+                    # Reducing the gradients averages them over the processes, hence the factor.
+                    factor = num_processes * self.scale.value
+                    loss = sum(one.sum * (factor / max(data.counts[name], 1)) for name, one in losses.items())
+                    with self._autocast(enabled=False):
+                        self.accelerator.backward(loss)
+                for name, one in losses.items():
+                    before = totals.get(name, (0.0, 0.0))
+                    totals[name] = (before[0] + one.sum.detach().double(), before[1] + one.correct.detach().double())
+        return totals
+
+    def _autocast(self, enabled: bool = True) -> AbstractContextManager[None]:
+        """One context around a whole step keeps the weights that were cast for its first micro-batch for the others."""
+        enabled = enabled and self.precision != "fp32"
+        return torch.autocast(self.accelerator.device.type, dtype=DTYPES[self.precision] if enabled else None, enabled=enabled)
+
+    @contextmanager
+    def _reduce_gradients(self, last: bool) -> Iterator[None]:
+        """Let gradients travel between the processes for the last micro-batch only."""
+        self.accelerator.gradient_state._set_sync_gradients(last)  # what DeepSpeed's wrapper goes by
+        with nullcontext() if last else self.accelerator.no_sync(self.model):
+            yield
+
+    def _sum_over_processes(self, values: list[Tensor | float]) -> Tensor:
+        local = [torch.as_tensor(v, dtype=torch.float64, device=self.accelerator.device) for v in values]
+        return self.accelerator.reduce(torch.stack(local), reduction="sum")
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def _gradient_norm(self) -> Tensor:
+        if self._deepspeed:
+            return torch.as_tensor(self.model.get_global_grad_norm())
+        norm = torch.nn.utils.get_total_norm(self._gradients()) / self.scale.value
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def _update(self, result: StepResult) -> None:
+        """Clip and step, or skip a step that is not finite. DeepSpeed has done both within its backward pass."""
+        if not self._deepspeed:
+            if result.finite:
+                clip = self.max_grad_norm / (result.grad_norm + 1e-6) if self.max_grad_norm else 1.0
+                factor = min(clip, 1.0) / self.scale.value
+                if factor != 1.0:
+                    torch._foreach_mul_(self._gradients(), factor)
+                self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        if self.precision == "fp16":
+            self.scale.update(result.finite)
+
+    @property
+    def _deepspeed(self) -> bool:
+        return self.accelerator.distributed_type == "DEEPSPEED"
+
+
+def seed_dropout(seed: int, step: int, process: int, micro_batch: int) -> None:
+    """Dropout depends on its place in the run alone, so there is no generator state to restore after a resume."""
+    place = f"{seed} {step} {process} {micro_batch}".encode()
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(place, digest_size=8).digest()))

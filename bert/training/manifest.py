@@ -1,0 +1,50 @@
+"""A folder that knows whether it is whole: `manifest.json` holds the size and SHA-256 of each of its files."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+def write(folder: Path) -> None:
+    """List every file of `folder` and make sure that all of it, the manifest last, is on the disk."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    entries = {str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _sha256(path)} for path in files}
+    (folder / MANIFEST).write_text(json.dumps(entries, indent=1), encoding="utf-8")
+    for path in [*files, folder / MANIFEST, folder]:
+        sync(path)
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder, or None if every file is there and as it was written."""
+    try:
+        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST} cannot be read ({error})"
+    for name, entry in entries.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != entry["size"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {entry['size']}"
+        if _sha256(path) != entry["sha256"]:
+            return f"{name} has changed since it was written (its checksum differs)"
+    return None
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,54 @@
+"""`metrics.jsonl` and `evaluations.jsonl` of a run folder: one JSON object a line."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class MetricsFile:
+    """Lines that belong to steps; a run that goes back to a step forgets the lines after it."""
+
+    def __init__(self, path: Path, say: Callable[[str], None] = print) -> None:
+        self.path = path
+        self.say = say
+        self._failed = False
+
+    def truncate(self, step: int) -> None:
+        """Drop the lines of later steps, and a line that a killed run left unfinished."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        os.replace(aside, self.path)
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        """Add a line; numbers that are not finite become null. A full disk is reported once and loses lines only."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({k: _json(v) for k, v in values.items()}) + "\n")
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                self.say(f"{self.path} could not be written ({error}); training goes on without it")
+            self._failed = True
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that is still being written is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if _step(line) < math.inf]
+
+
+def _json(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf

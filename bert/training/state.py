@@ -1,0 +1,137 @@
+"""The checkpoints of a run: written in the background, complete or not there at all, never all thrown away.
+
+    RUN/checkpoints/step-1000/   a Hugging Face directory, with beside it
+        optimizer.safetensors    `<parameter>/<state>` for every parameter, whole, whatever the sharding
+        training_state.json      step, tokens, seconds and the like
+        manifest.json            size and checksum of each file
+"""
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert.errors import UserError
+from bert.training import manifest
+
+OPTIMIZER = "optimizer.safetensors"
+STATE = "training_state.json"
+
+
+class RunFailed(Exception):
+    """The run cannot go on, through no mistake in its configuration; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    path: Path
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return json.loads((self.path / STATE).read_text(encoding="utf-8"))
+
+    @property
+    def optimizer(self) -> Path:
+        return self.path / OPTIMIZER
+
+
+class Checkpoints:
+    """The folder `checkpoints` of a run; only the main process writes."""
+
+    def __init__(self, run_dir: Path, say: Callable[[str], None] = print, keep_last: int = 2, keep_best: bool = True):
+        self.folder = run_dir / "checkpoints"
+        self.say = say
+        self.keep_last = keep_last
+        self.keep_best = keep_best
+        self.failure: str | None = None
+        """why the last save failed, None if it did not"""
+        self._writer: threading.Thread | None = None
+
+    def complete(self) -> list[Checkpoint]:
+        """The checkpoints that were written to their end, oldest first."""
+        numbered = ((re.fullmatch(r"step-(\d+)", path.name), path) for path in self.folder.glob("step-*"))
+        found = sorted((int(match[1]), path) for match, path in numbered if match)
+        return [Checkpoint(path) for _, path in found if (path / manifest.MANIFEST).is_file()]
+
+    def newest(self) -> Checkpoint | None:
+        """The newest one that is whole; each damaged one that was passed over is reported."""
+        for checkpoint in reversed(self.complete()):
+            if (problem := manifest.damage(checkpoint.path)) is None:
+                return checkpoint
+            self.say(f"{checkpoint.path} is damaged and not used: {problem}")
+        return None
+
+    def best(self) -> Checkpoint | None:
+        """The one with the highest score, the newest of several."""
+        scored = [(c.state.get("score"), c.step, c) for c in self.complete()]
+        return max(((s, n, c) for s, n, c in scored if s is not None), default=(None, 0, None), key=lambda x: x[:2])[2]
+
+    def choose(self, resume: str) -> Checkpoint | None:
+        """What a run starts from: `auto`, `never` or a checkpoint's path, see `resume` in the configuration."""
+        own = self.complete()
+        if resume == "never" and own:
+            raise UserError(f"resume: {self.folder} has a checkpoint of step {own[-1].step}; use resume=auto or another run_dir")
+        path = Path(resume)
+        if resume in ("auto", "never") or (own and path.resolve().parent != self.folder.resolve()):
+            return self.newest()
+        if (problem := manifest.damage(path)) is not None:
+            raise UserError(f"resume: {resume} is no whole checkpoint ({problem}); use resume=auto")
+        for later in own:
+            if later.path.resolve() != path.resolve() and later.step > Checkpoint(path).step:
+                later.path.rename(later.path.with_name(f"set-aside-{later.path.name}"))
+        return Checkpoint(path)
+
+    def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:
+        """Write a checkpoint in the background: `write` puts the model and the optimiser into a folder."""
+        self.wait()
+        self._writer = threading.Thread(target=self._save, args=(step, state, write))
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Return when nothing is being written."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+    def _save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:
+        partial = self.folder / f"partial-step-{step}"
+        try:
+            self._remove_leftovers()
+            partial.mkdir(parents=True)
+            write(partial)
+            (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            manifest.write(partial)
+            self._replace(self.folder / f"step-{step}", partial)
+            self.failure = None
+            self._prune()
+        except Exception as error:
+            self.failure = f"the checkpoint of step {step} could not be written ({error})"
+            self.say(f"{self.failure}; training goes on, the checkpoints before it are untouched")
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _replace(self, target: Path, partial: Path) -> None:
+        if target.exists():  # damaged, or of the same content
+            target.rename(target.with_name(f"removed-{target.name}"))
+        partial.rename(target)
+        manifest.sync(self.folder)
+
+    def _prune(self) -> None:
+        """Remove what is neither among the newest nor the best, by a rename first: no half-removed one is ever seen."""
+        best = self.best() if self.keep_best else None
+        for checkpoint in self.complete()[: -self.keep_last]:
+            if best is None or checkpoint.path != best.path:
+                checkpoint.path.rename(checkpoint.path.with_name(f"removed-{checkpoint.path.name}"))
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        for pattern in ("partial-step-*", "removed-step-*"):
+            for path in self.folder.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,39 @@
+"""Arithmetic done by a step, and what the hardware could do."""
+
+from bert.model.config import EncoderConfig
+
+PEAK_FLOPS = {  # dense bf16 tensor-core operations a second, from NVIDIA's data sheets; the first name that fits counts
+    "B200": 2.25e15,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "4090": 165e12,
+    "3090": 71e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
+
+
+def peak_flops(device_name: str) -> float | None:
+    return next((flops for name, flops in PEAK_FLOPS.items() if name in device_name), None)
+
+
+def training_flops(config: EncoderConfig, tokens: int, sequences: int, predicted: int) -> float:
+    """Floating-point operations of the matrix products of a training step (forward, and twice that backward).
+
+    As in Narayanan et al. 2021 (appendix), without recomputation: 6 for each weight and token, and for attention
+    12 S D for each token and layer. Attention is counted at the mean length of a sequence, the prediction head at the
+    `predicted` tokens only.
+    """
+    width = config.hidden_size
+    feed_forward = (3 if config.feed_forward == "glu" else 2) * width * config.intermediate_size
+    length = tokens / max(sequences, 1)
+    per_token = 0.0
+    for window in config.windows:
+        seen = length if window is None else min(length, window)
+        per_token += 6 * (4 * width**2 + feed_forward) + 12 * seen * width
+    return tokens * per_token + predicted * 6 * (width**2 + width * config.padded_vocab_size)

@@ -1,0 +1,164 @@
+"""Where a run shows itself: the console, Weights & Biases, TensorBoard. The main process speaks, the others are silent."""
+
+import importlib.util
+import json
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bert.errors import UserError
+from bert.training.config import TrackingConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Console:
+    """A progress bar on a terminal; elsewhere a line now and then."""
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, enabled: bool) -> None:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.enabled = enabled
+        self._console = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._next_line = 0.0
+        if enabled and self._console.is_terminal:
+            columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[status]}")]
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task("training", total=1.0, status="the first step takes a little longer")
+
+    def start(self) -> None:
+        if self._bar is not None:
+            self._bar.start()
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, message: str) -> None:
+        if self.enabled:
+            self._console.print(message, markup=False)
+
+    def update(self, progress: float, metrics: Mapping[str, Any], seconds_left: float | None) -> None:
+        if not self.enabled:
+            return
+        parts = [f"step {metrics['step']}", f"loss {_figure(metrics['loss'])}"]
+        parts.append(f"{_thousands(metrics['tokens_per_second'])} tokens/s")
+        if seconds_left is not None:
+            parts.append(f"{duration(seconds_left)} left")
+        status = " · ".join(parts)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=progress, status=status)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + self.SECONDS_BETWEEN_LINES
+            self.say(f"{100 * progress:5.1f} % · {status}")
+
+
+class Trackers:
+    """accelerate's trackers, as configured; one run in them for each run folder, however often it is interrupted."""
+
+    def __init__(self, accelerator: "Accelerator", run_dir: Path, config: TrackingConfig, values: Mapping[str, Any]):
+        self.accelerator = accelerator
+        self._offered: dict[str, dict[str, Any]] = {}
+        self._run_dir = run_dir
+        name = config.name or run_dir.resolve().name
+        if (mode := _wandb_mode(config.wandb)) != "off":
+            self._offered["wandb"] = self._wandb(mode, name)
+        if config.tensorboard:
+            self._offered["tensorboard"] = {}
+        if self._offered and accelerator.is_main_process:
+            self._start(config.project, values)
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        """Numbers of a step. Steps may come again after an interruption: they are a value, not wandb's own counter."""
+        if not self.accelerator.is_main_process:
+            return
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
+        for tracker in self.accelerator.trackers:
+            tracker.log({**numbers, "step": step}, step=None if tracker.name == "wandb" else step)
+
+    def close(self) -> None:
+        if self.accelerator.is_main_process:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+            self.accelerator.trackers = []
+
+    def _start(self, project: str, values: Mapping[str, Any]) -> None:
+        from accelerate.tracking import TensorBoardTracker, WandBTracker
+
+        for kind, options in self._offered.items():
+            if kind == "wandb":
+                tracker = WandBTracker(project, **options)
+                tracker.start()
+                tracker.store_init_configuration(dict(values))
+                tracker.run.define_metric("*", step_metric="step")
+            else:
+                tracker = TensorBoardTracker("tensorboard", self._run_dir)
+                tracker.start()
+            self.accelerator.trackers.append(tracker)
+
+    def _wandb(self, mode: str, name: str) -> dict[str, Any]:
+        import wandb
+
+        settings = wandb.Settings(console="off", silent=mode == "offline")
+        run_id = _kept(self._run_dir / "tracking.json", "wandb_id") if self.accelerator.is_main_process else None
+        return {"mode": mode, "name": name, "id": run_id, "resume": "allow", "dir": str(self._run_dir), "settings": settings}
+
+
+def _wandb_mode(asked: str) -> str:
+    if asked == "off":
+        return "off"
+    if importlib.util.find_spec("wandb") is None:
+        if asked == "auto":
+            return "off"
+        raise UserError(f"tracking.wandb: {asked}, but wandb is not installed; pip install wandb, or set it to off")
+    if asked != "auto":
+        return asked
+    import wandb
+
+    return "online" if wandb.login(prompt=False) else "offline"
+
+
+def _kept(path: Path, key: str) -> str:
+    """A random identifier that is drawn once and then kept in a file of the run."""
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if key not in values:
+        values[key] = secrets.token_hex(4)
+        path.write_text(json.dumps(values), encoding="utf-8")
+    return values[key]
+
+
+def duration(seconds: float) -> str:
+    """`3 h 20 min`, `5 min 10 s` or `8 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def memory_gb(device_type: str) -> float:
+    """The most memory this process has held: on its GPU, or else of the machine's."""
+    import torch
+
+    if device_type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"
