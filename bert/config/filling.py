@@ -96,7 +96,7 @@ class Filling:
         if (item := item_of(annotation)) is None:
             return value
         if isinstance(value, str | dict) and not any(
-            part in (str, dict) for part in alternatives(annotation)
+            (get_origin(part) or part) in (str, dict) for part in alternatives(annotation)
         ):
             value = [value]
         if section_of(item) is None or not isinstance(value, list):

@@ -1,0 +1,139 @@
+"""The configuration of fine-tuning and of prediction."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Lt
+
+from bert.config import NonNegativeInt, PositiveInt, Probability
+from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class FileConfig:
+    """How the files of a task are laid out."""
+
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "lines"] = "auto"
+    """format of the files; auto goes by the file's name, and lines needs a pattern"""
+    columns: list[str] | None = None
+    """names of the columns of a csv or tsv file that has no header line"""
+    delimiter: str | None = None
+    """character between the columns of a csv or tsv file; a comma and a tab by default"""
+    quotes: bool | None = None
+    """whether quotation marks enclose cells; by default they do in csv and are plain characters in tsv"""
+    pattern: str | None = None
+    """regular expression of a line of text; named groups are columns, e.g. (?P<label>\\w+) (?P<text>.+)"""
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError("delimiter: must be a single character; for anything longer give a pattern")
+        if self.format == "lines" and self.pattern is None:
+            raise ValueError("pattern: is required with format=lines; e.g. (?P<label>\\w+) (?P<text>.+)")
+        if self.pattern is not None:
+            _check_pattern(self.pattern)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"pattern: is no regular expression ({error})") from None
+    if not groups:
+        raise ValueError("pattern: has no named group; name the columns, e.g. (?P<label>\\w+) (?P<text>.+)")
+
+
+@dataclass(frozen=True)
+class TaskConfig(FileConfig):
+    kind: Literal["single_label", "multi_label", "regression"] = "single_label"
+    """one label a text, any number of labels a text, or a number a text"""
+    dataset: str | None = None
+    """dataset of the Hugging Face hub, NAME or NAME:CONFIGURATION; train, validation, test name its splits"""
+    train: str = "train"
+    """file (or split) to train on"""
+    validation: str | None = None
+    """file (or split) that the best checkpoint is chosen by; without one, a share of train is held out"""
+    test: str | None = None
+    """file (or split) that the finished model is measured on, once"""
+    validation_share: Annotated[float, Gt(0), Lt(1)] = 0.1
+    """share of train that is held out when there is no validation file"""
+    text_column: str = "text"
+    """column of the text"""
+    pair_column: str | None = None
+    """column of the second text, for a task on pairs"""
+    label_column: str = "label"
+    """column of the label"""
+    labels: list[str] | dict[str, str] | None = None
+    """labels in order, or a mapping from what the files say to names; by default those of train, sorted"""
+    label_separator: str = ","
+    """what stands between the labels of a multi_label text"""
+    bad_rows: Literal["error", "skip"] = "error"
+    """whether a row without text or without a valid label stops the run or is left out"""
+    metric: str | None = None
+    """metric that the best checkpoint is chosen by; the kind of task has a default"""
+    patience: NonNegativeInt = 0
+    """stop after this many evaluations in a row without a better one; 0 never stops early"""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    from_: str
+    """run folder or checkpoint folder to start from, ours or Hugging Face's"""
+    pretrained: bool = True
+    """start from its weights; false keeps its shape and tokenizer and draws new weights (a baseline)"""
+    dropout: Probability | None = None
+    """dropout of the layers; by default the checkpoint's own"""
+    attention_dropout: Probability | None = None
+    """dropout of the attention probabilities; by default the checkpoint's own"""
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    sequences: PositiveInt = 32
+    """texts (or pairs) in one optimiser step, over all processes"""
+    max_length: PositiveInt = 128
+    """longest sequence in tokens; longer texts are cut, of a pair the longer one first"""
+    micro_tokens: PositiveInt = 4096
+    """token budget of one micro-batch on one process; accumulation follows from it"""
+    layout: Literal["padded", "packed"] = "padded"
+    """how sequences lie in memory: padded to the longest, or joined without padding"""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    run_dir: str
+    """folder of the run: configuration, metrics, checkpoints and the finished model"""
+    model: ModelConfig
+    """what to start from"""
+    task: TaskConfig
+    """what to learn"""
+    seed: NonNegativeInt = 0
+    """seed of the new head, the order of the texts and dropout"""
+    resume: str = "auto"
+    """auto continues what stands in run_dir, never starts over, a path continues from that checkpoint"""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    """the batch of one optimiser step"""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-5))
+    """the update rule"""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """the learning rate over the run"""
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(epochs=3, save_every=500, evaluate_every=100)
+    )
+    """length of the run and what happens in it"""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """what is logged and where"""
+
+
+@dataclass(frozen=True)
+class PredictConfig(FileConfig):
+    output: str | None = None
+    """file for the predictions, .jsonl, .csv or .tsv; JSON lines on the standard output by default"""
+    text_column: str | None = None
+    """column of the text; by default the one the model was fine-tuned on"""
+    pair_column: str | None = None
+    """column of the second text; by default the one the model was fine-tuned on"""
+    micro_tokens: PositiveInt = 8192
+    """token budget of one batch"""
+    device: str = "auto"
+    """where to compute: auto, cpu, cuda, cuda:1 ..."""

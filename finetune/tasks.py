@@ -1,0 +1,190 @@
+"""The kinds of tasks, as a table: what a label in a file means, what logits mean, and what is measured.
+
+n examples · C classes or labels
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bert.errors import UserError
+from bert.model.config import Labels
+from finetune.config import TaskConfig
+from finetune.metrics import METRICS, Array
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of task."""
+
+    values: Callable[[Any, TaskConfig], list[str]]
+    """what a label cell says, as texts; ValueError(why) when it cannot be used"""
+    target: Callable[[list[str], Mapping[str, int]], Any]
+    """those texts → the target of an example, given the index of each label; ValueError(why)"""
+    has_names: bool
+    """whether its labels are names that are learned from the training file"""
+    dtype: type
+    """of the targets"""
+    probabilities: Callable[[Array], Array]
+    """logits (n, C) → probabilities (n, C), or the predicted numbers"""
+    decide: Callable[[Array], Array]
+    """logits (n, C) → predictions in the shape of the targets"""
+    loss: Callable[[Array, Array], float]
+    """targets and logits → the mean loss"""
+    metrics: tuple[str, ...]
+    """measured at each evaluation; the first is what the best checkpoint is chosen by"""
+
+
+def cell_text(value: Any) -> str:
+    """What a cell says: trimmed text; empty when it holds nothing. 1.0 of a numeric column reads as 1."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _one(value: Any, task: TaskConfig) -> list[str]:
+    text = cell_text(value)
+    if not text:
+        raise ValueError(f"has no label in column {task.label_column!r}")
+    return [text]
+
+
+def _many(value: Any, task: TaskConfig) -> list[str]:
+    parts = value if isinstance(value, list) else cell_text(value).split(task.label_separator)
+    return [text for part in parts if (text := cell_text(part))]
+
+
+def _index(text: str, index: Mapping[str, int]) -> int:
+    if text in index:
+        return index[text]
+    near = difflib.get_close_matches(text, index, n=1)
+    known = ", ".join(list(index)[:10]) + (", …" if len(index) > 10 else "")
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"label {text!r} is none of the task's labels: {known}{hint}")
+
+
+def _class(values: list[str], index: Mapping[str, int]) -> int:
+    return _index(values[0], index)
+
+
+def _indicators(values: list[str], index: Mapping[str, int]) -> Array:
+    target = np.zeros(max(index.values()) + 1, dtype=np.float32)
+    target[[_index(text, index) for text in values]] = 1
+    return target
+
+
+def _number(values: list[str], index: Mapping[str, int]) -> float:
+    try:
+        number = float(values[0])
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"label {values[0]!r} is not a number, which regression needs")
+    return number
+
+
+def softmax(logits: Array) -> Array:
+    return np.exp(_log_softmax(logits))
+
+
+def _log_softmax(logits: Array) -> Array:
+    logits = logits.astype(np.float64)
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def _sigmoid(logits: Array) -> Array:
+    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
+
+
+def _cross_entropy(targets: Array, logits: Array) -> float:
+    return float(-_log_softmax(logits)[np.arange(len(targets)), targets].mean())
+
+
+def _binary_cross_entropy(targets: Array, logits: Array) -> float:
+    logits = logits.astype(np.float64)
+    return float((np.logaddexp(0.0, logits) - targets * logits).mean())
+
+
+def _squared_error(targets: Array, logits: Array) -> float:
+    return float(np.square(logits[:, 0].astype(np.float64) - targets).mean())
+
+
+KINDS: dict[str, Kind] = {
+    "single_label": Kind(
+        values=_one,
+        target=_class,
+        has_names=True,
+        dtype=np.int64,
+        probabilities=softmax,
+        decide=lambda logits: logits.argmax(axis=1),
+        loss=_cross_entropy,
+        metrics=("accuracy", "macro_f1", "f1", "matthews"),
+    ),
+    "multi_label": Kind(
+        values=_many,
+        target=_indicators,
+        has_names=True,
+        dtype=np.float32,
+        probabilities=_sigmoid,
+        decide=lambda logits: (logits > 0).astype(np.float32),
+        loss=_binary_cross_entropy,
+        metrics=("micro_f1", "macro_f1", "accuracy"),
+    ),
+    "regression": Kind(
+        values=_one,
+        target=_number,
+        has_names=False,
+        dtype=np.float32,
+        probabilities=lambda logits: logits,
+        decide=lambda logits: logits[:, 0],
+        loss=_squared_error,
+        metrics=("pearson", "spearman"),
+    ),
+}
+
+
+def label_index(task: TaskConfig, seen: Iterable[str]) -> tuple[Labels, dict[str, int]]:
+    """The labels of a task, and the index of what files may call each: as configured, or those seen, sorted."""
+    kind = KINDS[task.kind]
+    if not kind.has_names:
+        return Labels((task.label_column,), task.kind), {}
+    if task.labels is None:
+        texts = sorted(set(seen), key=_numbers_by_value)
+        names = {text: text for text in texts}
+    else:
+        names = dict(task.labels) if isinstance(task.labels, Mapping) else {text: text for text in task.labels}
+    unique = tuple(dict.fromkeys(names.values()))
+    if len(unique) < 2 and task.kind == "single_label":
+        raise UserError(f"task.label_column={task.label_column}: a task needs two labels, found {len(unique)}"
+                        + "".join(f" ({name})" for name in unique))
+    return Labels(unique, task.kind), {text: unique.index(name) for text, name in names.items()}
+
+
+def _numbers_by_value(text: str) -> tuple[bool, int, str]:
+    is_number = text.lstrip("-").isdecimal()
+    return not is_number, int(text) if is_number else 0, text
+
+
+def measure(task: TaskConfig, targets: Array, logits: Array) -> dict[str, float]:
+    """The loss and every metric of the task; F1 of a single class only where there are two."""
+    kind = KINDS[task.kind]
+    decisions = kind.decide(logits)
+    names = [name for name in kind.metrics if name != "f1" or logits.shape[1] == 2]
+    return {"loss": kind.loss(targets, logits)} | {name: METRICS[name](targets, decisions) for name in names}
+
+
+def chosen_metric(task: TaskConfig, labels: Labels) -> str:
+    """The metric the best checkpoint is chosen by."""
+    known = ["loss", *(name for name in KINDS[task.kind].metrics if name != "f1" or len(labels) == 2)]
+    if task.metric is None:
+        return known[1]
+    if task.metric not in known:
+        raise UserError(f"task.metric: {task.metric} is not measured for this task; allowed: {', '.join(known)}")
+    return task.metric
