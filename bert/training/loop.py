@@ -86,7 +86,7 @@ class Stepper:
         totals = self._forward_backward(step, data)
         names = sorted(totals)
         local = [value for name in names for value in totals[name]]
-        summed = self._sum_over_processes([*local, *share.values()])
+        summed = self.sum_over_processes([*local, *share.values()])
         grad_norm, *values = torch.cat([self._gradient_norm().reshape(1).to(summed), summed]).tolist()
         counts = [max(data.counts[name], 1) for name in names]
         result = StepResult(
@@ -103,7 +103,7 @@ class Stepper:
         """Add up the gradients; return each loss's sum and number of correct predictions on this process."""
         totals: dict[str, tuple[Tensor, Tensor]] = {}
         process, num_processes = self.accelerator.process_index, self.accelerator.num_processes
-        with self._autocast():
+        with self.autocast():
             for i, micro_batch in enumerate(data.on(self.accelerator.device)):
                 seed_dropout(self.seed, step, process, i)
                 with self._reduce_gradients(last=i + 1 == len(data.micro_batches)):
@@ -111,14 +111,14 @@ class Stepper:
                     # Reducing the gradients averages them over the processes, hence the factor.
                     factor = num_processes * self.scale.value
                     loss = sum(one.sum * (factor / max(data.counts[name], 1)) for name, one in losses.items())
-                    with self._autocast(enabled=False):
+                    with self.autocast(enabled=False):
                         self.accelerator.backward(loss)
                 for name, one in losses.items():
                     before = totals.get(name, (0.0, 0.0))
                     totals[name] = (before[0] + one.sum.detach().double(), before[1] + one.correct.detach().double())
         return totals
 
-    def _autocast(self, enabled: bool = True) -> AbstractContextManager[None]:
+    def autocast(self, enabled: bool = True) -> AbstractContextManager[None]:
         """One context around a whole step keeps the weights that were cast for its first micro-batch for the others."""
         enabled = enabled and self.precision != "fp32"
         return torch.autocast(self.accelerator.device.type, dtype=DTYPES[self.precision] if enabled else None, enabled=enabled)
@@ -130,7 +130,7 @@ class Stepper:
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             yield
 
-    def _sum_over_processes(self, values: list[Tensor | float]) -> Tensor:
+    def sum_over_processes(self, values: list[Tensor | float]) -> Tensor:
         local = [torch.as_tensor(v, dtype=torch.float64, device=self.accelerator.device) for v in values]
         return self.accelerator.reduce(torch.stack(local), reduction="sum")
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
+
+from bert.files import sync
 
 MANIFEST = "manifest.json"
 
@@ -34,15 +35,6 @@ def damage(folder: Path) -> str | None:
         if _sha256(path) != entry["sha256"]:
             return f"{name} has changed since it was written (its checksum differs)"
     return None
-
-
-def sync(path: Path) -> None:
-    """Return when a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -64,10 +64,18 @@ def _share(key: str, value: float, steps: int | None) -> float:
     return min(value / steps, 1.0)
 
 
-def check_length(config: TrainingConfig) -> None:
-    """UserError unless something ends the run."""
-    if config.steps is config.tokens is config.hours is config.epochs is None:
+def num_steps(config: TrainingConfig, steps_per_epoch: float | None = None) -> int | None:
+    """The length of the run in steps, as far as `training.steps` and `training.epochs` say; None if they do not.
+
+    UserError if nothing ends the run. `steps_per_epoch` is how many steps one pass over the data takes.
+    """
+    lengths = [] if config.steps is None else [config.steps]
+    if config.epochs is not None:
+        assert steps_per_epoch is not None, "an application that admits epochs knows their length"
+        lengths.append(max(1, math.ceil(config.epochs * steps_per_epoch)))
+    if not lengths and config.tokens is None and config.hours is None:
         raise UserError("training.steps: nothing ends the run; set training.steps, .tokens, .hours or .epochs")
+    return min(lengths, default=None)
 
 
 def progress(config: TrainingConfig, steps: int | None, step: int, tokens: int, seconds: float) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.errors import UserError
+from bert.files import sync
 from bert.training import manifest
 
 OPTIMIZER = "optimizer.safetensors"
@@ -121,7 +122,7 @@ class Checkpoints:
         if target.exists():  # damaged, or of the same content
             target.rename(target.with_name(f"removed-{target.name}"))
         partial.rename(target)
-        manifest.sync(self.folder)
+        sync(self.folder)
 
     def _prune(self) -> None:
         """Remove what is neither among the newest nor the best, by a rename first: no half-removed one is ever seen."""
@@ -132,6 +133,6 @@ class Checkpoints:
         self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        for pattern in ("partial-step-*", "removed-step-*"):
+        for pattern in ("partial-step-*", ".partial-step-*", "removed-step-*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,48 @@
+"""The batches of a run, prepared ahead by worker processes."""
+
+import itertools
+import signal
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch.utils.data import DataLoader
+
+from bert.training.batch import StepData
+
+
+class Source(Protocol):
+    """The batches of a run: `source[k]` is this process's share of step k (from 0), at the same cost for every k.
+
+    Worker processes receive it by fork or pickle.
+    """
+
+    def __getitem__(self, step: int, /) -> StepData: ...
+
+
+def batches(source: Source, start: int, num_workers: int, pin_memory: bool) -> Iterator[tuple[StepData, float]]:
+    """The steps from `start` on, without end, each with the seconds it was waited for."""
+    loader = DataLoader(
+        source,  # type: ignore[arg-type]
+        sampler=itertools.count(start),  # type: ignore[arg-type]
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
+    )
+    steps = iter(loader)
+    while True:
+        asked = time.perf_counter()
+        data = next(steps)
+        yield data, time.perf_counter() - asked
+
+
+def _as_it_is(data: StepData) -> StepData:
+    return data
+
+
+def _ignore_signals(worker: int) -> None:
+    """A signal to the whole process group ends the workers with their process, after its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,110 @@
+"""From steps to lines of metrics: means, throughput, and where they are shown."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bert import config as configuration
+from bert.model.config import EncoderConfig
+from bert.training.batch import StepData
+from bert.training.config import TrackingConfig
+from bert.training.loop import StepResult
+from bert.training.metrics import MetricsFile
+from bert.training.progress import Evaluation, RunState
+from bert.training.throughput import peak_flops, training_flops
+from bert.training.tracking import Console, Trackers, memory_gb
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass
+class _Work:
+    """Done since the last line of metrics."""
+
+    began: float = field(default_factory=time.perf_counter)
+    tokens: int = 0
+    sequences: int = 0
+    flops: float = 0.0
+    waited: float = 0.0
+    waste: float = 0.0
+    steps: int = 0
+
+
+class Reporter:
+    """Writes `metrics.jsonl`, `evaluations.jsonl` and the trackers, and keeps the console up to date."""
+
+    def __init__(self, accelerator: "Accelerator", run_dir: Path, shape: EncoderConfig, tracking: TrackingConfig) -> None:
+        self.accelerator, self.run_dir, self.shape, self.tracking = accelerator, run_dir, shape, tracking
+        self.console = Console(accelerator.is_main_process)
+        self._steps = MetricsFile(run_dir / "metrics.jsonl", self.console.say)
+        self._evaluations = MetricsFile(run_dir / "evaluations.jsonl", self.console.say)
+        self._work = _Work()
+        self._evaluated = 0.0
+
+    def open(self, config: Any, step: int) -> None:
+        """Begin, or go on after `step`."""
+        if self.accelerator.is_main_process:
+            self._steps.truncate(step)
+            self._evaluations.truncate(step)
+        self._trackers = Trackers(self.accelerator, self.run_dir, self.tracking, configuration.to_dict(config))
+        self.console.start()
+        self._work = _Work()
+
+    def close(self) -> None:
+        self.console.stop()
+        self._trackers.close()
+
+    def step(self, state: RunState, progress: float, result: StepResult, data: StepData, rate: float, waited: float) -> None:
+        """Take note of a step; every `tracking.log_every` steps, and after the last, write a line."""
+        work = self._work
+        work.steps += 1
+        work.tokens += data.counts["tokens"]
+        work.sequences += data.counts["sequences"]
+        work.waited += waited
+        work.waste += data.waste
+        predicted = data.counts.get("mlm", 0)
+        work.flops += training_flops(self.shape, data.counts["tokens"], data.counts["sequences"], predicted)
+        state.add(result)
+        if state.step % self.tracking.log_every and progress < 1.0:
+            return
+        line = {"step": state.step, **state.take_means(), "learning_rate": rate, "grad_norm": result.grad_norm}
+        line |= {"tokens": state.tokens, "seconds": round(state.seconds, 3), "skipped": state.guards.skipped}
+        if self.tracking.batch_digest:
+            line["digest"] = data.digest
+        line |= self._throughput()
+        if self.accelerator.is_main_process:
+            self._steps.append(line)
+            self._trackers.log(line, state.step)
+            left = state.seconds * (1.0 - progress) / progress if progress else None
+            self.console.update(progress, line, left)
+        self._work = _Work()
+
+    def evaluation(self, state: RunState, evaluation: Evaluation, seconds: float) -> None:
+        """Write and show an evaluation, which took some seconds that are no part of the throughput."""
+        self._work.began += seconds
+        if self.accelerator.is_main_process:
+            line = {"step": state.step, **evaluation.metrics, "seconds": round(seconds, 3)}
+            self._evaluations.append(line)
+            self._trackers.log({f"evaluation/{name}": value for name, value in evaluation.metrics.items()}, state.step)
+            figures = " · ".join(f"{name} {value:.4g}" for name, value in evaluation.metrics.items())
+            self.console.say("\n".join(filter(None, [f"step {state.step}: {figures}", evaluation.report])))
+
+    def _throughput(self) -> dict[str, float]:
+        work, device = self._work, self.accelerator.device
+        seconds = max(time.perf_counter() - work.began, 1e-9)
+        figures = {
+            "tokens_per_second": work.tokens / seconds,
+            "sequences_per_second": work.sequences / seconds,
+            "flops_per_second": work.flops / seconds,
+            "waste": work.waste / work.steps,
+            "data_wait": work.waited / seconds,
+            "memory_gb": memory_gb(device.type),
+        }
+        peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        if peak is not None:
+            figures["mfu"] = figures["flops_per_second"] / (peak * self.accelerator.num_processes)
+        return {name: float(f"{value:.6g}") for name, value in figures.items()}

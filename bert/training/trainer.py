@@ -1,0 +1,233 @@
+"""A training run from its first, or its last saved, step to its end: for pretraining and fine-tuning alike.
+
+    accelerator = make_accelerator(config.training)
+    on_main_process(accelerator, lambda: open_run(config))
+    start = find_start(accelerator, config)                     # a checkpoint, or None
+    model = ...                                                 # with the weights of the checkpoint
+    trainer = Trainer(config, accelerator, model, source, steps=…, tokenizer=…, card=…, evaluate=…, start=start)
+    result = trainer.train()
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bert import checkpoint
+from bert.training import optimizers, schedules, sharding
+from bert.training.batch import StepData
+from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
+from bert.training.launch import StopRequest, from_main_process, on_main_process
+from bert.training.loader import Source, batches
+from bert.training.loop import Stepper
+from bert.training.progress import Evaluation, Result, RunState
+from bert.training.reporting import Reporter
+from bert.training.state import OPTIMIZER, Checkpoint, Checkpoints, RunFailed
+from bert.training.tracking import Console
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class RunConfig(Protocol):
+    """The part of an application's configuration that a trainer reads."""
+
+    @property
+    def run_dir(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def resume(self) -> str: ...
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+    @property
+    def schedule(self) -> ScheduleConfig: ...
+    @property
+    def training(self) -> TrainingConfig: ...
+    @property
+    def tracking(self) -> TrackingConfig: ...
+
+
+def find_start(accelerator: "Accelerator", config: RunConfig) -> Checkpoint | None:
+    """The checkpoint that a run goes on from, the same on every process; see `resume` in the configuration."""
+    found: list[Path] = []
+
+    def look() -> None:
+        chosen = Checkpoints(Path(config.run_dir), Console(True).say).choose(config.resume)
+        found.extend([chosen.path] if chosen else [])
+
+    on_main_process(accelerator, look)
+    path = from_main_process(accelerator, found[0] if found else None)
+    return None if path is None else Checkpoint(path)
+
+
+class Trainer:
+    """Brings the parts of a run together; `train` may be called once."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        accelerator: "Accelerator",
+        model: nn.Module,
+        source: Source,
+        *,
+        steps: int | None,
+        tokenizer: Any,
+        card: Callable[[RunState], str],
+        evaluate: Callable[[nn.Module], Evaluation] | None = None,
+        start: Checkpoint | None = None,
+    ) -> None:
+        """`steps` is the length of the run in steps, None where only tokens or hours limit it (`schedules.num_steps`).
+        `model` has the weights of `start` already. `card` writes the model card. `evaluate` is called on every process,
+        with the model in evaluation mode, without gradients, in the run's precision."""
+        self.config, self.accelerator, self.source = config, accelerator, source
+        self.steps, self.tokenizer, self.card, self.evaluate = steps, tokenizer, card, evaluate
+        run_dir, training = Path(config.run_dir), config.training
+        self.schedule = schedules.build(config.schedule, steps)
+        self.state = RunState.restored(start.state["run"]) if start else RunState()
+        self.reporter = Reporter(accelerator, run_dir, model.config, config.tracking)
+        self.checkpoints = Checkpoints(run_dir, self.reporter.console.say, training.keep_last, training.keep_best)
+        self._template = copy.deepcopy(model).to("meta")
+        self._stopping = False
+        self._prepare(model, start)
+
+    def _prepare(self, model: nn.Module, start: Checkpoint | None) -> None:
+        # Where FSDP cuts the model, unless its configuration says otherwise.
+        model._no_split_modules = sorted({type(layer).__name__ for layer in model.encoder.layers})  # type: ignore
+        optimizer = optimizers.build(model, self.config.optimizer)
+        if self.config.training.compile:
+            model.compile()
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.bare = self.accelerator.unwrap_model(self.model)
+        if start is not None:
+            sharding.load_optimizer(self.bare, self.optimizer, start.optimizer)
+        self.stepper = Stepper(
+            self.accelerator,
+            self.model,
+            self.optimizer,
+            seed=self.config.seed,
+            precision=self.config.training.precision,
+            max_grad_norm=self.config.optimizer.max_grad_norm,
+            scale=self.state.scale,
+        )
+
+    def train(self) -> Result:
+        """Train to the end of the run or to a signal; RunFailed if it cannot go on."""
+        with StopRequest() as self._request, self._reporting():
+            self._run()
+            on_main_process(self.accelerator, self._check_saved)
+        state = self.state
+        best = self.checkpoints.best() if self.accelerator.is_main_process else None
+        interrupted = self._stopping and not self._ended
+        return Result(state.step, state.tokens, state.seconds, state.evaluation, interrupted, best.path if best else None)
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        self.reporter.open(self.config, self.state.step)
+        self._began = time.monotonic() - self.state.seconds
+        try:
+            yield
+        except RuntimeError as error:
+            if self.accelerator.num_processes > 1 and _is_lost_connection(error):
+                raise RunFailed(
+                    f"another process of this run ended after step {self.state.step}; "
+                    "the same command goes on from the last checkpoint"
+                ) from error
+            raise
+        finally:
+            self.checkpoints.wait()
+            self.reporter.close()
+
+    # --------------------------------------------------------------------------------------------------- its steps
+
+    def _run(self) -> None:
+        training, state = self.config.training, self.state
+        pin_memory = self.accelerator.device.type == "cuda"
+        steps = batches(self.source, state.step, training.num_workers, pin_memory)
+        while not (self._ended or self._stopping):
+            self._step(*next(steps))
+            improved = False
+            if self.evaluate and (self._progress >= 1.0 or _due(state.step, training.evaluate_every)):
+                improved = self._evaluate(self.evaluate)
+            if self._ended or self._stopping or improved or _due(state.step, training.save_every):
+                self._save()
+
+    @property
+    def _progress(self) -> float:
+        state = self.state
+        return schedules.progress(self.config.training, self.steps, state.step, state.tokens, state.seconds)
+
+    @property
+    def _ended(self) -> bool:
+        return self.state.ended or self._progress >= 1.0
+
+    def _step(self, data: StepData, waited: float) -> None:
+        state, main = self.state, self.accelerator.is_main_process
+        rate = self.config.optimizer.learning_rate * self.schedule.factor(self._progress)
+        seconds = time.monotonic() - self._began if main else 0.0
+        share = {"stop": float(self._request.signal is not None), "seconds": seconds}
+        result = self.stepper(state.step, data, rate, share)
+        state.step += 1
+        state.tokens += data.counts["tokens"]
+        state.seconds = result.shared["seconds"]
+        state.score = None
+        self._stopping = result.shared["stop"] > 0
+        message = state.guards.check(
+            state.step, result.loss, result.grad_norm, result.finite, data.digest, self.config.training.max_skipped
+        )
+        if message:
+            self.reporter.console.say(message)
+        self.reporter.step(state, self._progress, result, data, rate, waited)
+
+    def _evaluate(self, evaluate: Callable[[nn.Module], Evaluation]) -> bool:
+        """Whether the model is better than it was at any evaluation before."""
+        began, state = time.perf_counter(), self.state
+        self.bare.eval()
+        with torch.no_grad(), self.stepper.autocast():
+            evaluation = evaluate(self.bare)
+        self.bare.train()
+        improved = state.best_score is None or evaluation.score > state.best_score
+        state.score, state.evaluation, state.ended = evaluation.score, evaluation.metrics, evaluation.stop
+        state.best_score = evaluation.score if improved else state.best_score
+        self.reporter.evaluation(state, evaluation, time.perf_counter() - began)
+        # A signal that came meanwhile need not wait for another step.
+        self._stopping = self.stepper.sum_over_processes([float(self._request.signal is not None)]).item() > 0
+        return improved and self.config.training.keep_best
+
+    # -------------------------------------------------------------------------------------------------- its saves
+
+    def _save(self) -> None:
+        main = self.accelerator.is_main_process
+        self.checkpoints.wait()
+        weights = sharding.model_tensors(self.bare, keep=main)
+        moments = sharding.optimizer_tensors(self.bare, self.optimizer, keep=main)
+        if main:
+            state = {"step": self.state.step, "score": self.state.score, "run": asdict(self.state)}
+            state |= {"num_processes": self.accelerator.num_processes, "torch": torch.__version__}
+            card = self.card(self.state)
+            self.checkpoints.save(self.state.step, state, lambda folder: self._write(folder, weights, moments, card))
+
+    def _write(self, folder: Path, weights: Mapping[str, Tensor], moments: dict[str, Tensor], card: str) -> None:
+        checkpoint.save(self._template, folder, self.tokenizer, card=card, state=weights)
+        save_file(moments, folder / OPTIMIZER)
+
+    def _check_saved(self) -> None:
+        """Try once more what could not be written at the end of the run."""
+        self.checkpoints.wait()
+        if self.checkpoints.failure:
+            raise RunFailed(f"{self.checkpoints.failure}; make room and start the same command again")
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
