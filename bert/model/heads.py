@@ -1,5 +1,6 @@
 """What reads the encoder's vectors. D hidden, V vocabulary, C classes, N sequences, (*) any shape."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,20 +22,17 @@ class Transform(nn.Module):
         return self.norm(self.activation(self.dense(hidden)))
 
 
-class MaskedLanguageHead(nn.Module):
+class MaskedLanguageHead(Transform):
     """Scores every token of the vocabulary by the token embeddings, which it shares."""
 
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.vocab_size = config.vocab_size
-        self.transform = Transform(config)
-        self.bias = nn.Parameter(self.transform.dense.weight.new_zeros(config.padded_vocab_size))
-        if not config.decoder_bias:
-            self.register_parameter("bias", None)
+        self.bias = nn.Parameter(torch.zeros(config.padded_vocab_size)) if config.decoder_bias else None
 
-    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:  # type: ignore[override]
         """(*, D) and the embedding table (padded V, D) → (*, V)."""
-        logits = F.linear(self.transform(hidden), embeddings, self.bias)
+        logits = F.linear(super().forward(hidden), embeddings, self.bias)
         return logits[..., : self.vocab_size]
 
 
@@ -65,4 +63,4 @@ def classifier_dropout(config: EncoderConfig) -> float:
     return config.dropout if config.classifier_dropout is None else config.classifier_dropout
 
 
-CLASSIFIER_HEADS = {"pooler": Pooler, "dense": DropoutPooler, "transform": Transform}
+POOLERS = {"pooler": Pooler, "dense": DropoutPooler, "transform": Transform}

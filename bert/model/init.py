@@ -2,6 +2,7 @@
 
 from fnmatch import fnmatch
 
+import torch
 from torch import nn
 
 from bert.model.config import EncoderConfig
@@ -20,7 +21,10 @@ def standard_deviations(config: EncoderConfig) -> list[tuple[str, float]]:
 
 
 def initialise(model: nn.Module, config: EncoderConfig) -> None:
-    """Weights from a normal cut at two standard deviations (as Google's BERT), biases 0, norms 1."""
+    """Weights from a normal cut at two standard deviations (as Google's BERT), biases 0, norms 1.
+
+    `model` may also be a part of one, such as a fresh head. Embedding rows that pad the vocabulary are 0.
+    """
     table = standard_deviations(config)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -29,5 +33,10 @@ def initialise(model: nn.Module, config: EncoderConfig) -> None:
                 nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
             else:
                 nn.init.zeros_(module.weight)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+        if isinstance(getattr(module, "bias", None), nn.Parameter):
             nn.init.zeros_(module.bias)
+        if name.endswith("embeddings.tokens"):
+            with torch.no_grad():
+                module.weight[config.vocab_size :] = 0

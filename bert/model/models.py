@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bert.model.config import EncoderConfig, Labels
 from bert.model.encoder import Encoded, Encoder
-from bert.model.heads import CLASSIFIER_HEADS, MaskedLanguageHead, Pooler, classifier_dropout
+from bert.model.heads import POOLERS, MaskedLanguageHead, Pooler, Transform, classifier_dropout
 from bert.model.init import initialise
 from bert.model.outputs import CLASSIFICATION_LOSSES, IGNORED, Loss, ModelOutput, cross_entropy
 
@@ -114,7 +114,7 @@ class SequenceClassifier(nn.Module):
         self.config = config
         self.labels = labels
         self.encoder = Encoder(config)
-        self.head = CLASSIFIER_HEADS[config.classifier](config)
+        self.pooler = POOLERS[config.classifier](config)
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, len(labels))
 
@@ -123,7 +123,7 @@ class SequenceClassifier(nn.Module):
         encoded = self.encoder(input_ids, **batch)
         output = _output(encoded)
         pool = encoded.layout.mean if self.config.pooling == "mean" else encoded.layout.first
-        output.logits = self.classifier(self.dropout(self.head(pool(encoded.last_hidden_state))))
+        output.logits = self.classifier(self.dropout(self.pooler(pool(encoded.last_hidden_state))))
         if labels is not None:
             output.losses["classification"] = CLASSIFICATION_LOSSES[self.labels.problem_type](
                 output.logits, labels
@@ -139,9 +139,7 @@ class TokenClassifier(nn.Module):
         self.config = config
         self.labels = labels
         self.encoder = Encoder(config)
-        self.head = (
-            CLASSIFIER_HEADS["transform"](config) if config.classifier == "transform" else nn.Identity()
-        )
+        self.head = Transform(config) if config.classifier == "transform" else nn.Identity()
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, len(labels))
 
@@ -169,9 +167,16 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
 }
 
 
+def construct(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> nn.Module:
+    """A model of a class in ARCHITECTURES, with whatever weights torch's modules start with."""
+    model_class = ARCHITECTURES[architecture]
+    if model_class in (SequenceClassifier, TokenClassifier):
+        return model_class(config, labels)
+    return model_class(config)
+
+
 def build(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> nn.Module:
     """A freshly initialised model; deterministic in torch's seed. Classifiers need `labels`."""
-    model_class = ARCHITECTURES[architecture]
-    model = model_class(config) if labels is None else model_class(config, labels)
+    model = construct(config, architecture, labels)
     initialise(model, config)
     return model

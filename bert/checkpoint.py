@@ -1,0 +1,203 @@
+"""A checkpoint is a folder: config.json, model.safetensors, the tokenizer's files, README.md.
+
+Where transformers has an architecture that computes the same, the folder has its names and its schema, and it loads
+the folder as it lies. What it has no place for (a pair head on a ModernBERT) lies beside, in own.safetensors.
+"""
+
+import itertools
+import json
+import logging
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bert import huggingface
+from bert.errors import UserError
+from bert.files import replacing
+from bert.model.config import Labels
+from bert.model.init import initialise
+from bert.model.models import ARCHITECTURES, construct
+from bert.training import manifest
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+SHARDS = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+OWN_WEIGHTS = "own.safetensors"
+"""what transformers has no place for, under our names"""
+
+Path_ = str | os.PathLike[str]
+logger = logging.getLogger("bert")
+
+
+class SavesFiles(Protocol):
+    """A tokenizer, as far as a checkpoint is concerned."""
+
+    def save(self, folder: Path) -> None: ...
+
+
+def resolve(path: Path_) -> Path:
+    """A checkpoint folder as it is; of a run folder its finished `model/`, or else its newest whole checkpoint."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of a checkpoint or of a run")
+    steps = sorted(folder.glob("checkpoints/step-*"), key=lambda p: int(re.sub(r"\D", "", p.name) or 0))
+    whole = (step for step in reversed(steps) if manifest.damage(step) is None)
+    for candidate in itertools.chain((folder, folder / "model"), whole):
+        if (candidate / CONFIG).is_file() and any(
+            (candidate / name).is_file() for name in (WEIGHTS, SHARDS, PICKLE)
+        ):
+            return candidate
+    if (folder / CONFIG).is_file():
+        raise UserError(f"{folder}: has a {CONFIG} but no {WEIGHTS}; put the weights beside it")
+    raise UserError(f"{folder}: neither a checkpoint ({CONFIG} and {WEIGHTS}) nor a run that has saved one")
+
+
+def load(
+    path: Path_,
+    model_class: type[nn.Module] | str | None = None,
+    *,
+    labels: Labels | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """The model of a checkpoint or run folder, in evaluation mode.
+
+    Its class follows the checkpoint, unless `model_class` (a class of `bert.model`, or its name) asks for another: a
+    head that the checkpoint lacks is then initialised afresh, and so is the last projection for a new number of
+    `labels`. `overrides` replaces fields of the EncoderConfig; dtype None keeps the stored one.
+    """
+    folder = resolve(path)
+    theirs = _read_json(folder / CONFIG)
+    try:
+        config, architecture, stored_labels = huggingface.import_config(theirs)
+        config = replace(config, **(overrides or {}))
+    except (UserError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}: {error}") from error
+    if model_class is not None:
+        architecture = model_class if isinstance(model_class, str) else model_class.__name__
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"{folder}: a model of class {_named(theirs)} needs a model_class; known are {known}")
+    weights = _read_weights(folder)
+    if architecture == "EncoderModel" and not any(re.search(r"\bpooler\b", name) for name in weights):
+        config = replace(config, pooler=False)
+    with torch.device("meta"):
+        model = construct(config, architecture, labels or stored_labels)
+    state = huggingface.import_state(config, architecture, theirs["model_type"], weights, model.state_dict())
+    if labels is not None and len(labels) != len(stored_labels):
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+    _fill(model, state, folder, fresh_heads=model_class is not None or labels is not None)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def save(
+    model: nn.Module,
+    folder: Path_,
+    tokenizer: SavesFiles | None = None,
+    *,
+    card: str | None = None,
+    extra: Mapping[str, str | bytes] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the checkpoint aside and put it in place at once; an older checkpoint of that name is replaced.
+
+    `card` becomes README.md, `extra` further files (name → content); `state` are the weights if they are not the
+    model's own (gathered from shards, say).
+    """
+    theirs, own = state_dict_for_export(model, state)
+    config = config_for_export(model)
+    if config["model_type"] == huggingface.NATIVE:
+        why = huggingface.obstacles(model.config, type(model).__name__)
+        logger.warning("%s: transformers cannot load this encoder, only bert.load can; %s", folder, why)
+    with replacing(Path(folder), owned=(CONFIG, WEIGHTS, SHARDS, PICKLE, OWN_WEIGHTS)) as aside:
+        (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_file(theirs, aside / WEIGHTS, metadata={"format": "pt"})
+        if own:
+            save_file(own, aside / OWN_WEIGHTS, metadata={"format": "pt"})
+        if tokenizer is not None:
+            tokenizer.save(aside)
+        if card is not None:
+            (aside / "README.md").write_text(card, encoding="utf-8")
+        for name, content in (extra or {}).items():
+            (aside / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def config_for_export(model: nn.Module) -> dict[str, Any]:
+    """What config.json says of this model."""
+    exported = huggingface.export_config(model.config, type(model).__name__, getattr(model, "labels", None))
+    dtype = str(model.encoder.embeddings.tokens.weight.dtype).removeprefix("torch.")
+    return {**exported, "dtype": dtype}
+
+
+def state_dict_for_export(
+    model: nn.Module, state: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights under transformers' names, and those it has no place for under ours; contiguous, on the CPU."""
+    state = model.state_dict() if state is None else state
+    exported = huggingface.export_state(model.config, type(model).__name__, state)
+    theirs, own = ({k: v.detach().cpu().contiguous() for k, v in part.items()} for part in exported)
+    return theirs, own
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor], folder: Path, fresh_heads: bool) -> None:
+    expected = model.state_dict()
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            there, here = tuple(tensor.shape), tuple(expected[name].shape)
+            raise UserError(f"{folder}: {name} is {there} in the weights and {here} by {CONFIG}")
+    model.load_state_dict(state, strict=False, assign=True)
+    missing = [name for name in expected if name not in state]
+    fresh = sorted({name.split(".")[0] for name in missing})
+    if "encoder" in fresh or (fresh and not fresh_heads):
+        raise UserError(f"{folder}: the weights lack {missing[0]} ({len(missing)} tensors are missing)")
+    for name in fresh:
+        part = getattr(model, name).to_empty(device="cpu")
+        initialise(part, model.config)
+        part.to(model.encoder.embeddings.tokens.weight.dtype)
+    if fresh:
+        logger.info("%s: initialised afresh: %s", folder, ", ".join(fresh))
+
+
+def _named(theirs: Mapping[str, Any]) -> str:
+    return ", ".join(theirs.get("architectures") or ["(none)"])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of the folder. Pickles run no code: torch reads tensors only."""
+    weights: dict[str, Tensor] = {}
+    if (folder / WEIGHTS).is_file():
+        files = [WEIGHTS]
+    elif (folder / SHARDS).is_file():
+        files = sorted(set(_read_json(folder / SHARDS)["weight_map"].values()))
+    else:
+        files = [PICKLE]
+    if (folder / OWN_WEIGHTS).is_file():
+        files.append(OWN_WEIGHTS)
+    for name in files:
+        try:
+            if name == PICKLE:
+                weights.update(torch.load(folder / name, map_location="cpu", weights_only=True))
+            else:
+                weights.update(load_file(folder / name))
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{folder / name}: cannot be read ({reason}); copy the file again") from error
+    return weights

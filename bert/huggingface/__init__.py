@@ -1,0 +1,182 @@
+"""Hugging Face's names and configurations, and ours: one declarative map per architecture, read both ways."""
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bert.errors import UserError
+from bert.huggingface.bert import BERT
+from bert.huggingface.family import Family, structure
+from bert.huggingface.modernbert import MODERNBERT
+from bert.huggingface.roberta import ROBERTA, ROBERTA_PRENORM
+from bert.model.config import EncoderConfig, Labels
+
+FAMILIES = {family.model_type: family for family in (BERT, ROBERTA, ROBERTA_PRENORM, MODERNBERT)}
+NATIVE = "bert-pretraining"
+"""model_type of encoders that transformers has no architecture for, and the key of what it has no place for"""
+
+_RUNTIME = ("backend", "gradient_checkpointing")
+_PROBLEM_TYPES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+_VOCABULARY = ("encoder.embeddings.tokens.weight", "head.bias")
+
+
+def family_of(config: EncoderConfig, architecture: str) -> Family | None:
+    """The architecture of transformers that computes what this model computes, or None."""
+    return next((family for family in FAMILIES.values() if family.expresses(config, architecture)), None)
+
+
+def obstacles(config: EncoderConfig, architecture: str) -> str:
+    """What keeps transformers from this encoder: where it differs from the most similar architecture."""
+    wanted = structure(config, architecture)
+    differences: dict[str, list[str]] = {}
+    for name, family in FAMILIES.items():
+        with suppress(ValueError):
+            nearest = structure(family.read_config(family.write_config(config)), architecture)
+            differences[name] = [f"{k}={v}" for k, v in wanted.items() if nearest.get(k) != v]
+    name = min(differences, key=lambda name: len(differences[name]))
+    return f"unlike {name} it has {', '.join(differences[name])}"
+
+
+def export_config(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> dict[str, Any]:
+    """config.json, which `import_config` reads back as it was. Fields that say how to compute are left out."""
+    family = family_of(config, architecture)
+    ours = {k: v for k, v in asdict(config).items() if k not in _RUNTIME}
+    if family is None:
+        theirs = {"model_type": NATIVE, "architectures": [architecture], **ours}
+    else:
+        theirs = {
+            "model_type": family.model_type,
+            "architectures": [family.classes[architecture]],
+            **family.write_config(config),
+            "tie_word_embeddings": True,
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+        }
+        read_back = family.read_config(theirs)
+        own = {k: v for k, v in ours.items() if v != getattr(read_back, k)}
+        if _class_of(family, theirs) != architecture:
+            own["architecture"] = architecture
+        if own:
+            theirs[NATIVE] = own
+    return theirs if labels is None else {**theirs, **_export_labels(labels)}
+
+
+def import_config(theirs: Mapping[str, Any]) -> tuple[EncoderConfig, str | None, Labels]:
+    """config.json → the encoder's configuration, our class (None if it has no counterpart here), the labels."""
+    model_type = theirs.get("model_type")
+    if model_type == NATIVE:
+        names = {field.name for field in fields(EncoderConfig)}
+        config = EncoderConfig(**{k: v for k, v in theirs.items() if k in names})
+        return config, theirs["architectures"][0], _import_labels(theirs)
+    if model_type not in FAMILIES:
+        known = ", ".join([*FAMILIES, NATIVE])
+        raise UserError(f"config.json: model_type {model_type!r} cannot be loaded; known are {known}")
+    family = FAMILIES[model_type]
+    own = dict(theirs.get(NATIVE, {}))
+    architecture = own.pop("architecture", _class_of(family, theirs))
+    return replace(family.read_config(theirs), **own), architecture, _import_labels(theirs)
+
+
+def export_state(
+    config: EncoderConfig, architecture: str, state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Our parameters → theirs, and apart from them those that transformers has no place for, under our names.
+    Rows that pad the vocabulary are cut off."""
+    family = family_of(config, architecture)
+    theirs: dict[str, Tensor] = {}
+    own: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        tensor = tensor[: config.vocab_size] if name in _VOCABULARY else tensor
+        names = (
+            _native_names(config, architecture, name)
+            if family is None
+            else family.their_names(architecture, name)
+        )
+        theirs.update(zip(names, tensor.chunk(len(names)) if names else (), strict=True))
+        if not names:
+            own[name] = tensor
+    return theirs, own
+
+
+def import_state(
+    config: EncoderConfig,
+    architecture: str,
+    model_type: str,
+    weights: Mapping[str, Tensor],
+    parameters: Iterable[str],
+) -> dict[str, Tensor]:
+    """Their tensors → those of our `parameters` that they hold, from a checkpoint of any age."""
+    family = FAMILIES.get(model_type)
+    if family is not None:
+        weights = _normalise(family, weights)
+    found: dict[str, Tensor] = {}
+    for name in parameters:
+        if family is None:
+            names = _native_names(config, architecture, name)
+        else:
+            prefix = f"{family.prefix}." if architecture == "EncoderModel" else ""
+            names = tuple(prefix + theirs for theirs in family.their_names(architecture, name)) or (name,)
+        if all(theirs in weights for theirs in names):
+            found[name] = _pad(config, name, torch.cat([weights[theirs] for theirs in names]))
+    return found
+
+
+def _class_of(family: Family, theirs: Mapping[str, Any]) -> str | None:
+    """Our class for the first of their `architectures`; a bare encoder where they name none."""
+    named = (theirs.get("architectures") or [family.classes["EncoderModel"]])[0]
+    return next((ours for ours, name in family.classes.items() if name == named), None)
+
+
+def _native_names(config: EncoderConfig, architecture: str, name: str) -> tuple[str, ...]:
+    """Our own names, but a classifier's pooler starts from the prediction head where it is made like one."""
+    if architecture == "SequenceClassifier" and config.classifier == "transform":
+        return (re.sub(r"^pooler\.", "head.", name),)
+    return (name,)
+
+
+def _normalise(family: Family, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of any age → today's: norms once had a gamma and a beta, and a bare encoder has no prefix."""
+    parts = {
+        name.split(".")[1]
+        for table in (family.encoder, family.heads["EncoderModel"])
+        for name in _flat(table)
+    }
+    renamed = {re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", k)): v for k, v in weights.items()}
+    if not any(name.startswith(f"{family.prefix}.") for name in renamed):
+        renamed = {f"{family.prefix}.{k}" if k.split(".")[0] in parts else k: v for k, v in renamed.items()}
+    return renamed
+
+
+def _flat(table: Mapping[str, str | tuple[str, ...]]) -> list[str]:
+    return [name for names in table.values() for name in ((names,) if isinstance(names, str) else names)]
+
+
+def _pad(config: EncoderConfig, name: str, tensor: Tensor) -> Tensor:
+    """Rows of zeros up to the padded vocabulary, whose tensors were cut off on export."""
+    missing = config.padded_vocab_size - len(tensor) if name in _VOCABULARY else 0
+    return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing > 0 else tensor
+
+
+def _export_labels(labels: Labels) -> dict[str, Any]:
+    return {
+        "id2label": {str(i): name for i, name in enumerate(labels.names)},
+        "label2id": {name: i for i, name in enumerate(labels.names)},
+        "problem_type": _PROBLEM_TYPES[labels.problem_type],
+    }
+
+
+def _import_labels(theirs: Mapping[str, Any]) -> Labels:
+    """transformers counts two labels where none are named, and takes a single one for a regression."""
+    names = theirs.get("id2label") or {str(i): f"LABEL_{i}" for i in range(theirs.get("num_labels", 2))}
+    ordered = tuple(names[key] for key in sorted(names, key=int))
+    inferred = "regression" if len(ordered) == 1 else "single_label"
+    ours = {theirs: ours for ours, theirs in _PROBLEM_TYPES.items()}
+    return Labels(ordered, ours.get(theirs.get("problem_type") or "", inferred))

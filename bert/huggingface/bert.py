@@ -1,0 +1,104 @@
+"""BERT (Devlin et al. 2018) as transformers' `bert`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bert.errors import UserError
+from bert.huggingface.family import Family, Field, Names
+
+_READ = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
+
+
+def read_activation(value: str, theirs: Mapping[str, Any]) -> str:
+    if value not in _READ:
+        raise UserError(f"config.json: activation {value!r} is unknown here; known are {', '.join(_READ)}")
+    return _READ[value]
+
+
+CONFIG = (
+    Field("vocab_size", "vocab_size", 30522),
+    Field("hidden_size", "hidden_size", 768),
+    Field("num_layers", "num_hidden_layers", 12),
+    Field("num_heads", "num_attention_heads", 12),
+    Field("intermediate_size", "intermediate_size", 3072),
+    Field(
+        "activation", "hidden_act", "gelu", read_activation, lambda ours: THEIR_ACTIVATIONS[ours.activation]
+    ),
+    Field("dropout", "hidden_dropout_prob", 0.1),
+    Field("attention_dropout", "attention_probs_dropout_prob", 0.1),
+    Field("num_segments", "type_vocab_size", 2),
+    Field("init_std", "initializer_range", 0.02),
+    Field("norm_eps", "layer_norm_eps", 1e-12),
+    Field("classifier_dropout", "classifier_dropout", None),
+)
+REQUIRED = {
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "position_embedding_type": "absolute",
+    "tie_word_embeddings": True,
+}
+
+
+def encoder_names(
+    prefix: str, attention_norm: str = "output.LayerNorm", feed_forward_norm: str = "output.LayerNorm"
+) -> Names:
+    """The names of an encoder of BERT's kind; the norms are named from within their layer's parts."""
+    theirs, ours = f"{prefix}.encoder.layer.{{i}}", "encoder.layers.{i}"
+    return {
+        "encoder.embeddings.tokens": f"{prefix}.embeddings.word_embeddings",
+        "encoder.embeddings.positions.table": f"{prefix}.embeddings.position_embeddings",
+        "encoder.embeddings.segments": f"{prefix}.embeddings.token_type_embeddings",
+        "encoder.embeddings.norm": f"{prefix}.embeddings.LayerNorm",
+        f"{ours}.attention.qkv": tuple(
+            f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")
+        ),
+        f"{ours}.attention.out": f"{theirs}.attention.output.dense",
+        f"{ours}.attention_norm": f"{theirs}.attention.{attention_norm}",
+        f"{ours}.feed_forward.up": f"{theirs}.intermediate.dense",
+        f"{ours}.feed_forward.down": f"{theirs}.output.dense",
+        f"{ours}.feed_forward_norm": f"{theirs}.{feed_forward_norm}",
+    }
+
+
+_PREDICTIONS = {
+    "head.dense": "cls.predictions.transform.dense",
+    "head.norm": "cls.predictions.transform.LayerNorm",
+    "head.bias": "cls.predictions.bias",
+}
+_POOLER = {"pooler.dense": "bert.pooler.dense"}
+
+BERT = Family(
+    model_type="bert",
+    prefix="bert",
+    classes={
+        "EncoderModel": "BertModel",
+        "MaskedLanguageModel": "BertForMaskedLM",
+        "PretrainingModel": "BertForPreTraining",
+        "SequenceClassifier": "BertForSequenceClassification",
+        "TokenClassifier": "BertForTokenClassification",
+    },
+    constant={"positions": "learned", "norm": "post", "feed_forward": "mlp", "classifier": "pooler"},
+    config=(
+        *CONFIG,
+        Field("max_positions", "max_position_embeddings", 512),
+        Field("pad_token_id", "pad_token_id", 0),
+    ),
+    encoder=encoder_names("bert"),
+    heads={
+        "EncoderModel": _POOLER,
+        "MaskedLanguageModel": _PREDICTIONS,
+        "PretrainingModel": {**_PREDICTIONS, **_POOLER, "pair": "cls.seq_relationship"},
+        "SequenceClassifier": {**_POOLER, "classifier": "classifier"},
+        "TokenClassifier": {"classifier": "classifier"},
+    },
+    required=REQUIRED,
+)

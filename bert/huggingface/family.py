@@ -1,0 +1,108 @@
+"""How an architecture of transformers is described: once, and read both ways."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bert.errors import UserError
+from bert.model.config import EncoderConfig
+
+Names = Mapping[str, str | tuple[str, ...]]
+"""our parameter or module → theirs; {i} is the layer, a tuple is stacked along the first dimension"""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One of our configuration fields in their config.json."""
+
+    ours: str
+    theirs: str
+    default: Any
+    """what transformers assumes where the key is missing"""
+    read: Callable[[Any, Mapping[str, Any]], Any] = lambda value, theirs: value
+    """their value and their whole configuration → our value"""
+    write: Callable[[EncoderConfig], Any] | None = None
+    """our configuration → their value; None copies ours"""
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture of transformers."""
+
+    model_type: str
+    prefix: str
+    """what their models with heads put before the encoder's names"""
+    classes: Mapping[str, str]
+    """our class → theirs; the first of ours that maps to one of theirs is what theirs is read as"""
+    constant: Mapping[str, Any]
+    """our fields that are the same in every model of this family"""
+    config: tuple[Field, ...]
+    encoder: Names
+    heads: Mapping[str, Names]
+    """what lies above the encoder, by our class"""
+    required: Mapping[str, Any] = field(default_factory=lambda: {"tie_word_embeddings": True})
+    """their switches that must stay as they are, for nothing else is built here"""
+
+    def read_config(self, theirs: Mapping[str, Any]) -> EncoderConfig:
+        """Their config.json → ours."""
+        for key, only in self.required.items():
+            if theirs.get(key, only) != only:
+                raise UserError(f"config.json: {key}={theirs[key]!r} cannot be loaded, only {only!r}")
+        values = {f.ours: f.read(theirs.get(f.theirs, f.default), theirs) for f in self.config}
+        return EncoderConfig(**{**self.constant, **values})
+
+    def write_config(self, config: EncoderConfig) -> dict[str, Any]:
+        """Ours → what their config.json says of the encoder."""
+        return {f.theirs: f.write(config) if f.write else getattr(config, f.ours) for f in self.config}
+
+    def expresses(self, config: EncoderConfig, architecture: str) -> bool:
+        """Whether transformers would compute the same: the configuration survives the way there and back."""
+        try:
+            there_and_back = self.read_config(self.write_config(config))
+        except ValueError:
+            return False
+        return structure(there_and_back, architecture) == structure(config, architecture)
+
+    def their_names(self, architecture: str, name: str) -> tuple[str, ...]:
+        """Under which of their names our parameter lies; empty if they have no place for it."""
+        layer = re.search(r"\.layers\.(\d+)\.", name)
+        number = layer[1] if layer else ""
+        key = name.replace(f".layers.{number}.", ".layers.{i}.")
+        module, _, parameter = key.rpartition(".")
+        table = {**self.encoder, **self.heads[architecture]}
+        targets, suffix = (table[key], "") if key in table else (table.get(module, ()), f".{parameter}")
+        targets = (targets,) if isinstance(targets, str) else targets
+        found = [target.format(i=number) + suffix for target in targets]
+        # Their bare encoder has no prefix.
+        return tuple(
+            t.removeprefix(f"{self.prefix}.") if architecture == "EncoderModel" else t for t in found
+        )
+
+
+# Fields that do not change what a model computes in evaluation ...
+_UNSEEN = {"pad_vocab_multiple", "init_std", "init_outputs", "backend", "gradient_checkpointing", "pooler"}
+_UNSEEN |= {"dropout", "attention_dropout", "embedding_dropout", "classifier_dropout"}
+# ... that have several spellings ...
+_SPELLED = {"layer_pattern", "window", "rotary_base", "rotary_base_local"}
+# ... and that only some classes read.
+_HEAD_FIELDS = {
+    "head_activation": ("MaskedLanguageModel", "PretrainingModel"),
+    "head_bias": ("MaskedLanguageModel", "PretrainingModel"),
+    "decoder_bias": ("MaskedLanguageModel", "PretrainingModel"),
+    "classifier": ("SequenceClassifier", "TokenClassifier"),
+    "pooling": ("SequenceClassifier",),
+}
+
+
+def structure(config: EncoderConfig, architecture: str) -> dict[str, Any]:
+    """What the outputs of a model in evaluation depend on, each thing in one spelling."""
+    values = {k: v for k, v in asdict(config).items() if k not in _UNSEEN | _SPELLED}
+    values = {k: v for k, v in values.items() if architecture in _HEAD_FIELDS.get(k, (architecture,))}
+    if "head_activation" in values or values.get("classifier") == "transform":
+        values["head_activation"] = config.head_activation or config.activation
+        values["head_bias"] = config.head_bias
+    values["windows"] = tuple(w and w // 2 for w in config.windows)
+    rotary = config.positions == "rotary"
+    values["bases"] = (config.rotary_base, config.rotary_base_local or config.rotary_base) if rotary else None
+    return values
