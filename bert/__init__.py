@@ -1,0 +1,1 @@
+"""A BERT toolkit: encoders, tokenizers, checkpoints, inference and the training engine."""
