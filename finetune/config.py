@@ -82,7 +82,7 @@ class ModelConfig:
     pretrained: bool = True
     """start from its weights; false keeps its shape and tokenizer and draws new weights (a baseline)"""
     dropout: Probability | None = None
-    """dropout of the layers; by default the checkpoint's own"""
+    """dropout of the embeddings, the layers and the head; by default the checkpoint's own"""
     attention_dropout: Probability | None = None
     """dropout of the attention probabilities; by default the checkpoint's own"""
 

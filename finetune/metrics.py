@@ -1,6 +1,6 @@
 """Measures of agreement between references and predictions. Definitions are those of scikit-learn and scipy.
 
-n examples · C classes or labels. A measure that is not defined for its data (a constant, an absent class) is 0.
+n examples · C classes or labels. A measure that its data leave undefined (a constant, an absent class) is 0.
 """
 
 from collections.abc import Callable

@@ -54,9 +54,9 @@ def format_of(path: Path, file: FileConfig) -> str:
     if file.pattern is not None:
         return "lines"
     if path.suffix.lower() not in FORMATS:
+        known = "|".join(dict.fromkeys(FORMATS.values()))
         raise UserError(
-            f"{path}: cannot tell the format by the name; give format={'|'.join(dict.fromkeys(FORMATS.values()))}, "
-            "or a pattern for the lines"
+            f"{path}: the name does not tell the format; give format={known}, or a pattern for the lines"
         )
     return FORMATS[path.suffix.lower()]
 
@@ -123,7 +123,9 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     names = [cell.strip() for cell in cells]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"{path}, line 1: two columns are called {twice!r}; name them by columns=[…] if it is no header")
+        raise UserError(
+            f"{path}, line 1: two columns are called {twice!r}; without a header line, give columns=[…]"
+        )
     return names
 
 
@@ -175,3 +177,28 @@ READERS: dict[str, Callable[[Path, FileConfig], Iterator[Row]]] = {
     "parquet": _read_parquet,
     "lines": _read_lines,
 }
+
+
+def read_dataset(dataset: str, split: str, label_column: str) -> tuple[Iterator[Row], list[str] | None]:
+    """The rows of a data set of the Hugging Face hub, NAME or NAME:CONFIGURATION, and its list of labels."""
+    import datasets
+
+    name, _, configuration = dataset.partition(":")
+    try:
+        table = datasets.load_dataset(name, configuration or None, split=split)
+    except Exception as error:  # of many libraries: no such name, no such split, no network, a damaged file
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"task.dataset: {dataset} ({split}) cannot be loaded: {reason}") from None
+    if not len(table):
+        raise UserError(f"task.dataset: {dataset} ({split}) has no rows")
+    feature = table.features.get(label_column)
+    names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
+    def rows() -> Iterator[Row]:
+        for number, values in enumerate(table, 1):
+            label = values.get(label_column)
+            if names is not None and label is not None:
+                values = {**values, label_column: names[label] if label >= 0 else None}
+            yield Row(f"{dataset} ({split}), row {number}", values)
+
+    return rows(), names

@@ -151,19 +151,21 @@ KINDS: dict[str, Kind] = {
 
 
 def label_index(task: TaskConfig, seen: Iterable[str]) -> tuple[Labels, dict[str, int]]:
-    """The labels of a task, and the index of what files may call each: as configured, or those seen, sorted."""
+    """The labels of a task, and the index of all that files may say: as configured, or those seen, sorted."""
     kind = KINDS[task.kind]
     if not kind.has_names:
         return Labels((task.label_column,), task.kind), {}
     if task.labels is None:
-        texts = sorted(set(seen), key=_numbers_by_value)
-        names = {text: text for text in texts}
+        names = {text: text for text in sorted(set(seen), key=_numbers_by_value)}
+    elif isinstance(task.labels, Mapping):
+        names = dict(task.labels)
     else:
-        names = dict(task.labels) if isinstance(task.labels, Mapping) else {text: text for text in task.labels}
+        names = {text: text for text in task.labels}
     unique = tuple(dict.fromkeys(names.values()))
     if len(unique) < 2 and task.kind == "single_label":
-        raise UserError(f"task.label_column={task.label_column}: a task needs two labels, found {len(unique)}"
-                        + "".join(f" ({name})" for name in unique))
+        raise UserError(
+            f"task.label_column: a task needs two labels, but column {task.label_column!r} has only {unique}"
+        )
     return Labels(unique, task.kind), {text: unique.index(name) for text, name in names.items()}
 
 
@@ -186,5 +188,5 @@ def chosen_metric(task: TaskConfig, labels: Labels) -> str:
     if task.metric is None:
         return known[1]
     if task.metric not in known:
-        raise UserError(f"task.metric: {task.metric} is not measured for this task; allowed: {', '.join(known)}")
+        raise UserError(f"task.metric: {task.metric} is not measured here; allowed: {', '.join(known)}")
     return task.metric

@@ -17,7 +17,9 @@ CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, 
 @given(CLASSES)
 def test_classification_metrics_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     references, predictions = np.array(pairs).T
-    assert metrics.accuracy(references, predictions) == sklearn_metrics.accuracy_score(references, predictions)
+    assert metrics.accuracy(references, predictions) == sklearn_metrics.accuracy_score(
+        references, predictions
+    )
     assert metrics.macro_f1(references, predictions) == pytest.approx(
         sklearn_metrics.f1_score(references, predictions, average="macro", zero_division=0)
     )
@@ -36,7 +38,9 @@ def test_multi_label_metrics_are_those_of_scikit_learn() -> None:
     for name, average in [("micro_f1", "micro"), ("macro_f1", "macro")]:
         expected = sklearn_metrics.f1_score(references, predictions, average=average, zero_division=0)
         assert metrics.METRICS[name](references, predictions) == pytest.approx(expected)
-    assert metrics.accuracy(references, predictions) == sklearn_metrics.accuracy_score(references, predictions)
+    assert metrics.accuracy(references, predictions) == sklearn_metrics.accuracy_score(
+        references, predictions
+    )
 
 
 @pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")

@@ -1,0 +1,164 @@
+"""Rows of files → texts with targets. Every mistake in them is reported with its file and line."""
+
+import difflib
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from bert.errors import UserError
+from bert.model.config import Labels
+from finetune.config import TaskConfig
+from finetune.metrics import Array
+from finetune.readers import Row, read_dataset, read_rows
+from finetune.tasks import KINDS, cell_text, label_index
+
+
+@dataclass
+class Split:
+    """Texts (or pairs) and what is to be learnt of them."""
+
+    texts: list[str]
+    pairs: list[str] | None
+    targets: Array
+    """(n,), or (n, C) for several labels a text"""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, chosen: Array) -> "Split":
+        pairs = None if self.pairs is None else [self.pairs[i] for i in chosen]
+        return Split([self.texts[i] for i in chosen], pairs, self.targets[chosen])
+
+
+@dataclass
+class TaskData:
+    """Everything a task is learnt and measured on."""
+
+    labels: Labels
+    train: Split
+    validation: Split
+    test: Split | None
+    notes: list[str]
+    """what a user should know about the files: rows left out"""
+
+
+def load_task(task: TaskConfig) -> TaskData:
+    """Read the files. Labels come from the configuration, the data set's own list, or the training rows."""
+    rows = {name: _Rows(task, name) for name in ("train", "validation", "test") if getattr(task, name)}
+    seen = rows["train"].names or [text for values in rows["train"].labels for text in values]
+    labels, index = label_index(task, seen)
+    splits = {name: part.split(index) for name, part in rows.items()}
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = _hold_out(splits["train"], task)
+    notes = [note for part in rows.values() for note in part.notes()]
+    return TaskData(labels, splits["train"], splits["validation"], splits.get("test"), notes)
+
+
+def _hold_out(split: Split, task: TaskConfig) -> tuple[Split, Split]:
+    """The same rows for every seed, so that runs can be compared."""
+    size = max(1, round(len(split) * task.validation_share))
+    if size >= len(split):
+        raise UserError(
+            f"{task.train}: has {len(split)} rows; too few to hold out {size} of them for validation"
+        )
+    chosen = random_order(len(split), key=(0, 0))
+    return split.take(np.sort(chosen[size:])), split.take(np.sort(chosen[:size]))
+
+
+@functools.lru_cache(maxsize=4)
+def random_order(size: int, key: tuple[int, int]) -> Array:
+    """A permutation that is a pure function of its key, on every version of numpy (Salmon et al. 2011)."""
+    words = np.random.Philox(key=np.array(key, dtype=np.uint64)).random_raw(size)
+    return np.argsort(words, kind="stable")
+
+
+@dataclass
+class _Rows:
+    """The usable rows of one file or split, before labels have an index."""
+
+    task: TaskConfig
+    name: str
+    places: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
+    labels: list[list[str]] = field(default_factory=list)
+    names: list[str] | None = None
+    """labels in the order of the data set's own list, where it has one"""
+    refused: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        task, kind = self.task, KINDS[self.task.kind]
+        rows, self.names = self._open()
+        columns = [column for column in (task.text_column, task.pair_column) if column]
+        for row, texts in texts_of(with_columns(rows, [*columns, task.label_column]), columns):
+            try:
+                if row.problem:
+                    raise ValueError(row.problem)
+                values = kind.values(row.values.get(task.label_column), task)
+            except ValueError as error:
+                self._refuse(row.place, error)
+                continue
+            self.places.append(row.place)
+            self.texts.append(texts[0])
+            self.pairs.extend(texts[1:])
+            self.labels.append(values)
+
+    def _open(self) -> tuple[Iterator[Row], list[str] | None]:
+        if self.task.dataset is None:
+            return read_rows(getattr(self.task, self.name), self.task), None
+        return read_dataset(self.task.dataset, getattr(self.task, self.name), self.task.label_column)
+
+    def split(self, index: dict[str, int]) -> Split:
+        """With targets; rows whose labels are none of the task's are refused."""
+        kind, kept, targets = KINDS[self.task.kind], [], []
+        for i, values in enumerate(self.labels):
+            try:
+                targets.append(kind.target(values, index))
+                kept.append(i)
+            except ValueError as error:
+                self._refuse(self.places[i], error)
+        if not kept:
+            raise UserError(
+                f"{getattr(self.task, self.name)}: not one row can be used; the first: {self.refused[0]}"
+            )
+        pairs = self.pairs if self.task.pair_column else None
+        everything = Split(self.texts, pairs, np.zeros(len(self.texts)))
+        chosen = everything if len(kept) == len(self.texts) else everything.take(np.array(kept))
+        return Split(chosen.texts, chosen.pairs, np.array(targets, dtype=kind.dtype))
+
+    def _refuse(self, place: str, problem: ValueError) -> None:
+        if self.task.bad_rows == "error":
+            raise UserError(f"{place}: {problem}; task.bad_rows=skip leaves such rows out")
+        self.refused.append(f"{place}: {problem}")
+
+    def notes(self) -> list[str]:
+        if not self.refused:
+            return []
+        return [f"{len(self.refused)} rows of {self.name} are left out, the first: {self.refused[0]}"]
+
+
+def with_columns(rows: Iterator[Row], columns: list[str]) -> Iterator[Row]:
+    """The rows, after a look whether the first has the columns; UserError if not."""
+    first = next(rows)
+    for column in columns if first.problem is None else []:
+        if column not in first.values:
+            present = [str(name) for name in first.values]
+            near = difflib.get_close_matches(column, present, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UserError(
+                f"{first.place}: there is no column {column!r}{hint}; the columns are: {', '.join(present)}"
+            )
+    return chain([first], rows)
+
+
+def texts_of(rows: Iterable[Row], columns: list[str]) -> Iterator[tuple[Row, list[str]]]:
+    """Each row with the texts in its columns; a row where one is empty gets a `problem`."""
+    for row in rows:
+        texts = [cell_text(row.values.get(column)) for column in columns]
+        empty = next((column for column, text in zip(columns, texts, strict=True) if not text), None)
+        if row.problem is None and empty is not None:
+            row = Row(row.place, row.values, f"has no text in column {empty!r}")
+        yield row, texts
