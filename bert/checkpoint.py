@@ -18,14 +18,14 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bert import huggingface
 from bert.errors import UserError
 from bert.files import replacing
 from bert.model.config import Labels
 from bert.model.init import initialise
-from bert.model.models import ARCHITECTURES, construct
+from bert.model.models import ARCHITECTURES, Model, construct
 from bert.training import manifest
 
 CONFIG = "config.json"
@@ -64,13 +64,13 @@ def resolve(path: Path_) -> Path:
 
 def load(
     path: Path_,
-    model_class: type[nn.Module] | str | None = None,
+    model_class: type[Model] | str | None = None,
     *,
     labels: Labels | None = None,
     overrides: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-) -> nn.Module:
+) -> Model:
     """The model of a checkpoint or run folder, in evaluation mode.
 
     Its class follows the checkpoint, unless `model_class` (a class of `bert.model`, or its name) asks for another: a
@@ -102,7 +102,7 @@ def load(
 
 
 def save(
-    model: nn.Module,
+    model: Model,
     folder: Path_,
     tokenizer: SavesFiles | None = None,
     *,
@@ -133,7 +133,7 @@ def save(
             (aside / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def config_for_export(model: nn.Module) -> dict[str, Any]:
+def config_for_export(model: Model) -> dict[str, Any]:
     """What config.json says of this model."""
     exported = huggingface.export_config(model.config, type(model).__name__, getattr(model, "labels", None))
     dtype = str(model.encoder.embeddings.tokens.weight.dtype).removeprefix("torch.")
@@ -141,7 +141,7 @@ def config_for_export(model: nn.Module) -> dict[str, Any]:
 
 
 def state_dict_for_export(
-    model: nn.Module, state: Mapping[str, Tensor] | None = None
+    model: Model, state: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The weights under transformers' names, and those it has no place for under ours; contiguous, on the CPU."""
     state = model.state_dict() if state is None else state
@@ -150,7 +150,7 @@ def state_dict_for_export(
     return theirs, own
 
 
-def _fill(model: nn.Module, state: Mapping[str, Tensor], folder: Path, fresh_heads: bool) -> None:
+def _fill(model: Model, state: Mapping[str, Tensor], folder: Path, fresh_heads: bool) -> None:
     expected = model.state_dict()
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:

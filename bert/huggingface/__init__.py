@@ -14,14 +14,14 @@ from bert.huggingface.bert import BERT
 from bert.huggingface.family import Family, structure
 from bert.huggingface.modernbert import MODERNBERT
 from bert.huggingface.roberta import ROBERTA, ROBERTA_PRENORM
-from bert.model.config import EncoderConfig, Labels
+from bert.model.config import EncoderConfig, Labels, ProblemType
 
 FAMILIES = {family.model_type: family for family in (BERT, ROBERTA, ROBERTA_PRENORM, MODERNBERT)}
 NATIVE = "bert-pretraining"
 """model_type of encoders that transformers has no architecture for, and the key of what it has no place for"""
 
 _RUNTIME = ("backend", "gradient_checkpointing")
-_PROBLEM_TYPES = {
+_PROBLEM_TYPES: dict[ProblemType, str] = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
     "regression": "regression",
@@ -177,6 +177,6 @@ def _import_labels(theirs: Mapping[str, Any]) -> Labels:
     """transformers counts two labels where none are named, and takes a single one for a regression."""
     names = theirs.get("id2label") or {str(i): f"LABEL_{i}" for i in range(theirs.get("num_labels", 2))}
     ordered = tuple(names[key] for key in sorted(names, key=int))
-    inferred = "regression" if len(ordered) == 1 else "single_label"
-    ours = {theirs: ours for ours, theirs in _PROBLEM_TYPES.items()}
+    inferred: ProblemType = "regression" if len(ordered) == 1 else "single_label"
+    ours = {name: problem_type for problem_type, name in _PROBLEM_TYPES.items()}
     return Labels(ordered, ours.get(theirs.get("problem_type") or "", inferred))

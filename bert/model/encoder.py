@@ -26,6 +26,14 @@ class Encoded:
     attentions: tuple[Tensor, ...] | None
     """(B or N, H, S, S) of each layer"""
 
+    def first(self) -> Tensor:
+        """(B or N, D): each sequence's first token."""
+        return self.layout.first(self.last_hidden_state)
+
+    def mean(self) -> Tensor:
+        """(B or N, D): each sequence's mean over its tokens."""
+        return self.layout.mean(self.last_hidden_state)
+
 
 class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
@@ -57,7 +65,9 @@ class Encoder(nn.Module):
         `sequence_offsets` (N + 1,) int32 and the length of the longest sequence."""
         layout: Layout
         if sequence_offsets is None:
-            layout = Padded.read(input_ids, attention_mask, position_ids)
+            # RoBERTa's positions leave out padding wherever it stands; BERT's count it.
+            uncounted = self.config.pad_token_id if self.config.position_offset else None
+            layout = Padded.read(input_ids, attention_mask, position_ids, uncounted)
         else:
             assert position_ids is not None and max_sequence_length is not None
             layout = Packed(position_ids, sequence_offsets, max_sequence_length)

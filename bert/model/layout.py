@@ -15,16 +15,25 @@ from torch import Tensor
 class Padded:
     """(B, S): one sequence a row."""
 
+    num_rows: int
+    """B"""
     position_ids: Tensor
     """(B, S) or (1, S), from 0"""
     real: Tensor | None
     """(B, S) bool, False at padding; None when there is none"""
 
     @classmethod
-    def read(cls, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> Self:
+    def read(
+        cls, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, uncounted: int | None
+    ) -> Self:
+        """Positions follow the columns if there are none; or count the tokens other than `uncounted`, which get -1."""
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        return cls(position_ids, None if attention_mask is None else attention_mask.bool())
+            if uncounted is not None:
+                counted = input_ids.ne(uncounted)
+                position_ids = counted.cumsum(1) * counted - 1
+        real = None if attention_mask is None else attention_mask.bool()
+        return cls(len(input_ids), position_ids, real)
 
     @property
     def row_length(self) -> int:
@@ -109,3 +118,18 @@ class Packed:
 
 
 Layout = Padded | Packed
+
+
+def visible_keys(real: Tensor | None, length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """Which keys each query of a row of `length` places sees: bool, broadcasts to (N, 1, S, S); None for all.
+
+    `real` (N, S) is False at padding; `window` is the total width that a query sees around itself.
+    """
+    keys = None if real is None else real[:, None, None, :]
+    if window is None or length <= window // 2 + 1:
+        return keys
+    places = torch.arange(length, device=device)
+    distance = (places[:, None] - places).abs()
+    near = distance <= window // 2
+    # A padding query far from any token still sees itself: an empty softmax would be undefined.
+    return near if keys is None else (near & keys) | (distance == 0)

@@ -1,4 +1,4 @@
-"""Encoders with heads. Losses are computed where labels are given; the masked-language head runs only there.
+"""Encoders with heads. Where labels are given there are losses; the prediction head runs only where it is asked.
 
 B batch · S sequence · T packed tokens · N sequences · M masked positions · D hidden · V vocabulary · C classes
 """
@@ -14,31 +14,44 @@ from bert.model.init import initialise
 from bert.model.outputs import CLASSIFICATION_LOSSES, IGNORED, Loss, ModelOutput, cross_entropy
 
 
-class EncoderModel(nn.Module):
+class Model(nn.Module):
+    """An encoder, to which each model adds its heads. See `Encoder.forward` for the batches they all take."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+
+    def encode(self, input_ids: Tensor, batch: dict[str, Any]) -> tuple[Encoded, ModelOutput]:
+        """What the encoder made of a batch, and the beginning of an output."""
+        encoded: Encoded = self.encoder(input_ids, **batch)
+        return encoded, ModelOutput(
+            last_hidden_state=encoded.last_hidden_state,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+
+class EncoderModel(Model):
     """The encoder, and a pooler if the configuration has one."""
 
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = Encoder(config)
+        super().__init__(config)
         self.pooler = Pooler(config) if config.pooler else None
 
     def forward(self, input_ids: Tensor, **batch: Any) -> ModelOutput:
-        """See `Encoder.forward` for the batch."""
-        encoded = self.encoder(input_ids, **batch)
-        output = _output(encoded)
+        """→ last_hidden_state (*, D), pooler_output (B or N, D)."""
+        encoded, output = self.encode(input_ids, batch)
         if self.pooler is not None:
-            output.pooler_output = self.pooler(encoded.layout.first(encoded.last_hidden_state))
+            output.pooler_output = self.pooler(encoded.first())
         return output
 
 
-class MaskedLanguageModel(nn.Module):
+class MaskedLanguageModel(Model):
     """Predicts the tokens at chosen positions."""
 
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = Encoder(config)
+        super().__init__(config)
         self.head = MaskedLanguageHead(config)
 
     def forward(
@@ -50,10 +63,9 @@ class MaskedLanguageModel(nn.Module):
         masked_labels: Tensor | None = None,
         **batch: Any,
     ) -> ModelOutput:
-        """Labels as the ids' shape, -100 where nothing is asked; or the chosen positions (M,) among all tokens and
-        their labels (M,). Without either, logits of every token (…, V)."""
-        encoded = self.encoder(input_ids, **batch)
-        output = _output(encoded)
+        """Labels in the shape of the ids, -100 where nothing is asked, or else the chosen positions (M,) among all
+        tokens with their labels (M,) → losses["mlm"]. Without labels → logits (*, V) of every token."""
+        encoded, output = self.encode(input_ids, batch)
         loss, output.logits = self.predict(encoded.last_hidden_state, labels, masked_positions, masked_labels)
         if loss is not None:
             output.losses["mlm"] = loss
@@ -62,7 +74,7 @@ class MaskedLanguageModel(nn.Module):
     def predict(
         self, hidden: Tensor, labels: Tensor | None, positions: Tensor | None, chosen_labels: Tensor | None
     ) -> tuple[Loss | None, Tensor | None]:
-        """The loss at the chosen positions if labels are given, else the logits of every token."""
+        """The loss at the chosen positions, or else the logits of every token."""
         embeddings = self.encoder.embeddings.tokens.weight
         if labels is not None:
             positions = (labels.flatten() != IGNORED).nonzero().squeeze(1)
@@ -74,7 +86,7 @@ class MaskedLanguageModel(nn.Module):
 
 
 class PretrainingModel(MaskedLanguageModel):
-    """Predicts chosen tokens, and the relation of segment B to A (next sentence or sentence order)."""
+    """Predicts chosen tokens, and how segment B relates to A (next sentence, sentence order)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -91,14 +103,13 @@ class PretrainingModel(MaskedLanguageModel):
         next_sentence_label: Tensor | None = None,
         **batch: Any,
     ) -> ModelOutput:
-        """As MaskedLanguageModel; `next_sentence_label` (N,) is 0 where B follows A, 1 where not, -100 ignored."""
-        encoded = self.encoder(input_ids, **batch)
-        output = _output(encoded)
-        output.pooler_output = self.pooler(encoded.layout.first(encoded.last_hidden_state))
+        """As MaskedLanguageModel, but with prediction_logits, seq_relationship_logits (B or N, 2) and, from
+        `next_sentence_label` (B or N,), 0 where B follows A, 1 where not, -100 where nothing is asked, losses["nsp"]."""
+        encoded, output = self.encode(input_ids, batch)
+        output.pooler_output = self.pooler(encoded.first())
         output.seq_relationship_logits = self.pair(output.pooler_output)
-        loss, output.prediction_logits = self.predict(
-            encoded.last_hidden_state, labels, masked_positions, masked_labels
-        )
+        hidden = encoded.last_hidden_state
+        loss, output.prediction_logits = self.predict(hidden, labels, masked_positions, masked_labels)
         if loss is not None:
             output.losses["mlm"] = loss
         if next_sentence_label is not None:
@@ -106,77 +117,66 @@ class PretrainingModel(MaskedLanguageModel):
         return output
 
 
-class SequenceClassifier(nn.Module):
+class SequenceClassifier(Model):
     """One answer a sequence: a label, several labels, or numbers."""
 
     def __init__(self, config: EncoderConfig, labels: Labels) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.labels = labels
-        self.encoder = Encoder(config)
         self.pooler = POOLERS[config.classifier](config)
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, len(labels))
 
     def forward(self, input_ids: Tensor, *, labels: Tensor | None = None, **batch: Any) -> ModelOutput:
-        """Labels (N,) int64 (-100 ignored), or (N, C) float (NaN ignored) → logits (N, C)."""
-        encoded = self.encoder(input_ids, **batch)
-        output = _output(encoded)
-        pool = encoded.layout.mean if self.config.pooling == "mean" else encoded.layout.first
-        output.logits = self.classifier(self.dropout(self.pooler(pool(encoded.last_hidden_state))))
+        """Labels (N,) int64, -100 ignored; or (N, C) float, NaN ignored → logits (N, C), losses["classification"]."""
+        encoded, output = self.encode(input_ids, batch)
+        pooled = encoded.mean() if self.config.pooling == "mean" else encoded.first()
+        output.logits = self.classifier(self.dropout(self.pooler(pooled)))
         if labels is not None:
-            output.losses["classification"] = CLASSIFICATION_LOSSES[self.labels.problem_type](
-                output.logits, labels
-            )
+            loss = CLASSIFICATION_LOSSES[self.labels.problem_type](output.logits, labels)
+            output.losses["classification"] = loss
         return output
 
 
-class TokenClassifier(nn.Module):
+class TokenClassifier(Model):
     """One label a token."""
 
     def __init__(self, config: EncoderConfig, labels: Labels) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.labels = labels
-        self.encoder = Encoder(config)
         self.head = Transform(config) if config.classifier == "transform" else nn.Identity()
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, len(labels))
 
     def forward(self, input_ids: Tensor, *, labels: Tensor | None = None, **batch: Any) -> ModelOutput:
-        """Labels as the ids' shape, -100 ignored → logits (…, C)."""
-        encoded = self.encoder(input_ids, **batch)
-        output = _output(encoded)
+        """Labels in the shape of the ids, -100 ignored → logits (*, C), losses["classification"]."""
+        encoded, output = self.encode(input_ids, batch)
         output.logits = self.classifier(self.dropout(self.head(encoded.last_hidden_state)))
         if labels is not None:
             output.losses["classification"] = cross_entropy(output.logits.flatten(0, -2), labels.flatten())
         return output
 
 
-def _output(encoded: Encoded) -> ModelOutput:
-    return ModelOutput(
-        last_hidden_state=encoded.last_hidden_state,
-        hidden_states=encoded.hidden_states,
-        attentions=encoded.attentions,
-    )
+CLASSES: tuple[type[Model], ...] = (
+    EncoderModel,
+    MaskedLanguageModel,
+    PretrainingModel,
+    SequenceClassifier,
+    TokenClassifier,
+)
+ARCHITECTURES = {model_class.__name__: model_class for model_class in CLASSES}
 
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {
-    cls.__name__: cls
-    for cls in (EncoderModel, MaskedLanguageModel, PretrainingModel, SequenceClassifier, TokenClassifier)
-}
-
-
-def construct(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> nn.Module:
-    """A model of a class in ARCHITECTURES, with whatever weights torch's modules start with."""
-    model_class = ARCHITECTURES[architecture]
-    if model_class in (SequenceClassifier, TokenClassifier):
+def construct(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> Model:
+    """A model of a class in ARCHITECTURES with whatever weights torch's modules start with."""
+    model_class: Any = ARCHITECTURES[architecture]
+    if issubclass(model_class, SequenceClassifier | TokenClassifier):
         return model_class(config, labels)
     return model_class(config)
 
 
-def build(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> nn.Module:
-    """A freshly initialised model; deterministic in torch's seed. Classifiers need `labels`."""
+def build(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> Model:
+    """A freshly initialised model, deterministic in torch's seed. Classifiers need `labels`."""
     model = construct(config, architecture, labels)
     initialise(model, config)
     return model
