@@ -32,11 +32,12 @@ class Key(NamedTuple):
 
 def help_text(schema: type, usage: str) -> str:
     """Usage, then every dotted key of `schema` with its default, its type and its line of help."""
+    headings = {yaml_name(name): text for name, text in field_docs(schema).items()}
     lines = [usage.rstrip(), "", "Keys, with their default and their type:"]
     for section, keys in itertools.groupby(keys_of(schema), key=lambda key: key.name.partition(".")[0]):
         entries = list(keys)
         if len(entries) > 1:
-            lines += ["", f"{section}:"]
+            lines += ["", f"{section}: {headings.get(section, '')}".rstrip()]
         for key in entries:
             lines += [f"  {key.name}={key.default}  ({key.type})", f"      {key.help}"]
     return "\n".join(lines)
