@@ -1,0 +1,121 @@
+"""What the model learns to predict, and what one optimiser step trains on: the sections objective and batch."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from bert.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
+
+
+def as_steps(length: float, total_steps: int | None, key: str) -> int:
+    """A length given as a share of the run (below 1; 1.0 is all of it) or as a number of steps, in steps."""
+    if length > 1:
+        return round(length)
+    if total_steps is None:
+        raise ValueError(f"{key}: a share of a run whose steps are not known; give a number of steps above 1")
+    return round(length * total_steps)
+
+
+@dataclass(frozen=True)
+class MaskProbRamp:
+    """A masking probability that moves in a straight line."""
+
+    start: Probability
+    """probability at the first step"""
+    end: Probability
+    """probability from the end of the ramp on"""
+    steps: PositiveFloat = 1.0
+    """length of the ramp: a share of the run (up to 1) or a number of steps (above 1)"""
+
+    def at(self, step: int, total_steps: int | None) -> float:
+        """The probability of an optimiser step, counted from 0."""
+        length = as_steps(self.steps, total_steps, "objective.mask_prob.steps")
+        return self.start + (self.end - self.start) * min(step / max(length - 1, 1), 1.0)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    pairing: Literal["next_sentence", "sentence_order", "none"] = "next_sentence"
+    """next_sentence: does B follow A (BERT); sentence_order: are A and B swapped (ALBERT); none: full sentences, no pairs"""
+    balance_pairs: bool = False
+    """next_sentence: exactly half the pairs random; the original algorithm makes somewhat more of them"""
+    short_prob: Probability = 0.1
+    """share of the documents cut into pairs of a random shorter length, as in the original"""
+    masking: Literal["token", "whole_word", "span"] = "token"
+    """what is chosen together: single tokens, all tokens of a word, or spans of words (SpanBERT)"""
+    mask_prob: Probability | MaskProbRamp = 0.15
+    """share of the tokens to predict: a number, or {start, end, steps} to move it over the run"""
+    mask_token_prob: Probability = 0.8
+    """share of the chosen tokens that become the mask token"""
+    random_token_prob: Probability = 0.1
+    """share of the chosen tokens that become a random token; the rest stay as they are"""
+    quota: Literal["exact", "bernoulli"] = "exact"
+    """exact: max(1, round(length × mask_prob)) tokens a sequence, as in the original; bernoulli: each by itself"""
+    max_predictions: NonNegativeInt = 0
+    """exact: at most this many chosen tokens a sequence; 0 = no limit"""
+    span_lengths: Literal["geometric", "uniform", "harmonic"] = "geometric"
+    """span: how many words, up to span_max: geometric (SpanBERT), uniform, or P(n) ∝ 1/n (n-grams as in ALBERT)"""
+    span_prob: Annotated[Probability, Ge(0.01)] = 0.2
+    """span: parameter of the geometric lengths"""
+    span_max: PositiveInt = 10
+    """span: longest span in words"""
+    segmenter: str | None = None
+    """whole_word and span: "module:function" that joins tokens into words, list of tokens → list of tokens a word has"""
+
+    def __post_init__(self) -> None:
+        if self.mask_token_prob + self.random_token_prob > 1:
+            raise ValueError(
+                "random_token_prob: mask_token_prob and random_token_prob together exceed 1; lower one"
+            )
+        if self.segmenter is not None and ":" not in self.segmenter:
+            raise ValueError('segmenter: name a function as "module:function", e.g. "my_words:split"')
+        if self.segmenter is not None and self.masking == "token":
+            raise ValueError(
+                "segmenter: words matter to masking=whole_word and masking=span only; set one of them"
+            )
+
+    def mask_prob_at(self, step: int, total_steps: int | None) -> float:
+        """The masking probability of an optimiser step, counted from 0."""
+        return (
+            self.mask_prob.at(step, total_steps)
+            if isinstance(self.mask_prob, MaskProbRamp)
+            else self.mask_prob
+        )
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """A part of the run with a batch of its own; what is left out is as in batch."""
+
+    steps: NonNegativeFloat = 0
+    """length: a share of the run (up to 1) or a number of steps (above 1); the last phase lasts to the end"""
+    max_length: PositiveInt | None = None
+    """batch.max_length in this phase"""
+    sequences: PositiveInt | None = None
+    """batch.sequences in this phase"""
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    sequences: PositiveInt = 256
+    """sequences of one optimiser step, over all processes and micro-batches"""
+    micro_tokens: PositiveInt = 16_384
+    """token budget of one micro-batch on one process; how many micro-batches a step needs follows from it"""
+    max_length: Annotated[int, Ge(8)] = 128
+    """longest sequence in tokens, special tokens included"""
+    layout: Literal["packed", "padded"] = "packed"
+    """packed: sequences one after the other, no padding between them; padded: one a row, padded to the longest"""
+    static_shapes: bool = False
+    """give every micro-batch of a phase the same shape, for compilers"""
+    phases: tuple[PhaseConfig, ...] = ()
+    """parts of the run with other lengths or sizes, one after the other: a list of {steps, max_length, sequences}"""
+
+    def __post_init__(self) -> None:
+        longest = max([self.max_length] + [phase.max_length or 0 for phase in self.phases])
+        if self.micro_tokens < longest:
+            raise ValueError(
+                f"micro_tokens: {self.micro_tokens} does not hold one sequence of {longest} tokens; raise it"
+            )
+        if any(not phase.steps for phase in self.phases[:-1]):
+            raise ValueError("phases: each phase but the last needs its steps")
