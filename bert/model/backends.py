@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bert.model.layout import Layout
+from bert.model.grouped import Grouped
+from bert.model.layout import Layout, visible_keys
 
 
 class Backend(Protocol):
@@ -33,14 +34,7 @@ class RowPlan:
 
 
 def _visible(layout: Layout, window: int | None) -> Tensor | None:
-    keys = None if layout.real is None else layout.real[:, None, None, :]
-    if window is None or layout.row_length <= window // 2 + 1:
-        return keys
-    places = torch.arange(layout.row_length, device=layout.position_ids.device)
-    distance = (places[:, None] - places).abs()
-    near = distance <= window // 2
-    # A padding query far from any token still sees itself: an empty softmax would be undefined.
-    return near if keys is None else (near & keys) | (distance == 0)
+    return visible_keys(layout.real, layout.row_length, window, layout.position_ids.device)
 
 
 class Eager:
@@ -78,11 +72,14 @@ class Sdpa:
         return plan.layout.from_rows(mixed.transpose(1, 2))
 
 
-BACKENDS: dict[str, Backend] = {"eager": Eager(), "sdpa": Sdpa()}
+BACKENDS: dict[str, Backend] = {"eager": Eager(), "sdpa": Sdpa(), "grouped": Grouped()}
 
 
-def choose(name: str, maps: bool) -> Backend:
+def choose(name: str, device: torch.device, maps: bool) -> Backend:
     """The backend of this name, or the fastest for auto; attention maps always come from eager."""
     if maps:
         return BACKENDS["eager"]
-    return BACKENDS["sdpa" if name == "auto" else name]
+    if name == "auto":
+        # Groups depend on the lengths, which a compiled graph does not know.
+        name = "grouped" if device.type == "cpu" and not torch.compiler.is_compiling() else "sdpa"
+    return BACKENDS[name]

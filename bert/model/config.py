@@ -6,7 +6,7 @@ from typing import Literal
 from bert.config import NonNegativeInt, PositiveFloat, PositiveInt, Probability
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
-BackendName = Literal["auto", "eager", "sdpa", "varlen", "flex"]
+BackendName = Literal["auto", "eager", "sdpa", "varlen", "flex", "grouped"]
 ProblemType = Literal["single_label", "multi_label", "regression"]
 
 

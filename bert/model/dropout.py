@@ -12,15 +12,10 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """(*) → (*), on top of `residual` (*) if there is one."""
-        if self.training and self.p and by_bytes(x):
+        if self.training and 0 < self.p < 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
             return _Dropout.apply(x, x.new_zeros(()) if residual is None else residual, self.p)
         x = F.dropout(x, self.p, self.training)
         return x if residual is None else residual + x
-
-
-def by_bytes(x: Tensor) -> bool:
-    """Whether `draw_kept` is the fastest way: in eager mode on CPUs."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def draw_kept(x: Tensor, p: float) -> tuple[Tensor, float]:
@@ -29,11 +24,11 @@ def draw_kept(x: Tensor, p: float) -> tuple[Tensor, float]:
     torch's generator on CPUs is serial and spends a draw of its own on each element, which takes as long as a
     matrix product. Here a draw of 64 bits serves four elements: p is rounded to a multiple of 1/65536.
     """
-    threshold = round(p * 65536)
+    threshold = min(round(p * 65536), 65535)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     draws = draws.view(torch.int16)[: x.numel()].view(x.shape)
     kept = torch.ge(draws, threshold - 32768, out=torch.empty(x.shape, dtype=x.dtype))
-    return kept, 65536 / max(65536 - threshold, 1)
+    return kept, 65536 / (65536 - threshold)
 
 
 class _Dropout(torch.autograd.Function):

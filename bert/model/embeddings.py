@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from bert.model.config import EncoderConfig
+from bert.model.dropout import Dropout
 from bert.model.positions import POSITIONS, Positions
 
 
@@ -15,7 +16,7 @@ class Embeddings(nn.Module):
         self.segments = nn.Embedding(config.num_segments, config.hidden_size) if config.num_segments else None
         self.positions: Positions = POSITIONS[config.positions](config)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
-        self.dropout = nn.Dropout(
+        self.dropout = Dropout(
             config.dropout if config.embedding_dropout is None else config.embedding_dropout
         )
 

@@ -87,7 +87,7 @@ class Encoder(nn.Module):
         )
 
     def _contexts(self, layout: Layout, maps: list[Tensor] | None) -> dict[int | None, AttentionContext]:
-        backend = backends.choose(self.config.backend, maps=maps is not None)
+        backend = backends.choose(self.config.backend, layout.position_ids.device, maps=maps is not None)
         positions = self.embeddings.positions
         return {
             window: AttentionContext(

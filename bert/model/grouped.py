@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bert.model.dropout import draw_kept
-from bert.model.layout import Layout, Packed
+from bert.model.layout import Layout, Packed, visible_keys
 
 STRIDE = 32
 """Sequences form a group if their lengths, rounded up to this, agree: few groups, and little padding in each."""
@@ -24,15 +24,17 @@ class Group:
     tokens: Tensor
     """(N, S) the token at each place; any token where there is none"""
     padding: Tensor | None
-    """flat indices of the places without a token; None if there are no such places"""
+    """flat indices of the places without a token, if there are any"""
     visible: Tensor | None
     """bool, broadcasts to (N, 1, S, S); None when every query sees every key"""
     biases: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
-    def rows(self, x: Tensor) -> Tensor:
+    def rows(self, x: Tensor, zero_padding: bool = False) -> Tensor:
         """(T, H, d) → (R, S, d)."""
-        n, s = self.tokens.shape
-        return x.index_select(0, self.tokens.flatten()).view(n, s, *x.shape[1:]).transpose(1, 2).flatten(0, 1)
+        places = x.index_select(0, self.tokens.flatten())
+        if zero_padding and self.padding is not None:
+            places.index_fill_(0, self.padding, 0)
+        return places.unflatten(0, self.tokens.shape).transpose(1, 2).flatten(0, 1)
 
     def bias(self, q: Tensor) -> Tensor:
         """(R, S, S) of q's type for q (R, S, d): 0 where a query sees a key, else the least finite number."""
@@ -49,17 +51,101 @@ class Group:
 class Grouping:
     groups: list[Group]
     places: Tensor
-    """(T,) the place of each token"""
+    """(T,) where each token is among the P places of all groups, one group after the other; P for tokens of no sequence"""
+
+    def places_like(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(P + 1, H, d) to be filled in, for x (T, H, d), and the part (N, S, H, d) of each group."""
+        sizes = [group.tokens.numel() for group in self.groups]
+        flat = x.new_empty(sum(sizes) + 1, *x.shape[1:])
+        flat[-1] = 0
+        parts = flat[:-1].split(sizes)
+        return flat, [
+            part.unflatten(0, group.tokens.shape) for part, group in zip(parts, self.groups, strict=True)
+        ]
 
 
 class Grouped:
     """softmax(QKᵀ / √d + mask) V by batched matrix products over groups of sequences of nearly the same length."""
 
     def prepare(self, layout: Layout, window: int | None) -> Grouping:
-        return _packed(layout, window) if isinstance(layout, Packed) else _padded(layout, window)
+        if isinstance(layout, Packed):
+            return _group(layout, window)
+        num_rows, length = layout.num_rows, layout.row_length
+        tokens = torch.arange(num_rows * length).view(num_rows, length)
+        return Grouping(
+            [Group(tokens, None, visible_keys(layout.real, length, window, tokens.device))], tokens.flatten()
+        )
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, plan: Grouping, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        q_, k_, v_ = (x.flatten(0, -3) for x in (q, k, v))
-        return _Attend.apply(q_, k_, v_, plan, dropout).view(q.shape)
+        flat = (x.flatten(0, -3) for x in (q, k, v))
+        return _Attend.apply(*flat, plan, dropout).view(q.shape)
+
+
+def _group(layout: Packed, window: int | None) -> Grouping:
+    starts, lengths = layout.offsets[:-1].long(), layout.lengths.long()
+    classes = (lengths + STRIDE - 1) // STRIDE
+    groups: list[Group] = []
+    places = torch.full_like(layout.position_ids, -1)
+    num_places = 0
+    for size in classes[lengths > 0].unique():
+        members = (classes == size).nonzero().squeeze(1)
+        length = int(lengths[members].max())
+        columns = torch.arange(length)
+        real = columns < lengths[members, None]
+        tokens = torch.where(real, starts[members, None] + columns, 0)
+        places[tokens[real]] = num_places + real.flatten().nonzero().squeeze(1)
+        num_places += tokens.numel()
+        full = bool(real.all())
+        padding = None if full else (~real).flatten().nonzero().squeeze(1)
+        groups.append(
+            Group(tokens, padding, visible_keys(None if full else real, length, window, tokens.device))
+        )
+    return Grouping(groups, torch.where(places < 0, num_places, places))
+
+
+class _Attend(torch.autograd.Function):
+    """Keeps the probabilities for the backward pass, which is written out: through autograd it would copy twice as much."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Grouping, dropout: float) -> Tensor:
+        ctx.plan, ctx.scale, ctx.kept_scale = plan, q.shape[-1] ** -0.5, 1.0
+        flat, parts = plan.places_like(q)
+        saved: list[Tensor | None] = []
+        for group, part in zip(plan.groups, parts, strict=True):
+            rows_q, rows_k, rows_v = group.rows(q), group.rows(k), group.rows(v)
+            scores = torch.baddbmm(group.bias(rows_q), rows_q, rows_k.transpose(1, 2), alpha=ctx.scale)
+            probabilities = used = scores.softmax(-1)
+            kept = None
+            if dropout:
+                kept, ctx.kept_scale = draw_kept(probabilities, dropout)
+                used = probabilities * kept
+            mixed = torch.bmm(used, rows_v).unflatten(0, (len(group.tokens), -1)).transpose(1, 2)
+            torch.mul(mixed, ctx.kept_scale, out=part)
+            saved += [rows_q, rows_k, rows_v, probabilities, kept]
+        ctx.save_for_backward(*saved)
+        return flat.index_select(0, plan.places)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        flats, parts = zip(*(ctx.plan.places_like(grad) for _ in range(3)), strict=True)
+        for i, group in enumerate(ctx.plan.groups):
+            rows_q, rows_k, rows_v, probabilities, kept = saved[5 * i : 5 * i + 5]
+            rows_grad = group.rows(grad, zero_padding=True) * ctx.kept_scale
+            d_probabilities = torch.bmm(rows_grad, rows_v.transpose(1, 2))
+            used = probabilities
+            if kept is not None:
+                used = probabilities * kept
+                d_probabilities *= kept
+            d_scores = torch._softmax_backward_data(d_probabilities, probabilities, -1, probabilities.dtype)
+            d_scores *= ctx.scale
+            d_rows = (
+                torch.bmm(d_scores, rows_k),
+                torch.bmm(d_scores.transpose(1, 2), rows_q),
+                torch.bmm(used.transpose(1, 2), rows_grad),
+            )
+            for part, d in zip(parts, d_rows, strict=True):
+                part[i].copy_(d.unflatten(0, (len(group.tokens), -1)).transpose(1, 2))
+        return *(flat.index_select(0, ctx.plan.places) for flat in flats), None, None

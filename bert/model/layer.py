@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from bert.model.attention import Attention, AttentionContext
 from bert.model.config import EncoderConfig
+from bert.model.dropout import Dropout
 from bert.model.feedforward import FEED_FORWARDS
 
 
@@ -18,12 +19,12 @@ class PostNormLayer(nn.Module):
         )
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
         """(*, D) → (*, D)."""
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, context)))
-        return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+        hidden = self.attention_norm(self.dropout(self.attention(hidden, context), residual=hidden))
+        return self.feed_forward_norm(self.dropout(self.feed_forward(hidden), residual=hidden))
 
 
 class PreNormLayer(PostNormLayer):
@@ -31,8 +32,8 @@ class PreNormLayer(PostNormLayer):
 
     def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
         """(*, D) → (*, D)."""
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), context))
-        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+        hidden = self.dropout(self.attention(self.attention_norm(hidden), context), residual=hidden)
+        return self.dropout(self.feed_forward(self.feed_forward_norm(hidden)), residual=hidden)
 
 
 LAYERS = {"post": PostNormLayer, "pre": PreNormLayer}
