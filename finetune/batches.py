@@ -6,7 +6,7 @@ n examples · B batch · S longest sequence · T packed tokens · C classes or l
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,18 +46,24 @@ class Encoded:
 
 
 def encode(split: Split, tokenizer: Tokenizer, max_length: int) -> Encoded:
-    """Tokenise a split; longer texts are cut, of a pair the longer one first."""
+    """Tokenise a split."""
+    return replace(encode_texts(split.texts, split.pairs, tokenizer, max_length), targets=split.targets)
+
+
+def encode_texts(
+    texts: Sequence[str], pairs: Sequence[str] | None, tokenizer: Tokenizer, max_length: int
+) -> Encoded:
+    """Tokenise texts or pairs; longer ones are cut, of a pair the longer text first."""
     ids, segments, lengths, cut = [], [], [], 0
-    for start in range(0, len(split), CHUNK):
+    for start in range(0, len(texts), CHUNK):
         part = slice(start, start + CHUNK)
-        pairs = None if split.pairs is None else split.pairs[part]
-        for one in tokenizer.encodings(split.texts[part], pairs, max_length):
+        for one in tokenizer.encodings(texts[part], pairs[part] if pairs else None, max_length):
             ids.append(np.array(one.ids, dtype=np.int32))
             segments.append(np.array(one.type_ids, dtype=np.int8))
             lengths.append(len(one.ids))
             cut += bool(one.overflowing)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Encoded(np.concatenate(ids), np.concatenate(segments), offsets, split.targets, cut)
+    return Encoded(np.concatenate(ids), np.concatenate(segments), offsets, np.zeros(len(texts)), cut)
 
 
 def divide(lengths: Array, budget: int, multiple: int, padded: bool) -> list[Array]:
@@ -126,7 +132,7 @@ class Collator:
         """(B, S) each."""
         shape = (len(lengths), int(lengths.max()))
         rows = np.repeat(np.arange(len(lengths)), lengths)
-        batch = {}
+        batch: MicroBatch = {}
         for name, values, filler in [
             ("input_ids", ids, self.pad_id),
             ("token_type_ids", segments, 0),

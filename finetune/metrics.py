@@ -4,11 +4,12 @@ n examples · C classes or labels. A measure that its data leave undefined (a co
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 def accuracy(references: Array, predictions: Array) -> float:

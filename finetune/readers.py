@@ -99,8 +99,12 @@ def _read_tsv(path: Path, file: FileConfig) -> Iterator[Row]:
 def _read_cells(path: Path, file: FileConfig, delimiter: str, quoted: bool) -> Iterator[Row]:
     """Columns are named by the configuration or by the first line."""
     csv.field_size_limit(2**31 - 1)
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(_lines(path), delimiter=delimiter, quoting=quoting, strict=True)
+    reader = csv.reader(
+        _lines(path),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        strict=True,
+    )
     columns, line = file.columns, 1
     try:
         for cells in reader:

@@ -5,7 +5,7 @@ n examples · C classes or labels
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,8 @@ class Kind:
     """logits (n, C) → probabilities (n, C), or the predicted numbers"""
     decide: Callable[[Array], Array]
     """logits (n, C) → predictions in the shape of the targets"""
+    answer: Callable[[Sequence[str], Array], dict[str, Any]]
+    """names of the labels and the probabilities (C,) of one text → what a user is told"""
     loss: Callable[[Array, Array], float]
     """targets and logits → the mean loss"""
     metrics: tuple[str, ...]
@@ -116,6 +118,10 @@ def _squared_error(targets: Array, logits: Array) -> float:
     return float(np.square(logits[:, 0].astype(np.float64) - targets).mean())
 
 
+def _by_name(names: Sequence[str], probabilities: Array) -> dict[str, dict[str, float]]:
+    return {"probabilities": {name: round(float(p), 6) for name, p in zip(names, probabilities, strict=True)}}
+
+
 KINDS: dict[str, Kind] = {
     "single_label": Kind(
         values=_one,
@@ -124,6 +130,7 @@ KINDS: dict[str, Kind] = {
         dtype=np.int64,
         probabilities=softmax,
         decide=lambda logits: logits.argmax(axis=1),
+        answer=lambda names, p: {"prediction": names[int(p.argmax())], **_by_name(names, p)},
         loss=_cross_entropy,
         metrics=("accuracy", "macro_f1", "f1", "matthews"),
     ),
@@ -134,6 +141,10 @@ KINDS: dict[str, Kind] = {
         dtype=np.float32,
         probabilities=_sigmoid,
         decide=lambda logits: (logits > 0).astype(np.float32),
+        answer=lambda names, p: {
+            "prediction": [name for name, one in zip(names, p, strict=True) if one > 0.5],
+            **_by_name(names, p),
+        },
         loss=_binary_cross_entropy,
         metrics=("micro_f1", "macro_f1", "accuracy"),
     ),
@@ -144,6 +155,7 @@ KINDS: dict[str, Kind] = {
         dtype=np.float32,
         probabilities=lambda logits: logits,
         decide=lambda logits: logits[:, 0],
+        answer=lambda names, p: {"prediction": float(p[0])},
         loss=_squared_error,
         metrics=("pearson", "spearman"),
     ),

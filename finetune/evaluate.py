@@ -1,0 +1,78 @@
+"""What a classifier says of many texts, and how right it is; exact, however many processes share the work."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bert.model.models import SequenceClassifier
+from bert.training import metrics as metrics_file
+from bert.training.launch import from_main_process
+from bert.training.progress import Evaluation
+from bert.training.state import Checkpoint
+from finetune.batches import Encoded, evaluation_batches
+from finetune.config import FinetuneConfig
+from finetune.tasks import measure
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def logits_of(
+    model: SequenceClassifier,
+    encoded: Encoded,
+    pad_id: int,
+    micro_tokens: int,
+    process_index: int = 0,
+    num_processes: int = 1,
+) -> Tensor:
+    """(n, C) float32 on the model's device, in the order of the texts; 0 where another process answers."""
+    device = model.classifier.weight.device
+    logits = torch.zeros(len(encoded), len(model.labels), device=device)
+    for chosen, batch in evaluation_batches(encoded, pad_id, micro_tokens, process_index, num_processes):
+        batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        answers = model(**batch).logits
+        logits[torch.from_numpy(chosen).to(device)] = answers[: len(chosen)].float()
+    return logits
+
+
+@dataclass
+class Evaluator:
+    """Measures models on splits, and keeps the scores of a run on its validation split."""
+
+    config: FinetuneConfig
+    accelerator: "Accelerator"
+    pad_id: int
+    validation: Encoded
+    metric: str
+    scores: list[float] = field(default_factory=list)
+    """of the evaluations so far; higher is better"""
+
+    def remember(self, start: Checkpoint | None) -> None:
+        """Take up the scores of the run that goes on from `start`."""
+        lines = metrics_file.read(Path(self.config.run_dir) / "evaluations.jsonl") if start else []
+        scores = [self._score(line) for line in lines if start and line["step"] <= start.step]
+        self.scores = from_main_process(self.accelerator, scores)
+
+    def __call__(self, model: nn.Module) -> Evaluation:
+        assert isinstance(model, SequenceClassifier)
+        measured = self.measure(model, self.validation)
+        self.scores.append(self._score(measured))
+        return Evaluation(measured, self.scores[-1], stop=self._out_of_patience())
+
+    def measure(self, model: SequenceClassifier, encoded: Encoded) -> dict[str, float]:
+        """The loss and the metrics of the task, the same on every process."""
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        mine = logits_of(model, encoded, self.pad_id, self.config.batch.micro_tokens, process, processes)
+        logits = self.accelerator.reduce(mine, reduction="sum")
+        return measure(self.config.task, encoded.targets, logits.cpu().numpy())
+
+    def _score(self, measured: dict[str, float]) -> float:
+        return -measured["loss"] if self.metric == "loss" else measured[self.metric]
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.task.patience
+        return patience > 0 and len(self.scores) - 1 - int(np.argmax(self.scores)) >= patience
