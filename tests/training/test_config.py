@@ -1,4 +1,4 @@
-"""The configuration system: schemas filled from files and words, refusals in one line, help from the schema."""
+"""The configuration system: filled from files and words, refused in one line, explained by its schema."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -112,7 +112,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
-# ------------------------------------------------------------------------------------------------ values
+# ---------------------------------------------------- values
 
 
 @pytest.mark.parametrize(("text", "value"), [("5e-4", 5e-4), ("1E6", 1e6), ("1", 1), (".5", 0.5), ("2.", 2)])
@@ -166,7 +166,7 @@ def test_a_trailing_underscore_is_not_written() -> None:
     assert "unknown key" in refusal("model.from_=x")
 
 
-# ------------------------------------------------------------------------------------------------ files and sections
+# ---------------------------------------------------- files and sections
 
 
 def test_a_file_then_words(write) -> None:
@@ -206,7 +206,7 @@ def test_a_union_of_a_value_and_a_section() -> None:
     assert run("masking={start: 0.3, end: 0.1}").masking == Ramp(0.3, 0.1)
 
 
-# ------------------------------------------------------------------------------------------------ refusals
+# ---------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
     assert "cannot be read" in refusal(file=Path("binary.yaml"))
 
 
-# ------------------------------------------------------------------------------------------------ commands and help
+# ---------------------------------------------------- commands and help
 
 
 def test_a_command_reads_a_file_and_words(write) -> None:
@@ -329,7 +329,7 @@ def test_a_user_error_is_one_line_and_exit_code_2(
     assert run_command(lambda argv: None, []) == 0
 
 
-# ------------------------------------------------------------------------------------------------ there and back
+# ---------------------------------------------------- there and back
 
 
 def test_difference_names_what_changed() -> None:
@@ -384,7 +384,10 @@ def test_what_is_saved_loads_back_equal(tmp_path: Path) -> None:
 @given(st.sampled_from([f.name for f in dataclasses.fields(Shape)]), st.text(min_size=1, max_size=8))
 def test_any_word_is_taken_or_refused_in_one_line(name: str, text: str) -> None:
     try:
-        run(f"model.{name}={text}")
+        taken = run(f"model.{name}={text}").model
     except UserError as error:
-        assert f"model.{name}: " in str(error)
-        assert len(str(error).splitlines()) == 1
+        message = str(error)
+    else:
+        message = f"model.{name}: {getattr(taken, name)}"
+    assert f"model.{name}: " in message
+    assert len(message.splitlines()) == 1
