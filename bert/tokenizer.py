@@ -22,8 +22,8 @@ class Tokenizer:
     """Turns text into ids, with the special tokens that BERT-style encoders need.
 
     `backend` is the tokenizer proper; a sequence is `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]` unless its own
-    post-processor says otherwise. `special_tokens` names tokens by role (cls, sep, pad, mask, unk) where they are not
-    the usual ones. `max_length` is what the model it was made for accepts, if known.
+    post-processor says otherwise. `special_tokens` names tokens by role (cls, sep, pad, mask, unk) where they
+    are not the usual ones. `max_length` is what the model it was made for accepts, if known.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Tokenizer:
         self.backend = backend
         self.special_tokens = _name_special_tokens(backend, special_tokens or {})
         self.max_length = max_length
-        ids = {role: backend.token_to_id(token) for role, token in self.special_tokens.items()}
+        ids: dict[str, Any] = {r: backend.token_to_id(token) for r, token in self.special_tokens.items()}
         self.cls_id: int = ids["cls"]
         self.sep_id: int = ids["sep"]
         self.pad_id: int = ids["pad"]
@@ -59,8 +59,8 @@ class Tokenizer:
     def save(self, folder: str | Path, max_length: int | None = None, segments: bool | None = None) -> None:
         """Write the files from which `AutoTokenizer.from_pretrained(folder)` builds the same tokenizer.
 
-        `max_length` is the greatest number of tokens the model accepts. `segments` says whether the model takes
-        `token_type_ids`; if not given, it does when the second sequence of a pair is marked by segment 1.
+        `max_length` is the greatest number of tokens the model accepts. `segments` says whether the model
+        takes `token_type_ids`; if not given, it does when segment 1 marks the second sequence of a pair.
         """
         if segments is None:
             segments = 1 in self.backend.encode("a", "b").type_ids
@@ -74,7 +74,7 @@ class Tokenizer:
         max_length: int | None = None,
         special_tokens: bool = True,
     ) -> list[list[int]]:
-        """The ids of each text, or of each pair; longer ones are cut to `max_length`, the longer of a pair first."""
+        """The ids of each text or pair; more than `max_length` are cut, of the longer of a pair first."""
         return [
             encoding.ids for encoding in self._encode(texts, pairs, max_length, special_tokens, fast=True)
         ]
@@ -128,9 +128,9 @@ class Tokenizer:
     def continues_word(self) -> np.ndarray:
         """For each id, whether its token continues the word before it, bool (vocab_size,).
 
-        WordPiece marks the tokens inside a word (`##ing`), byte-level BPE and Unigram those that begin one (`Ġthe`,
-        `▁the`). There a token that opens with punctuation begins a word too. The first token of a text begins a word
-        whatever is said here.
+        WordPiece marks the tokens inside a word (`##ing`), byte-level BPE and Unigram those that begin one
+        (`Ġthe`, `▁the`); there a token that opens with punctuation begins a word too. The first token of a
+        text begins a word whatever is said here.
         """
         continues = np.zeros(self.vocab_size, dtype=bool)
         test = _continuation_test(json.loads(self.backend.to_str()))
@@ -179,7 +179,7 @@ class Tokenizer:
 
 
 def _name_special_tokens(backend: tokenizers.Tokenizer, given: dict[str, str]) -> dict[str, str]:
-    """Role → token: the given names, or else the usual ones, of which cls, sep, pad and mask must be there."""
+    """Role → token: the given names or else the usual ones; cls, sep, pad and mask must be there."""
     names = {}
     for role in files.ROLES:
         choices = (given[role],) if role in given else files.USUAL_NAMES[role]

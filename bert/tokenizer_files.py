@@ -1,4 +1,4 @@
-"""Tokenizer files: vocab.txt, vocab.json + merges.txt and tokenizer.json in; a Hugging Face tokenizer folder out."""
+"""Tokenizer files: vocab.txt, vocab.json + merges.txt, tokenizer.json in; a Hugging Face folder out."""
 
 import json
 import os
@@ -66,8 +66,8 @@ def word_piece(
 ) -> Tokenizer:
     """BERT's tokenizer over a vocabulary, as google-research/bert/tokenization.py defines it.
 
-    `config` has the keys of tokenizer_config.json. A vocabulary without a `do_lower_case` beside it is taken as
-    lowercased unless one of its ordinary tokens has a capital letter.
+    `config` has the keys of tokenizer_config.json. A vocabulary without a `do_lower_case` beside it is taken
+    as lowercased unless one of its ordinary tokens has a capital letter.
     """
     names = {role: special.get(role, USUAL_NAMES[role][0]) for role in ROLES}
     missing = [name for name in names.values() if name not in vocabulary]
@@ -115,8 +115,8 @@ def config_for(
 ) -> dict[str, Any]:
     """tokenizer_config.json: enough for AutoTokenizer to build the same tokenizer.
 
-    transformers rebuilds a BertTokenizer from its vocabulary and the flags here, so only BERT's exact pipeline may
-    carry that name; any other is a PreTrainedTokenizerFast, which transformers reads from tokenizer.json as it is.
+    transformers rebuilds a BertTokenizer from its vocabulary and the flags here, so only BERT's exact
+    pipeline may carry that name; any other is a PreTrainedTokenizerFast, read from tokenizer.json as it is.
     """
     description = json.loads(backend.to_str())
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -161,8 +161,8 @@ def _byte_level_bpe(
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     backend.decoder = decoders.ByteLevel()
     names = {role: special.get(role, USUAL_NAMES[role][1]) for role in ROLES}
-    ids = {role: backend.token_to_id(name) for role, name in names.items()}
-    missing = [names[role] for role, number in ids.items() if number is None]
+    ids: dict[str, Any] = {role: backend.token_to_id(name) for role, name in names.items()}
+    missing = [names[role] for role, index in ids.items() if index is None]
     if missing:
         raise UserError(f"{vocabulary}: the vocabulary lacks {', '.join(missing)}")
     backend.post_processor = processors.RobertaProcessing(
