@@ -1,7 +1,7 @@
 """A checkpoint is a folder: config.json, model.safetensors, the tokenizer's files, README.md.
 
-Where transformers has an architecture that computes the same, the folder has its names and its schema, and it loads
-the folder as it lies. What it has no place for (a pair head on a ModernBERT) lies beside, in own.safetensors.
+Where transformers has an architecture that computes the same, the folder has its names and its schema, and it
+loads the folder as it lies. What it has no place for (a pair head on a ModernBERT) lies in own.safetensors.
 """
 
 import itertools
@@ -46,7 +46,7 @@ class SavesFiles(Protocol):
 
 
 def resolve(path: Path_) -> Path:
-    """A checkpoint folder as it is; of a run folder its finished `model/`, or else its newest whole checkpoint."""
+    """A checkpoint folder as it is; of a run folder its finished `model/`, else its newest whole checkpoint."""
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a checkpoint or of a run")
@@ -73,9 +73,9 @@ def load(
 ) -> Model:
     """The model of a checkpoint or run folder, in evaluation mode.
 
-    Its class follows the checkpoint, unless `model_class` (a class of `bert.model`, or its name) asks for another: a
-    head that the checkpoint lacks is then initialised afresh, and so is the last projection for a new number of
-    `labels`. `overrides` replaces fields of the EncoderConfig; dtype None keeps the stored one.
+    Its class follows the checkpoint, unless `model_class` (a class of `bert.model`, or its name) asks for
+    another: a head that the checkpoint lacks is then initialised afresh, and so is the last projection for a new
+    number of `labels`. `overrides` replaces fields of the EncoderConfig; dtype None keeps the stored one.
     """
     folder = resolve(path)
     theirs = _read_json(folder / CONFIG)
@@ -87,8 +87,9 @@ def load(
     if model_class is not None:
         architecture = model_class if isinstance(model_class, str) else model_class.__name__
     if architecture not in ARCHITECTURES:
+        wanted = architecture or ", ".join(theirs["architectures"])
         known = ", ".join(ARCHITECTURES)
-        raise UserError(f"{folder}: a model of class {_named(theirs)} needs a model_class; known are {known}")
+        raise UserError(f"{folder}: there is no class here for {wanted}; give as model_class one of {known}")
     weights = _read_weights(folder)
     if architecture == "EncoderModel" and not any(re.search(r"\bpooler\b", name) for name in weights):
         config = replace(config, pooler=False)
@@ -112,8 +113,8 @@ def save(
 ) -> None:
     """Write the checkpoint aside and put it in place at once; an older checkpoint of that name is replaced.
 
-    `card` becomes README.md, `extra` further files (name → content); `state` are the weights if they are not the
-    model's own (gathered from shards, say).
+    `card` becomes README.md, `extra` further files (name → content); `state` are the weights if they are not
+    the model's own (gathered from shards, say).
     """
     theirs, own = state_dict_for_export(model, state)
     config = config_for_export(model)
@@ -143,7 +144,7 @@ def config_for_export(model: Model) -> dict[str, Any]:
 def state_dict_for_export(
     model: Model, state: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights under transformers' names, and those it has no place for under ours; contiguous, on the CPU."""
+    """The weights under transformers' names, and under ours those it has no place for; contiguous, on the CPU."""
     state = model.state_dict() if state is None else state
     exported = huggingface.export_state(model.config, type(model).__name__, state)
     theirs, own = ({k: v.detach().cpu().contiguous() for k, v in part.items()} for part in exported)
@@ -167,10 +168,6 @@ def _fill(model: Model, state: Mapping[str, Tensor], folder: Path, fresh_heads: 
         part.to(model.encoder.embeddings.tokens.weight.dtype)
     if fresh:
         logger.info("%s: initialised afresh: %s", folder, ", ".join(fresh))
-
-
-def _named(theirs: Mapping[str, Any]) -> str:
-    return ", ".join(theirs.get("architectures") or ["(none)"])
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from bert.errors import UserError
 def replacing(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
     """A new folder beside `folder` to write into, which takes its place when the block ends well.
 
-    The first of the names `owned` tells that an existing folder may be replaced; those of them that are not written
-    again go, all other files stay.
+    The first of the names `owned` tells that an existing folder may be replaced; those of them that are not
+    written again go, all other files stay.
     """
     if folder.exists() and not (folder / owned[0]).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"{folder}: holds other things and is not overwritten; choose another folder")

@@ -18,7 +18,7 @@ from bert.model.config import EncoderConfig, Labels, ProblemType
 
 FAMILIES = {family.model_type: family for family in (BERT, ROBERTA, ROBERTA_PRENORM, MODERNBERT)}
 NATIVE = "bert-pretraining"
-"""model_type of encoders that transformers has no architecture for, and the key of what it has no place for"""
+"""model_type of encoders that transformers cannot express, and the key of what it has no place for"""
 
 _RUNTIME = ("backend", "gradient_checkpointing")
 _PROBLEM_TYPES: dict[ProblemType, str] = {
@@ -47,7 +47,7 @@ def obstacles(config: EncoderConfig, architecture: str) -> str:
 
 
 def export_config(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> dict[str, Any]:
-    """config.json, which `import_config` reads back as it was. Fields that say how to compute are left out."""
+    """config.json, which `import_config` reads back as it was, but for fields that only say how to compute."""
     family = family_of(config, architecture)
     ours = {k: v for k, v in asdict(config).items() if k not in _RUNTIME}
     if family is None:
@@ -70,7 +70,7 @@ def export_config(config: EncoderConfig, architecture: str, labels: Labels | Non
 
 
 def import_config(theirs: Mapping[str, Any]) -> tuple[EncoderConfig, str | None, Labels]:
-    """config.json → the encoder's configuration, our class (None if it has no counterpart here), the labels."""
+    """config.json → the encoder's configuration, our class (None if there is none like it), the labels."""
     model_type = theirs.get("model_type")
     if model_type == NATIVE:
         names = {field.name for field in fields(EncoderConfig)}

@@ -1,4 +1,4 @@
-"""ModernBERT (Warner et al. 2024) as transformers' `modernbert`, in the spelling of version 5 and of version 4."""
+"""ModernBERT (Warner et al. 2024) as transformers' `modernbert`; also as version 4 wrote its config.json."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -71,7 +71,7 @@ class EncoderConfig:
     decoder_bias: bool = True
     """the tied decoder has a bias per token"""
     classifier: Literal["pooler", "dense", "transform"] = "pooler"
-    """what precedes a classifier's last projection: BERT's pooler, RoBERTa's (dropout first), or ModernBERT's"""
+    """what precedes a classifier's last projection: BERT's pooler, RoBERTa's, or ModernBERT's"""
     pooling: Literal["cls", "mean"] = "cls"
     """what a sequence classifier reads: the first token, or the mean of all tokens"""
     classifier_dropout: Probability | None = None
@@ -90,7 +90,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
             raise ValueError(
-                f"num_heads: {self.num_heads} heads do not divide hidden_size {self.hidden_size}; choose a divisor"
+                f"num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}; choose a divisor"
             )
         if self.positions == "rotary" and self.head_size % 2:
             raise ValueError(f"num_heads: rotary positions need an even head width, here {self.head_size}")
@@ -104,7 +104,7 @@ class EncoderConfig:
             raise ValueError("first_norm_identity: only norm=pre has a norm before the first attention")
         if self.attention_dropout and self.backend in ("varlen", "flex"):
             raise ValueError(
-                f"backend: {self.backend} cannot drop attention probabilities; set attention_dropout=0 or backend=auto"
+                f"backend: {self.backend} has no dropout inside; set attention_dropout=0 or backend=auto"
             )
 
     @property

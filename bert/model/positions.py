@@ -1,6 +1,7 @@
 """How a token knows its place: learned, sinusoidal or rotary.
 
-One interface with two hooks: `embed` adds to the embeddings, `rotation` turns queries and keys. (*) is (B, S) or (T,).
+One interface with two hooks: `embed` adds to the embeddings, `rotation` turns queries and keys.
+(*) is (B, S) or (T,).
 """
 
 from typing import NamedTuple
@@ -55,7 +56,7 @@ class SinusoidalPositions(Positions):
 
 
 class RotaryPositions(Positions):
-    """Queries and keys turned by angles that grow with the place (Su et al. 2021), halves rotated against each other."""
+    """Queries and keys turned by angles that grow with the place, half against half (Su et al. 2021)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

@@ -1,0 +1,172 @@
+"""The folder of a checkpoint: found in a run, written at once, never by way of code in a pickle."""
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bert import checkpoint
+from bert.errors import UserError
+from bert.model import EncoderConfig, build
+from bert.training import manifest
+
+CONFIG = EncoderConfig(vocab_size=30, hidden_size=16, num_heads=2, num_layers=1, intermediate_size=16)
+
+
+@pytest.fixture
+def model():
+    return build(CONFIG, "MaskedLanguageModel").eval()
+
+
+def equal(one, two):
+    return all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    )
+
+
+class Words:
+    def save(self, folder):
+        (folder / "vocab.txt").write_text("[PAD]\n")
+
+
+def test_a_checkpoint_holds_the_card_the_tokenizer_and_what_else_is_given(tmp_path, model):
+    checkpoint.save(model, tmp_path / "a" / "b", Words(), card="# A model\n", extra={"scores.json": "{}"})
+    names = {path.name for path in (tmp_path / "a" / "b").iterdir()}
+    assert names == {"config.json", "model.safetensors", "vocab.txt", "README.md", "scores.json"}
+    assert (tmp_path / "a" / "b" / "README.md").read_text() == "# A model\n"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_saving_again_replaces_the_weights_and_leaves_the_rest(tmp_path, model):
+    checkpoint.save(build(CONFIG, "PretrainingModel"), tmp_path / "m")
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    (tmp_path / "m" / checkpoint.OWN_WEIGHTS).write_text("of an older model")
+    checkpoint.save(model, tmp_path / "m")
+    assert equal(checkpoint.load(tmp_path / "m"), model)
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "notes.txt",
+    ]
+
+
+def test_a_failure_leaves_the_old_checkpoint_as_it_was(tmp_path, model):
+    class Broken:
+        def save(self, folder):
+            raise OSError("disk full")
+
+    checkpoint.save(model, tmp_path / "m")
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(build(CONFIG, "PretrainingModel"), tmp_path / "m", Broken())
+    assert equal(checkpoint.load(tmp_path / "m"), model)
+    assert os.listdir(tmp_path) == ["m"]
+
+
+def test_a_folder_of_other_things_is_not_overwritten(tmp_path, model):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="other things"):
+        checkpoint.save(model, tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_run_is_resolved_to_its_finished_model_or_its_newest_whole_checkpoint(tmp_path, model):
+    for step in (9, 10, 100):
+        folder = tmp_path / "checkpoints" / f"step-{step}"
+        checkpoint.save(model, folder)
+        manifest.write(folder)
+    assert checkpoint.resolve(tmp_path).name == "step-100"
+    weights = tmp_path / "checkpoints" / "step-100" / checkpoint.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-7])
+    assert checkpoint.resolve(tmp_path).name == "step-10"
+    checkpoint.save(model, tmp_path / "model")
+    assert checkpoint.resolve(tmp_path).name == "model"
+    assert equal(checkpoint.load(tmp_path), model)
+    assert checkpoint.resolve(tmp_path / "checkpoints" / "step-9").name == "step-9"
+
+
+@pytest.mark.parametrize("missing", ["folder", "config.json", "model.safetensors", "all"])
+def test_what_is_missing_is_named(tmp_path, model, missing):
+    checkpoint.save(model, tmp_path / "m")
+    if missing == "folder":
+        with pytest.raises(UserError, match="no such folder"):
+            checkpoint.load(tmp_path / "other")
+        return
+    for path in (tmp_path / "m").iterdir():
+        if missing in (path.name, "all"):
+            path.unlink()
+    with pytest.raises(
+        UserError, match="config.json" if missing != "model.safetensors" else "model.safetensors"
+    ):
+        checkpoint.load(tmp_path / "m")
+
+
+def test_torn_weights_and_missing_tensors_are_refused(tmp_path, model):
+    checkpoint.save(model, tmp_path / "m")
+    whole = (tmp_path / "m" / checkpoint.WEIGHTS).read_bytes()
+    (tmp_path / "m" / checkpoint.WEIGHTS).write_bytes(whole[:-10])
+    with pytest.raises(UserError, match="cannot be read"):
+        checkpoint.load(tmp_path / "m")
+    (tmp_path / "m" / checkpoint.WEIGHTS).write_bytes(whole)
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    with pytest.raises(UserError, match=r"lack encoder\.layers\.1"):
+        checkpoint.load(tmp_path / "m")
+
+
+def test_pickles_are_read_for_their_tensors_only(tmp_path, model):
+    checkpoint.save(model, tmp_path / "m")
+    weights = load_file(tmp_path / "m" / checkpoint.WEIGHTS)
+    (tmp_path / "m" / checkpoint.WEIGHTS).unlink()
+    torch.save(weights, tmp_path / "m" / checkpoint.PICKLE)
+    assert equal(checkpoint.load(tmp_path / "m"), model)
+
+    class Harmful:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "harm"),))
+
+    for write in (pickle.dump, torch.save):
+        with (tmp_path / "m" / checkpoint.PICKLE).open("wb") as file:
+            write({"bert.embeddings.word_embeddings.weight": Harmful()}, file)
+        with pytest.raises(UserError, match="cannot be read"):
+            checkpoint.load(tmp_path / "m")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_sharded_weights_load(tmp_path, model):
+    checkpoint.save(model, tmp_path / "m")
+    from safetensors.torch import save_file
+
+    weights = load_file(tmp_path / "m" / checkpoint.WEIGHTS)
+    names = sorted(weights)
+    (tmp_path / "m" / checkpoint.WEIGHTS).unlink()
+    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in halves.items():
+        save_file({name: weights[name] for name in part}, tmp_path / "m" / file)
+    index = {"weight_map": {name: file for file, part in halves.items() for name in part}}
+    (tmp_path / "m" / checkpoint.SHARDS).write_text(json.dumps(index))
+    assert equal(checkpoint.load(tmp_path / "m"), model)
+
+
+def test_types_and_overrides(tmp_path, model):
+    checkpoint.save(model, tmp_path / "m")
+    loaded = checkpoint.load(
+        tmp_path / "m", dtype=torch.bfloat16, overrides={"dropout": 0.0, "backend": "eager"}
+    )
+    assert loaded.head.dense.weight.dtype == torch.bfloat16
+    assert (loaded.config.dropout, loaded.config.backend) == (0.0, "eager")
+    checkpoint.save(loaded, tmp_path / "half")
+    assert checkpoint.load(tmp_path / "half").head.dense.weight.dtype == torch.bfloat16
+    with pytest.raises(UserError, match="nonsense"):
+        checkpoint.load(tmp_path / "m", overrides={"nonsense": 1})
+    with pytest.raises(UserError, match="Nobody"):
+        checkpoint.load(tmp_path / "m", "Nobody")
+
+
+def test_weights_gathered_elsewhere_can_be_saved(tmp_path, model):
+    gathered = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    checkpoint.save(model, tmp_path / "m", state=gathered)
+    loaded = checkpoint.load(tmp_path / "m").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in gathered.items())

@@ -1,0 +1,96 @@
+"""Sequences in one packed batch know nothing of each other."""
+
+import pytest
+import torch
+
+from bert.model import EncoderConfig, build
+from bert.model.layout import Packed
+
+LENGTHS = (7, 1, 12, 5)
+
+
+def packed(sequences):
+    lengths = torch.tensor([len(s) for s in sequences])
+    return {
+        "input_ids": torch.cat(sequences),
+        "position_ids": torch.cat([torch.arange(len(s)) for s in sequences]),
+        "sequence_offsets": torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int(),
+        "max_sequence_length": int(lengths.max()),
+    }
+
+
+def small(**changes):
+    values = {"vocab_size": 40, "hidden_size": 16, "num_heads": 2, "num_layers": 3, "intermediate_size": 24}
+    values |= {
+        "max_positions": 16,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "init_std": 0.5,
+        "num_segments": 0,
+    }
+    return build(EncoderConfig(**values | changes), "MaskedLanguageModel").double().eval()
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+@pytest.mark.parametrize("window", [None, 1, 2, 6, 64])
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "auto"])
+def test_a_sequence_is_the_same_alone_and_in_company(backend, window, positions):
+    pattern = {"layer_pattern": "GLL", "window": window} if window else {}
+    model = small(backend=backend, positions=positions, **pattern)
+    sequences = [torch.randint(0, 40, (n,)) for n in LENGTHS]
+    together = model(**packed(sequences)).logits.split(LENGTHS)
+    for sequence, logits in zip(sequences, together, strict=True):
+        alone = model(**packed([sequence])).logits
+        assert (logits - alone).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "auto"])
+def test_no_gradient_crosses_a_boundary(backend):
+    model = small(backend=backend, layer_pattern="GL", window=4)
+    sequences = [torch.full((n,), i + 1) for i, n in enumerate(LENGTHS)]
+    states = model(**packed(sequences)).last_hidden_state.split(LENGTHS)
+    (states[2] * torch.randn_like(states[2])).sum().backward()
+    touched = model.encoder.embeddings.tokens.weight.grad.abs().sum(1) > 0
+    assert touched.nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "auto"])
+def test_unused_places_change_nothing(backend):
+    """Tokens after the last offset, and empty sequences, are there only for the sake of fixed shapes."""
+    model = small(backend=backend, layer_pattern="GL", window=4)
+    batch = packed([torch.randint(0, 40, (n,)) for n in LENGTHS])
+    labels = {"masked_positions": torch.tensor([0, 9]), "masked_labels": torch.tensor([3, 4])}
+    expected = model(**batch, **labels)
+    expected.loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    end = batch["sequence_offsets"][-1:]
+    output = model(
+        input_ids=torch.cat([batch["input_ids"], torch.zeros(5, dtype=torch.int64)]),
+        position_ids=torch.cat([batch["position_ids"], torch.zeros(5, dtype=torch.int64)]),
+        sequence_offsets=torch.cat([batch["sequence_offsets"], end, end]),
+        max_sequence_length=16,
+        masked_positions=torch.tensor([0, 9, 0]),
+        masked_labels=torch.tensor([3, 4, -100]),
+    )
+    output.loss.backward()
+    torch.testing.assert_close(output.loss, expected.loss, atol=1e-12, rtol=0)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-12, rtol=0, msg=name)
+
+
+def test_pooling_follows_the_sequences():
+    offsets = torch.tensor([0, 2, 3, 3, 7], dtype=torch.int32)
+    layout = Packed(torch.tensor([0, 1, 0, 0, 1, 2, 3, 0]), offsets, 4)
+    hidden = torch.randn(8, 5)
+    rows = [hidden[0:2], hidden[2:3], hidden[3:7]]
+    used = [0, 1, 3]
+    assert torch.equal(layout.first(hidden)[used], torch.stack([row[0] for row in rows]))
+    torch.testing.assert_close(layout.mean(hidden)[used], torch.stack([row.mean(0) for row in rows]))
+
+
+def test_rows_hold_what_was_packed():
+    layout = Packed(torch.tensor([0, 1, 0, 0]), torch.tensor([0, 2, 2, 3], dtype=torch.int32), 3)
+    rows = layout.to_rows(torch.tensor([[1.0], [2.0], [3.0], [9.0]]))
+    assert rows.squeeze(-1).tolist() == [[1, 2, 0], [0, 0, 0], [3, 0, 0]]
+    assert layout.from_rows(rows)[:3].squeeze(-1).tolist() == [1, 2, 3]
