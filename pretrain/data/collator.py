@@ -1,12 +1,14 @@
 """Step k of a run → the micro-batches of one process.
 
-    step → phase → numbers of its examples → spans (plan) → micro-batches (packing) → tokens (store) → masks (masking)
+    step → phase → numbers of its examples → spans (plan) → micro-batches (packing) → tokens (store) → masks
+    (masking)
 
-Every process plans the whole step from lengths alone. So all of them know its counts without talking to each other,
-and each gathers the tokens of its own micro-batches only.
+Every process plans the whole step from lengths alone. So all of them know its counts without talking to each
+other, and each gathers the tokens of its own micro-batches only.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +19,13 @@ import numpy as np
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from bert.training.batch import StepData
+from pretrain.data.examples import NOT_A_PAIR, Examples
 from pretrain.data.layouts import Shape, packed, padded
 from pretrain.data.masking import Masked, Masking
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
 from pretrain.data.packing import pack, pack_padded
 from pretrain.data.phases import Phase, phase_at, phases_of
-from pretrain.data.plan import NOT_A_PAIR, Examples, Plan
+from pretrain.data.plan import Plan
 from pretrain.data.ragged import ranges, starts_of
 from pretrain.data.store import Split, Store
 
@@ -30,21 +33,31 @@ EVALUATION_SEED = 0
 
 
 class StepBatches:
-    """The batches of a run, by step: a map-style dataset that any number of workers may read, in any order.
+    """The batches of a run by step: a map-style dataset that any number of workers may read in any order.
 
-    What step k trains on follows from the store, the objective, the batch and the seed. `num_processes` and
-    `batch.micro_tokens` only say how it is divided.
+    What step k trains on follows from the store, the objective, the batch and the seed; `num_processes` and
+    `batch.micro_tokens` only say how that is divided.
     """
 
     def __init__(
-        self, store: str | Path, tokenizer: str | Path, objective: ObjectiveConfig, batch: BatchConfig, seed: int,
-        total_steps: int | None, process_index: int = 0, num_processes: int = 1,
-        *, split: Split = "train", folder: str | Path | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        store: str | Path,
+        tokenizer: str | Path,
+        objective: ObjectiveConfig,
+        batch: BatchConfig,
+        seed: int,
+        total_steps: int | None,
+        process_index: int = 0,
+        num_processes: int = 1,
+        *,
+        split: Split = "train",
+        folder: str | Path | None = None,
+    ) -> None:
         """
         Args:
-            store, tokenizer: their paths. total_steps: of the run, None if not known beforehand; phases and ramps given
-            as shares of the run need it. folder: where to keep counts of examples, so that nobody counts them again.
+            store, tokenizer: where they are. total_steps: length of the run, None if not known beforehand
+            (then phases and ramps cannot be shares of it). folder: keeps counts of examples, so that they are
+            counted once.
         """
         self.store_path, self.tokenizer_path = Path(store), Path(tokenizer)
         self.objective, self.batch, self.seed, self.total_steps = objective, batch, seed, total_steps
@@ -54,46 +67,32 @@ class StepBatches:
         self.mask_prob(0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Sent to other processes without what is open: each opens the store for itself."""
-        return {
-            name: value for name, value in vars(self).items() if name not in ("store", "tokenizer", "_plans")
-        }
-
-    def __len__(self) -> int:
-        if self.total_steps is None:
-            raise TypeError("the number of steps of this run is not known beforehand")
-        return self.total_steps
+        """Sent to another process without what is open: each opens the store for itself."""
+        opened = ("store", "tokenizer", "_plans")
+        return {name: value for name, value in vars(self).items() if name not in opened}
 
     def __getitem__(self, step: int) -> StepData:
-        """This process's share of a step."""
+        """This process's share of a step, at the same cost for every step."""
         phase, examples, mask_prob = phase_at(self.phases, step), self.examples(step), self.mask_prob(step)
-        masking, shape = self._masking(phase), self._shape(phase)
+        masking = Masking(self.objective, self.tokenizer, self.seed, phase.max_length, phase.stream)
+        shape = self._shape(phase)
         parts = self._divide(examples.lengths, shape)
         mine = parts[self.process_index :: self.num_processes]
+        # Where masks depend on the tokens, only all of the step's masks tell how many it has.
         rows = np.sort(np.concatenate(mine)) if masking.counts_by_length else np.arange(len(examples))
         masked = self._masked(masking, examples[rows], mask_prob)
-        if masking.counts_by_length:
-            num_masked = int(masking.quota(examples.lengths, mask_prob).sum())
-        else:
-            num_masked = int(masked.chosen.sum())
         build = packed if self.batch.layout == "packed" else padded
-        pairs = self.objective.pairing != "none"
+        with_pairs, pad_id = self.objective.pairing != "none", self.tokenizer.pad_id
         micro_batches = [
-            build(examples[rows], masked, np.searchsorted(rows, part), shape, self.tokenizer.pad_id, pairs)
+            build(examples[rows], masked, np.searchsorted(rows, part), shape, pad_id, with_pairs)
             for part in mine
         ]
-        counts = {"mlm": num_masked, "tokens": int(examples.lengths.sum()), "sequences": len(examples)}
-        if pairs:
-            counts["nsp"] = int((examples.label != NOT_A_PAIR).sum())
-        return StepData(
-            micro_batches,
-            counts,
-            self._digest(phase, examples, mask_prob),
-            self._waste(parts, examples.lengths, shape),
-        )
+        by_length = masking.quota(examples.lengths, mask_prob) if masking.counts_by_length else masked.chosen
+        digest, waste = self._digest(phase, examples, mask_prob), self._waste(parts, examples.lengths, shape)
+        return StepData(micro_batches, self._counts(examples, int(by_length.sum())), digest, waste)
 
     def examples(self, step: int) -> Examples:
-        """All examples of a step, over all processes."""
+        """All the examples of a step, over all processes."""
         phase = phase_at(self.phases, step)
         return self.plan(phase).take(phase.first_of(step), phase.sequences)
 
@@ -103,6 +102,12 @@ class StepBatches:
             return self.objective.mask_prob_at(step, self.total_steps)
         except ValueError as error:
             raise UserError(str(error)) from None
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps of the first phase in one pass over the split."""
+        phase = self.phases[0]
+        return self.plan(phase).num_examples(0) / phase.sequences
 
     def plan(self, phase: Phase) -> Plan:
         """Where a phase's examples come from."""
@@ -124,11 +129,12 @@ class StepBatches:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that the store was made with."""
+        """The tokenizer that the store was prepared with."""
         tokenizer = Tokenizer.load(self.tokenizer_path)
         if self.store.tokenizer_digest not in ("", tokenizer.digest):
             raise UserError(
-                f"{self.store_path} was prepared with another tokenizer than {self.tokenizer_path}; prepare it again"
+                f"{self.store_path} was prepared with another tokenizer than "
+                f"{self.tokenizer_path}; prepare it again"
             )
         return tokenizer
 
@@ -136,19 +142,18 @@ class StepBatches:
     def _plans(self) -> dict[int, Plan]:
         return {}
 
-    def _masking(self, phase: Phase) -> Masking:
-        return Masking(self.objective, self.tokenizer, self.seed, phase.max_length, phase.stream)
-
     def _masked(self, masking: Masking, examples: Examples, mask_prob: float) -> Masked:
-        """The tokens of some examples, with special tokens, chosen and corrupted."""
+        """The tokens of some examples, with special tokens between them, chosen and corrupted."""
         lengths, pairs = examples.lengths, np.flatnonzero(examples.b_length)
         starts = starts_of(lengths)
         ids = np.full(starts[-1], self.tokenizer.sep_id, np.int64)
         ids[starts[:-1]] = self.tokenizer.cls_id
-        span_starts = np.concatenate([examples.a_start, examples.b_start[pairs]])
         span_lengths = np.concatenate([examples.a_length, examples.b_length[pairs]])
-        targets = np.concatenate([starts[:-1] + 1, starts[pairs] + examples.a_length[pairs] + 2])
-        ids[ranges(targets, span_lengths)] = self.store.gather(span_starts, span_lengths)
+        b_places = starts[pairs] + examples.a_length[pairs] + 2
+        places = ranges(np.concatenate([starts[:-1] + 1, b_places]), span_lengths)
+        ids[places] = self.store.gather(
+            np.concatenate([examples.a_start, examples.b_start[pairs]]), span_lengths
+        )
         return masking(ids, lengths, examples.number, mask_prob)
 
     def _shape(self, phase: Phase) -> Shape:
@@ -159,62 +164,68 @@ class StepBatches:
         if self.batch.layout == "padded":
             return Shape(rows=budget // width, width=width)
         rows = round(1.25 * budget / self.plan(phase).mean_length) + 1
-        ramp = self.objective.mask_prob
-        most = ramp if isinstance(ramp, float) else max(ramp.start, ramp.end)
-        return Shape(budget, rows, width, masked=-(-round(1.05 * most * budget + 1) // 64) * 64)
+        masked = -(-round(1.05 * budget * self.objective.highest_mask_prob + 1) // 64) * 64
+        return Shape(tokens=budget, rows=rows, width=width, masked=masked)
 
     def _divide(self, lengths: np.ndarray, shape: Shape) -> list[np.ndarray]:
-        """The rows of each micro-batch; those of process p are at p, p + num_processes, …"""
+        """The rows of every micro-batch of the step; process p has those at p, p + num_processes, …"""
         if self.batch.layout == "packed":
             return pack(lengths, self.batch.micro_tokens, self.num_processes, shape.rows)
         return pack_padded(lengths, self.batch.micro_tokens, self.num_processes, shape.width)
 
+    def _counts(self, examples: Examples, num_masked: int) -> Mapping[str, int]:
+        counts = {"mlm": num_masked, "tokens": int(examples.lengths.sum()), "sequences": len(examples)}
+        if self.objective.pairing != "none":
+            counts["nsp"] = int((examples.label != NOT_A_PAIR).sum())
+        return counts
+
     def _waste(self, parts: list[np.ndarray], lengths: np.ndarray, shape: Shape) -> float:
-        """Share of the step's token slots that hold padding."""
+        """Share of the step's token slots that hold padding, over all processes."""
         if self.batch.layout == "packed":
             slots = sum(shape.tokens or max(int(lengths[part].sum()), 1) for part in parts)
         else:
-            slots = sum(
-                (shape.rows or max(len(part), 1)) * (shape.width or int(lengths[part].max(initial=1)))
-                for part in parts
-            )
+            heights = [shape.rows or max(len(part), 1) for part in parts]
+            widths = [shape.width or int(lengths[part].max(initial=1)) for part in parts]
+            slots = sum(map(int.__mul__, heights, widths))
         return 1 - int(lengths.sum()) / slots
 
     def _digest(self, phase: Phase, examples: Examples, mask_prob: float) -> str:
-        """Hash of all that decides what the step trains on: texts, spans, labels, and the address of the masks."""
+        """Hash of all that decides what the step trains on: text, spans, labels, the address of masks."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(
-            f"{self.plan(phase).digest} {self.tokenizer.digest} {self.objective} {mask_prob!r}".encode()
+            f"{self.plan(phase).digest} {self.tokenizer.digest} {self.objective} {mask_prob}".encode()
         )
-        for column in (
-            examples.a_start,
-            examples.a_length,
-            examples.b_start,
-            examples.b_length,
-            examples.label,
-            examples.number,
-        ):
+        for column in examples.columns():
             digest.update(column.astype("<i8").tobytes())
         return digest.hexdigest()
 
 
 class EvaluationBatches(StepBatches):
-    """One pass over the held-out split: the same examples and masks in every run, masked at 15 %."""
+    """One pass over the held-out split: the same examples and masks in every run, 15 % of the tokens masked.
+
+    `len()` gives the number of batches, equal on every process.
+    """
 
     def __init__(
-        self, store: str | Path, tokenizer: str | Path, objective: ObjectiveConfig, batch: BatchConfig,
-        process_index: int = 0, num_processes: int = 1, *, sequences: int = 0,
-    ) -> None:  # fmt: skip
-        """`sequences`: how many to evaluate; 0 = all there are. Of the objective only the pairing counts."""
+        self,
+        store: str | Path,
+        tokenizer: str | Path,
+        objective: ObjectiveConfig,
+        batch: BatchConfig,
+        process_index: int = 0,
+        num_processes: int = 1,
+        *,
+        sequences: int = 0,
+    ) -> None:
+        """`sequences`: how many to evaluate at most; 0 = all. Of the objective only the pairing counts."""
         fixed = ObjectiveConfig(objective.pairing, objective.balance_pairs, objective.short_prob)
         if Store(store, "heldout").num_documents < 2:
             fixed = replace(fixed, pairing="none")
-        batch = replace(batch, phases=())
         super().__init__(
             store,
             tokenizer,
             fixed,
-            batch,
+            replace(batch, phases=()),
             EVALUATION_SEED,
             None,
             process_index,
@@ -223,18 +234,18 @@ class EvaluationBatches(StepBatches):
         )
         self.sequences = sequences
 
-    def __len__(self) -> int:
-        return -(-self.num_examples // self.batch.sequences)
-
     @property
     def num_examples(self) -> int:
-        """How many sequences the pass has, over all processes."""
+        """How many sequences are evaluated, over all processes; none where the split has no text."""
         if not self.store.num_tokens:
             return 0
         available = self.plan(self.phases[0]).num_examples(0)
         return min(available, self.sequences or available)
 
+    def __len__(self) -> int:
+        return -(-self.num_examples // self.batch.sequences)
+
     def examples(self, step: int) -> Examples:
-        """All examples of a batch, over all processes; the last batch has what is left."""
+        """All the examples of a batch, over all processes; the last one has what is left."""
         first = step * self.batch.sequences
         return self.plan(self.phases[0]).take(first, min(self.batch.sequences, self.num_examples - first))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from bert.training.batch import MicroBatch
+from pretrain.data.examples import Examples
 from pretrain.data.masking import Masked
-from pretrain.data.plan import Examples
 from pretrain.data.ragged import ranges, starts_of
 
 IGNORED = -100
@@ -44,7 +44,7 @@ def packed(
     segment_b = positions >= np.repeat(examples.a_length[rows] + 2, lengths)
     chosen = np.flatnonzero(masked.chosen[place])
     num_masked = -(-len(chosen) // shape.masked) * shape.masked if shape.masked else len(chosen)
-    batch = {
+    batch: MicroBatch = {
         "input_ids": _filled(masked.input_ids[place], shape.tokens, pad_id),
         "token_type_ids": _filled(segment_b, shape.tokens, 0),
         "position_ids": _filled(positions, shape.tokens, 0),
@@ -61,7 +61,7 @@ def packed(
 def padded(
     examples: Examples, masked: Masked, rows: np.ndarray, shape: Shape, pad_id: int, pairs: bool
 ) -> MicroBatch:
-    """(B, S): some rows, each padded to the longest. A row of nothing but padding attends to one token of it."""
+    """(B, S): some rows, padded to the longest. A row of nothing but padding attends to one token."""
     lengths = np.diff(masked.starts)[rows]
     width = shape.width or int(lengths.max(initial=1))
     height = shape.rows or max(len(rows), 1)
@@ -100,6 +100,6 @@ def _empty(shape: Shape, pad_id: int, pairs: bool) -> MicroBatch:
 
 def _filled(values: np.ndarray, size: int, padding: int, dtype: type = np.int64) -> torch.Tensor:
     """The values as a tensor, padded at the end up to `size`."""
-    tensor = np.full(max(size, len(values)), padding, dtype)
+    tensor: np.ndarray = np.full(max(size, len(values)), padding, dtype)
     tensor[: len(values)] = values
     return torch.from_numpy(tensor)

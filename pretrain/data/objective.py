@@ -1,9 +1,9 @@
-"""What the model learns to predict, and what one optimiser step trains on: the sections objective and batch."""
+"""What the model learns to predict and what a step trains on: the sections objective and batch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 
 from bert.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 
@@ -37,7 +37,7 @@ class MaskProbRamp:
 @dataclass(frozen=True)
 class ObjectiveConfig:
     pairing: Literal["next_sentence", "sentence_order", "none"] = "next_sentence"
-    """next_sentence: does B follow A (BERT); sentence_order: are A and B swapped (ALBERT); none: full sentences, no pairs"""
+    """next_sentence: does B follow A (BERT); sentence_order: or before A (ALBERT); none: full sentences"""
     balance_pairs: bool = False
     """next_sentence: exactly half the pairs random; the original algorithm makes somewhat more of them"""
     short_prob: Probability = 0.1
@@ -51,17 +51,17 @@ class ObjectiveConfig:
     random_token_prob: Probability = 0.1
     """share of the chosen tokens that become a random token; the rest stay as they are"""
     quota: Literal["exact", "bernoulli"] = "exact"
-    """exact: max(1, round(length × mask_prob)) tokens a sequence, as in the original; bernoulli: each by itself"""
+    """exact: max(1, round(length × mask_prob)) tokens a sequence, as in the original; bernoulli: by chance"""
     max_predictions: NonNegativeInt = 0
     """exact: at most this many chosen tokens a sequence; 0 = no limit"""
     span_lengths: Literal["geometric", "uniform", "harmonic"] = "geometric"
-    """span: how many words, up to span_max: geometric (SpanBERT), uniform, or P(n) ∝ 1/n (n-grams as in ALBERT)"""
+    """span: how many words: geometric (SpanBERT), uniform, or harmonic, P(n) ∝ 1/n (ALBERT's n-grams)"""
     span_prob: Annotated[Probability, Ge(0.01)] = 0.2
     """span: parameter of the geometric lengths"""
     span_max: PositiveInt = 10
     """span: longest span in words"""
     segmenter: str | None = None
-    """whole_word and span: "module:function" that joins tokens into words, list of tokens → list of tokens a word has"""
+    """whole_word, span: "module:function" that makes words: tokens → how many of them each word has"""
 
     def __post_init__(self) -> None:
         if self.mask_token_prob + self.random_token_prob > 1:
@@ -77,11 +77,14 @@ class ObjectiveConfig:
 
     def mask_prob_at(self, step: int, total_steps: int | None) -> float:
         """The masking probability of an optimiser step, counted from 0."""
-        return (
-            self.mask_prob.at(step, total_steps)
-            if isinstance(self.mask_prob, MaskProbRamp)
-            else self.mask_prob
-        )
+        ramp = self.mask_prob
+        return ramp.at(step, total_steps) if isinstance(ramp, MaskProbRamp) else ramp
+
+    @property
+    def highest_mask_prob(self) -> float:
+        """The highest masking probability of the run."""
+        ramp = self.mask_prob
+        return max(ramp.start, ramp.end) if isinstance(ramp, MaskProbRamp) else ramp
 
 
 @dataclass(frozen=True)
@@ -90,26 +93,26 @@ class PhaseConfig:
 
     steps: NonNegativeFloat = 0
     """length: a share of the run (up to 1) or a number of steps (above 1); the last phase lasts to the end"""
-    max_length: PositiveInt | None = None
+    max_length: Annotated[int, Ge(8), Le(1 << 15)] | None = None
     """batch.max_length in this phase"""
-    sequences: PositiveInt | None = None
+    sequences: Annotated[int, Gt(0), Le(1 << 20)] | None = None
     """batch.sequences in this phase"""
 
 
 @dataclass(frozen=True)
 class BatchConfig:
-    sequences: PositiveInt = 256
+    sequences: Annotated[int, Gt(0), Le(1 << 20)] = 256
     """sequences of one optimiser step, over all processes and micro-batches"""
     micro_tokens: PositiveInt = 16_384
     """token budget of one micro-batch on one process; how many micro-batches a step needs follows from it"""
-    max_length: Annotated[int, Ge(8)] = 128
+    max_length: Annotated[int, Ge(8), Le(1 << 15)] = 128
     """longest sequence in tokens, special tokens included"""
     layout: Literal["packed", "padded"] = "packed"
-    """packed: sequences one after the other, no padding between them; padded: one a row, padded to the longest"""
+    """packed: sequences one after the other, without padding; padded: one a row, padded to the longest"""
     static_shapes: bool = False
     """give every micro-batch of a phase the same shape, for compilers"""
     phases: tuple[PhaseConfig, ...] = ()
-    """parts of the run with other lengths or sizes, one after the other: a list of {steps, max_length, sequences}"""
+    """parts of the run with their own length or size: a list of {steps, max_length, sequences}"""
 
     def __post_init__(self) -> None:
         longest = max([self.max_length] + [phase.max_length or 0 for phase in self.phases])

@@ -15,7 +15,7 @@ class Phase:
     first_example: int
     """number, in its stream, of the first step's first example"""
     stream: int
-    """phases of one length that follow each other go through one stream of examples; a new length starts a new one"""
+    """phases of one length in a row share a stream of examples; a new length starts a new one"""
     max_length: int
     sequences: int
 
