@@ -17,9 +17,15 @@ Hugging Face directory; RUN/results.json is what it measures. The same command c
 
 def main(argv: Sequence[str]) -> None:
     config = parse_command(FinetuneConfig, argv, USAGE)
+    from bert.training.launch import EXIT_INTERRUPTED, start_processes
+
+    exit_code = start_processes("finetune", argv)
+    if exit_code is not None:
+        raise SystemExit(exit_code)
     from finetune.train import train
 
-    train(config)
+    if train(config).interrupted:
+        raise SystemExit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ class BatchConfig:
     """longest sequence in tokens; longer texts are cut, of a pair the longer one first"""
     micro_tokens: PositiveInt = 4096
     """token budget of one micro-batch on one process; accumulation follows from it"""
-    layout: Literal["padded", "packed"] = "padded"
-    """how sequences lie in memory: padded to the longest, or joined without padding"""
+    layout: Literal["packed", "padded"] = "packed"
+    """how sequences lie in memory: joined without padding, or padded to the longest of a micro-batch"""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bert.model.config import Labels
 from finetune.config import TaskConfig
 from finetune.metrics import Array
 from finetune.readers import Row, read_dataset, read_rows
-from finetune.tasks import KINDS, cell_text, label_index
+from finetune.tasks import KINDS, cell_text, label_index, sorted_labels
 
 
 @dataclass
@@ -48,8 +48,9 @@ class TaskData:
 def load_task(task: TaskConfig) -> TaskData:
     """Read the files. Labels come from the configuration, the data set's own list, or the training rows."""
     rows = {name: _Rows(task, name) for name in ("train", "validation", "test") if getattr(task, name)}
-    seen = rows["train"].names or [text for values in rows["train"].labels for text in values]
-    labels, index = label_index(task, seen)
+    train = rows["train"]
+    found = train.names or sorted_labels(text for values in train.labels for text in values)
+    labels, index = label_index(task, found)
     splits = {name: part.split(index) for name, part in rows.items()}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _hold_out(splits["train"], task)
@@ -148,9 +149,8 @@ def with_columns(rows: Iterator[Row], columns: list[str]) -> Iterator[Row]:
             present = [str(name) for name in first.values]
             near = difflib.get_close_matches(column, present, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(
-                f"{first.place}: there is no column {column!r}{hint}; the columns are: {', '.join(present)}"
-            )
+            listed = ", ".join(present)
+            raise UserError(f"{first.place}: there is no column {column!r}{hint}; there are: {listed}")
     return chain([first], rows)
 
 

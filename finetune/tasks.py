@@ -162,23 +162,29 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def label_index(task: TaskConfig, seen: Iterable[str]) -> tuple[Labels, dict[str, int]]:
-    """The labels of a task, and the index of all that files may say: as configured, or those seen, sorted."""
+def label_index(task: TaskConfig, found: Sequence[str]) -> tuple[Labels, dict[str, int]]:
+    """The labels of a task, and the index of all that files may say: as configured, or else those found."""
     kind = KINDS[task.kind]
     if not kind.has_names:
         return Labels((task.label_column,), task.kind), {}
     if task.labels is None:
-        names = {text: text for text in sorted(set(seen), key=_numbers_by_value)}
+        names = {text: text for text in found}
     elif isinstance(task.labels, Mapping):
         names = dict(task.labels)
     else:
         names = {text: text for text in task.labels}
     unique = tuple(dict.fromkeys(names.values()))
     if len(unique) < 2 and task.kind == "single_label":
+        only = ", ".join(unique)
         raise UserError(
-            f"task.label_column: a task needs two labels, but column {task.label_column!r} has only {unique}"
+            f"task.label_column: {task.label_column!r} holds one label ({only}); a task needs two"
         )
     return Labels(unique, task.kind), {text: unique.index(name) for text, name in names.items()}
+
+
+def sorted_labels(seen: Iterable[str]) -> list[str]:
+    """Each label once: numbers by their value, then words."""
+    return sorted(set(seen), key=_numbers_by_value)
 
 
 def _numbers_by_value(text: str) -> tuple[bool, int, str]:
