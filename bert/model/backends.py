@@ -1,27 +1,43 @@
 """Ways to compute attention. Each prepares once per forward pass and window, and attends once per layer.
 
-q, k, v and the result are (*, H, head size), where (*) is (B, S) padded or (T,) packed.
+q, k, v and the result are (*, H, d), where (*) is (B, S) padded or (T,) packed, H heads of width d.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import flex_attention as flex
+from torch.nn.attention.varlen import varlen_attn
 
+from bert.errors import UserError
+from bert.model.config import EncoderConfig
 from bert.model.grouped import Grouped
-from bert.model.layout import Layout, visible_keys
+from bert.model.layout import Layout, Packed, Padded, visible_keys
+
+HALF = (torch.bfloat16, torch.float16)
+LONGEST_GROUPED = 1024
+"""Longer rows leave no room for all their probabilities, which `grouped` keeps for the backward pass."""
 
 
 class Backend(Protocol):
-    def prepare(self, layout: Layout, window: int | None) -> Any:
+    packs: bool
+    """reads packed batches only; padded ones are packed before the layers"""
+
+    def refuses(self, device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+        """Why it cannot compute that, or None if it can."""
+
+    def prepare(self, layout: Any, window: int | None) -> Any:
         """What every layer of this window needs to know about the batch."""
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, plan: Any, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        """(*, H, head size) three times → (*, H, head size)."""
+        """(*, H, d) three times → (*, H, d)."""
 
 
 @dataclass
@@ -33,15 +49,21 @@ class RowPlan:
     """bool, broadcasts to (N, 1, S, S); None when every query sees every key"""
 
 
-def _visible(layout: Layout, window: int | None) -> Tensor | None:
-    return visible_keys(layout.real, layout.row_length, window, layout.position_ids.device)
+class _Rows:
+    """What computes on any device, type and layout, by way of rows (N, S)."""
 
+    packs = False
 
-class Eager:
-    """softmax(QKᵀ / √d + mask) V as it is written; the only one that can return the probabilities."""
+    def refuses(self, device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+        return None
 
     def prepare(self, layout: Layout, window: int | None) -> RowPlan:
-        return RowPlan(layout, _visible(layout, window))
+        device = layout.position_ids.device
+        return RowPlan(layout, visible_keys(layout.real, layout.row_length, window, device))
+
+
+class Eager(_Rows):
+    """softmax(QKᵀ / √d + mask) V as it is written; the only one that can return the probabilities."""
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, plan: RowPlan, dropout: float, maps: list[Tensor] | None
@@ -58,11 +80,8 @@ class Eager:
         return plan.layout.from_rows(mixed.transpose(1, 2))
 
 
-class Sdpa:
-    """torch's `scaled_dot_product_attention` over rows."""
-
-    def prepare(self, layout: Layout, window: int | None) -> RowPlan:
-        return RowPlan(layout, _visible(layout, window))
+class Sdpa(_Rows):
+    """torch's `scaled_dot_product_attention`."""
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, plan: RowPlan, dropout: float, maps: list[Tensor] | None
@@ -72,14 +91,110 @@ class Sdpa:
         return plan.layout.from_rows(mixed.transpose(1, 2))
 
 
-BACKENDS: dict[str, Backend] = {"eager": Eager(), "sdpa": Sdpa(), "grouped": Grouped()}
+@dataclass
+class VarlenPlan:
+    offsets: Tensor
+    """int32: where sequences start and end, down to the last token of the batch"""
+    max_length: int
+    window: tuple[int, int]
+    """how many tokens are seen to the left and to the right; -1 sees all"""
 
 
-def choose(name: str, device: torch.device, maps: bool) -> Backend:
-    """The backend of this name, or the fastest for auto; attention maps always come from eager."""
+class Varlen:
+    """torch's `varlen_attn`: FlashAttention over the packed sequences (Dao 2023), without any padding."""
+
+    packs = True
+
+    def refuses(self, device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+            return f"varlen needs a CUDA device of compute capability 8 or more, not {device}"
+        if dtype not in HALF:
+            return f"varlen computes in bf16 and fp16, not {dtype}".replace("torch.", "")
+        return None if head_size % 8 == 0 and head_size <= 256 else f"varlen has no heads of width {head_size}"
+
+    def prepare(self, layout: Packed, window: int | None) -> VarlenPlan:
+        reach = -1 if window is None else window // 2
+        return VarlenPlan(layout.covering_offsets, layout.row_length, (reach, reach))
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, plan: VarlenPlan, dropout: float, maps: list[Tensor] | None
+    ) -> Tensor:
+        ends, length = plan.offsets, plan.max_length
+        mixed = varlen_attn(q, k, v, ends, ends, length, length, window_size=plan.window)
+        return cast(Tensor, mixed)
+
+
+class Flex:
+    """torch's `flex_attention`: a kernel compiled for the mask, which skips blocks that no query sees."""
+
+    packs = True
+
+    def refuses(self, device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+        if device.type == "cpu" and torch.is_grad_enabled():
+            return "flex has no backward pass on CPUs"
+        return None
+
+    def prepare(self, layout: Packed, window: int | None) -> flex.BlockMask:
+        sequence, reach = layout.sequence_ids, None if window is None else window // 2
+
+        def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            together = sequence[query] == sequence[key]
+            return together if reach is None else together & ((query - key).abs() <= reach)
+
+        length = len(sequence)
+        return _compiled(flex.create_block_mask)(visible, None, None, length, length, device=sequence.device)
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, plan: flex.BlockMask, dropout: float, maps: list[Tensor] | None
+    ) -> Tensor:
+        rows = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+        mixed = _compiled(flex.flex_attention)(*rows, block_mask=plan)
+        return mixed.squeeze(0).transpose(0, 1)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Uncompiled, flex computes every block."""
+    return function if torch.compiler.is_compiling() else _compile(function)
+
+
+_compile = functools.cache(torch.compile)
+
+BACKENDS: dict[str, Backend] = {
+    "eager": Eager(),
+    "sdpa": Sdpa(),
+    "varlen": Varlen(),
+    "flex": Flex(),
+    "grouped": Grouped(),
+}
+
+
+def check(config: EncoderConfig) -> None:
+    """Refuse a backend that this machine cannot have, whatever the batch."""
+    if config.backend == "varlen" and not torch.cuda.is_available():
+        raise UserError("backend: varlen needs a CUDA device and there is none; set backend=auto")
+
+
+def choose(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: float, maps: bool) -> Backend:
+    """The configured backend, or for auto the fastest; attention maps always come from eager.
+
+    `dtype` is that of the weights; under autocast q, k and v have another.
+    """
     if maps:
         return BACKENDS["eager"]
-    if name == "auto":
-        # Groups depend on the lengths, which a compiled graph does not know.
-        name = "grouped" if device.type == "cpu" and not torch.compiler.is_compiling() else "sdpa"
-    return BACKENDS[name]
+    device = layout.position_ids.device
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+    name = _fastest(config, layout, dtype, dropout) if config.backend == "auto" else config.backend
+    backend = BACKENDS[name]
+    if reason := backend.refuses(device, dtype, config.head_size):
+        raise UserError(f"backend: {reason}; set backend=auto")
+    return backend
+
+
+def _fastest(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: float) -> str:
+    device = layout.position_ids.device
+    if torch.compiler.is_compiling() and (device.type == "cpu" or isinstance(layout, Padded)):
+        return "sdpa"  # packing and grouping follow the lengths, which a compiled graph does not know
+    if device.type == "cpu":
+        return "grouped" if layout.row_length <= LONGEST_GROUPED else "sdpa"
+    return "varlen" if not dropout and not BACKENDS["varlen"].refuses(device, dtype, config.head_size) else "sdpa"

@@ -1,4 +1,4 @@
-"""The encoder: embeddings, layers, final norm. (*) is (B, S) padded or (T,) packed, D hidden."""
+"""The encoder. (*) is (B, S) padded or (T,) packed, D hidden."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bert.model import backends
 from bert.model.attention import AttentionContext
+from bert.model.backends import Backend
 from bert.model.config import EncoderConfig
 from bert.model.embeddings import Embeddings
 from bert.model.layer import LAYERS
@@ -36,8 +37,11 @@ class Encoded:
 
 
 class Encoder(nn.Module):
+    """Embeddings, layers, final norm: what all models share."""
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        backends.check(config)
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(LAYERS[config.norm](config) for _ in range(config.num_layers))
@@ -62,7 +66,7 @@ class Encoder(nn.Module):
         output_attentions: bool = False,
     ) -> Encoded:
         """Padded: ids (B, S), with a mask that is 1 at real tokens. Packed: ids and positions (T,), with
-        `sequence_offsets` (N + 1,) int32 and the length of the longest sequence."""
+        `sequence_offsets` (N + 1,) int32 and the length of the longest sequence. Positions count from 0."""
         layout: Layout
         if sequence_offsets is None:
             # RoBERTa's positions leave out padding wherever it stands; BERT's count it.
@@ -71,33 +75,55 @@ class Encoder(nn.Module):
         else:
             assert position_ids is not None and max_sequence_length is not None
             layout = Packed(position_ids, sequence_offsets, max_sequence_length)
-        hidden = self.embeddings(input_ids, token_type_ids, layout.position_ids)
+        states: list[Tensor] | None = [] if output_hidden_states else None
         maps: list[Tensor] | None = [] if output_attentions else None
-        contexts = self._contexts(layout, maps)
-        states = [hidden]
-        for layer, window in zip(self.layers, self.config.windows, strict=True):
-            hidden = self._run(layer, hidden, contexts[window])
-            states.append(hidden)
-        hidden = states[-1] = self.final_norm(hidden)
+        backend = self._backend(layout, with_maps=output_attentions)
+        if backend.packs and isinstance(layout, Padded):
+            packed, places = layout.pack()
+            ids = input_ids.flatten()[places]
+            types = None if token_type_ids is None else token_type_ids.flatten()[places]
+            hidden = layout.unpack(self._through_layers(ids, types, packed, backend, states, maps), places)
+            states = states and [layout.unpack(state, places) for state in states]
+        else:
+            hidden = self._through_layers(input_ids, token_type_ids, layout, backend, states, maps)
         return Encoded(
             last_hidden_state=hidden,
             layout=layout,
-            hidden_states=tuple(states) if output_hidden_states else None,
+            hidden_states=None if states is None else tuple(states),
             attentions=None if maps is None else tuple(maps),
         )
 
-    def _contexts(self, layout: Layout, maps: list[Tensor] | None) -> dict[int | None, AttentionContext]:
-        backend = backends.choose(self.config.backend, layout.position_ids.device, maps=maps is not None)
-        positions = self.embeddings.positions
-        return {
+    def _backend(self, layout: Layout, with_maps: bool) -> Backend:
+        dropout = self.config.attention_dropout if self.training else 0.0
+        return backends.choose(self.config, layout, self.embeddings.tokens.weight.dtype, dropout, with_maps)
+
+    def _through_layers(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        layout: Layout,
+        backend: Backend,
+        states: list[Tensor] | None,
+        maps: list[Tensor] | None,
+    ) -> Tensor:
+        contexts = {
             window: AttentionContext(
                 backend=backend,
                 plan=backend.prepare(layout, window),
-                rotation=positions.rotation(layout.position_ids, window),
+                rotation=self.embeddings.positions.rotation(layout.position_ids, window),
                 maps=maps,
             )
             for window in dict.fromkeys(self.config.windows)
         }
+        hidden = self.embeddings(input_ids, token_type_ids, layout.position_ids)
+        for layer, window in zip(self.layers, self.config.windows, strict=True):
+            if states is not None:
+                states.append(hidden)
+            hidden = self._run(layer, hidden, contexts[window])
+        hidden = self.final_norm(hidden)
+        if states is not None:
+            states.append(hidden)
+        return hidden
 
     def _run(self, layer: nn.Module, hidden: Tensor, context: Any) -> Tensor:
         if self.config.gradient_checkpointing and self.training:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bert.model.dropout import draw_kept
-from bert.model.layout import Layout, Packed, visible_keys
+from bert.model.layout import Packed, visible_keys
 
 STRIDE = 32
 """Sequences form a group if their lengths, rounded up to this, agree: few groups, and little padding in each."""
@@ -67,20 +67,18 @@ class Grouping:
 class Grouped:
     """softmax(QKᵀ / √d + mask) V by batched matrix products over groups of sequences of nearly the same length."""
 
-    def prepare(self, layout: Layout, window: int | None) -> Grouping:
-        if isinstance(layout, Packed):
-            return _group(layout, window)
-        num_rows, length = layout.num_rows, layout.row_length
-        tokens = torch.arange(num_rows * length).view(num_rows, length)
-        return Grouping(
-            [Group(tokens, None, visible_keys(layout.real, length, window, tokens.device))], tokens.flatten()
-        )
+    packs = True
+
+    def refuses(self, device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+        return None if device.type == "cpu" else f"grouped computes on CPUs, not {device.type}"
+
+    def prepare(self, layout: Packed, window: int | None) -> Grouping:
+        return _group(layout, window)
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, plan: Grouping, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        flat = (x.flatten(0, -3) for x in (q, k, v))
-        return _Attend.apply(*flat, plan, dropout).view(q.shape)
+        return _Attend.apply(q, k, v, plan, dropout)
 
 
 def _group(layout: Packed, window: int | None) -> Grouping:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -39,6 +40,22 @@ class Padded:
     def row_length(self) -> int:
         return self.position_ids.shape[-1]
 
+    def pack(self) -> tuple["Packed", Tensor]:
+        """The same batch without its padding, and (T,) where its tokens were, counted row by row.
+
+        Waits for the device to count the tokens.
+        """
+        shape = (self.num_rows, self.row_length)
+        real = self.position_ids.new_ones(shape, dtype=torch.bool) if self.real is None else self.real
+        ends = F.pad(real.sum(1).cumsum(0), (1, 0)).int()
+        places = real.flatten().nonzero().squeeze(1)
+        return Packed(self.position_ids.expand(shape).flatten()[places], ends, self.row_length), places
+
+    def unpack(self, x: Tensor, places: Tensor) -> Tensor:
+        """(T, …) → (B, S, …) with zeros at padding."""
+        flat = x.new_zeros(self.num_rows * self.row_length, *x.shape[1:])
+        return flat.index_copy(0, places, x).unflatten(0, (self.num_rows, self.row_length))
+
     def to_rows(self, x: Tensor) -> Tensor:
         """(B, S, …) as it is."""
         return x
@@ -68,13 +85,20 @@ class Packed:
     offsets: Tensor
     """(N + 1,) int32: where each sequence starts, and where the last one ends; repeated for empty sequences"""
     row_length: int
-    """length of the longest sequence"""
+    """length of the longest sequence, or more"""
 
     @cached_property
     def sequence_ids(self) -> Tensor:
         """(T,) the sequence each token is in; N after the last."""
         tokens = torch.arange(len(self.position_ids), device=self.offsets.device)
         return torch.searchsorted(self.offsets[1:], tokens, right=True)
+
+    @cached_property
+    def covering_offsets(self) -> Tensor:
+        """The offsets, and on to the last token in further sequences of at most S, so that every token is in one."""
+        num_tokens = len(self.position_ids)
+        more = torch.arange(1, -(-num_tokens // self.row_length) + 1, device=self.offsets.device) * self.row_length
+        return torch.cat([self.offsets, (self.offsets[-1] + more).clamp(max=num_tokens).to(self.offsets.dtype)])
 
     @cached_property
     def lengths(self) -> Tensor:

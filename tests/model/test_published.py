@@ -31,7 +31,7 @@ def batch():
     return dict(tokenizer(SENTENCES, padding=True, return_tensors="pt"))
 
 
-@pytest.mark.parametrize("backend", ["eager", "sdpa", "auto"])
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "grouped"])
 @pytest.mark.parametrize(
     "package, auto, model_class, output",
     [
