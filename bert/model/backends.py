@@ -17,7 +17,7 @@ from torch.nn.attention.varlen import varlen_attn
 from bert.errors import UserError
 from bert.model.config import EncoderConfig
 from bert.model.grouped import Grouped
-from bert.model.layout import Layout, Packed, Padded, visible_keys
+from bert.model.layout import Layout, Packed, Padded, Rows, visible_keys
 
 HALF = (torch.bfloat16, torch.float16)
 LONGEST_GROUPED = 1024
@@ -44,7 +44,7 @@ class Backend(Protocol):
 class RowPlan:
     """Sequences as rows, and which keys each query may see."""
 
-    layout: Layout
+    rows: Rows
     visible: Tensor | None
     """bool, broadcasts to (N, 1, S, S); None when every query sees every key"""
 
@@ -58,8 +58,8 @@ class _Rows:
         return None
 
     def prepare(self, layout: Layout, window: int | None) -> RowPlan:
-        device = layout.position_ids.device
-        return RowPlan(layout, visible_keys(layout.real, layout.row_length, window, device))
+        rows, device = layout.rows(), layout.position_ids.device
+        return RowPlan(rows, visible_keys(rows.real, rows.length, window, device))
 
 
 class Eager(_Rows):
@@ -68,7 +68,7 @@ class Eager(_Rows):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, plan: RowPlan, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        q, k, v = (plan.layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (plan.rows.read(x).transpose(1, 2) for x in (q, k, v))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if plan.visible is not None:
             # The least finite number, not -inf: a row of nothing but -inf has no softmax.
@@ -77,7 +77,7 @@ class Eager(_Rows):
         if maps is not None:
             maps.append(probabilities)
         mixed = F.dropout(probabilities, dropout) @ v
-        return plan.layout.from_rows(mixed.transpose(1, 2))
+        return plan.rows.write(mixed.transpose(1, 2))
 
 
 class Sdpa(_Rows):
@@ -86,9 +86,9 @@ class Sdpa(_Rows):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, plan: RowPlan, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        q, k, v = (plan.layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (plan.rows.read(x).transpose(1, 2) for x in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=plan.visible, dropout_p=dropout)
-        return plan.layout.from_rows(mixed.transpose(1, 2))
+        return plan.rows.write(mixed.transpose(1, 2))
 
 
 @dataclass

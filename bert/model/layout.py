@@ -4,7 +4,6 @@ B batch · S longest sequence · N sequences in a packed batch · T packed token
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import torch
@@ -27,7 +26,7 @@ class Padded:
     def read(
         cls, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, uncounted: int | None
     ) -> Self:
-        """Positions follow the columns if there are none; or count the tokens other than `uncounted`, which get -1."""
+        """Without positions they follow the columns, or count the tokens other than `uncounted`, which get -1."""
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
             if uncounted is not None:
@@ -39,6 +38,9 @@ class Padded:
     @property
     def row_length(self) -> int:
         return self.position_ids.shape[-1]
+
+    def rows(self) -> "Rows":
+        return Rows(self.num_rows, self.row_length, self.real, None)
 
     def pack(self) -> tuple["Packed", Tensor]:
         """The same batch without its padding, and (T,) where its tokens were, counted row by row.
@@ -55,14 +57,6 @@ class Padded:
         """(T, …) → (B, S, …) with zeros at padding."""
         flat = x.new_zeros(self.num_rows * self.row_length, *x.shape[1:])
         return flat.index_copy(0, places, x).unflatten(0, (self.num_rows, self.row_length))
-
-    def to_rows(self, x: Tensor) -> Tensor:
-        """(B, S, …) as it is."""
-        return x
-
-    def from_rows(self, x: Tensor) -> Tensor:
-        """(B, S, …) as it is."""
-        return x
 
     def first(self, hidden: Tensor) -> Tensor:
         """(B, D): each sequence's first token."""
@@ -87,49 +81,29 @@ class Packed:
     row_length: int
     """length of the longest sequence, or more"""
 
-    @cached_property
-    def sequence_ids(self) -> Tensor:
-        """(T,) the sequence each token is in; N after the last."""
-        tokens = torch.arange(len(self.position_ids), device=self.offsets.device)
-        return torch.searchsorted(self.offsets[1:], tokens, right=True)
-
-    @cached_property
-    def covering_offsets(self) -> Tensor:
-        """The offsets, and on to the last token in further sequences of at most S, so that every token is in one."""
-        num_tokens = len(self.position_ids)
-        more = torch.arange(1, -(-num_tokens // self.row_length) + 1, device=self.offsets.device) * self.row_length
-        return torch.cat([self.offsets, (self.offsets[-1] + more).clamp(max=num_tokens).to(self.offsets.dtype)])
-
-    @cached_property
+    @property
     def lengths(self) -> Tensor:
         """(N,) tokens of each sequence."""
         return self.offsets.diff()
 
-    @cached_property
-    def slots(self) -> Tensor:
-        """(T,) each token's place among N × S places, one more for tokens of no sequence."""
-        num_sequences = len(self.offsets) - 1
-        places = (
-            torch.arange(len(self.position_ids), device=self.offsets.device) - self.offsets[self.sequence_ids]
-        )
-        slots = self.sequence_ids * self.row_length + places
-        return slots.clamp(max=num_sequences * self.row_length)
+    @property
+    def sequence_ids(self) -> Tensor:
+        """(T,) the sequence each token is in; N after the last."""
+        return torch.searchsorted(self.offsets[1:], self._tokens(), right=True)
 
-    @cached_property
-    def real(self) -> Tensor:
-        """(N, S) bool, False at the places no token fills."""
-        return torch.arange(self.row_length, device=self.offsets.device) < self.lengths[:, None]
+    @property
+    def covering_offsets(self) -> Tensor:
+        """The offsets, and on to the last token in further sequences of at most S, so that every token is in one."""
+        num_tokens, device = len(self.position_ids), self.offsets.device
+        more = torch.arange(1, -(-num_tokens // self.row_length) + 1, device=device) * self.row_length
+        return torch.cat([self.offsets, (self.offsets[-1] + more).clamp(max=num_tokens).to(self.offsets.dtype)])
 
-    def to_rows(self, x: Tensor) -> Tensor:
-        """(T, …) → (N, S, …) with zeros where a sequence is short."""
-        num_slots = (len(self.offsets) - 1) * self.row_length
-        rows = x.new_zeros(num_slots + 1, *x.shape[1:]).index_copy(0, self.slots, x)
-        return rows[:num_slots].unflatten(0, (-1, self.row_length))
-
-    def from_rows(self, x: Tensor) -> Tensor:
-        """(N, S, …) → (T, …)."""
-        rows = x.flatten(0, 1)
-        return rows.index_select(0, self.slots.clamp(max=len(rows) - 1))
+    def rows(self) -> "Rows":
+        num_rows, length = len(self.offsets) - 1, self.row_length
+        real = torch.arange(length, device=self.offsets.device) < self.lengths[:, None]
+        ids = self.sequence_ids
+        slots = ids * length + self._tokens() - self.offsets[ids]
+        return Rows(num_rows, length, real, slots.clamp(max=num_rows * length))
 
     def first(self, hidden: Tensor) -> Tensor:
         """(N, D): each sequence's first token."""
@@ -140,8 +114,36 @@ class Packed:
         sums = hidden.new_zeros(len(self.offsets), hidden.shape[-1]).index_add(0, self.sequence_ids, hidden)
         return sums[:-1] / self.lengths.clamp(min=1)[:, None]
 
+    def _tokens(self) -> Tensor:
+        return torch.arange(len(self.position_ids), device=self.offsets.device)
+
 
 Layout = Padded | Packed
+
+
+@dataclass
+class Rows:
+    """The sequences of a batch as rows (N, S)."""
+
+    num_rows: int
+    length: int
+    real: Tensor | None
+    """(N, S) bool, False at the places that no token fills; None when all are filled"""
+    slots: Tensor | None
+    """(T,) each packed token's place among N × S places, one more for tokens of no sequence; None if padded"""
+
+    def read(self, x: Tensor) -> Tensor:
+        """(*, …) → (N, S, …) with zeros where a packed sequence is short."""
+        if self.slots is None:
+            return x
+        places = x.new_zeros(self.num_rows * self.length + 1, *x.shape[1:]).index_copy(0, self.slots, x)
+        return places[:-1].unflatten(0, (self.num_rows, self.length))
+
+    def write(self, x: Tensor) -> Tensor:
+        """(N, S, …) → (*, …)."""
+        if self.slots is None:
+            return x
+        return x.flatten(0, 1).index_select(0, self.slots.clamp(max=self.num_rows * self.length - 1))
 
 
 def visible_keys(real: Tensor | None, length: int, window: int | None, device: torch.device) -> Tensor | None:

@@ -91,6 +91,8 @@ def test_pooling_follows_the_sequences():
 
 def test_rows_hold_what_was_packed():
     layout = Packed(torch.tensor([0, 1, 0, 0]), torch.tensor([0, 2, 2, 3], dtype=torch.int32), 3)
-    rows = layout.to_rows(torch.tensor([[1.0], [2.0], [3.0], [9.0]]))
-    assert rows.squeeze(-1).tolist() == [[1, 2, 0], [0, 0, 0], [3, 0, 0]]
-    assert layout.from_rows(rows)[:3].squeeze(-1).tolist() == [1, 2, 3]
+    rows = layout.rows()
+    read = rows.read(torch.tensor([[1.0], [2.0], [3.0], [9.0]]))
+    assert read.squeeze(-1).tolist() == [[1, 2, 0], [0, 0, 0], [3, 0, 0]]
+    assert rows.real.tolist() == [[True, True, False], [False, False, False], [True, False, False]]
+    assert rows.write(read)[:3].squeeze(-1).tolist() == [1, 2, 3]
