@@ -1,0 +1,43 @@
+# Two commands are enough to begin with: `make demo` and `make test`. Everything runs from the virtual
+# environment that `make install` creates; `make test BIN=/some/venv/bin` uses another one.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    ?= $(VENV)/bin
+
+# Where torch comes from. Without an NVIDIA driver the CPU build is enough, and a small part of the download;
+# with one, PyPI's own build brings CUDA. Any other build: make install TORCH_INDEX=https://download.pytorch.org/whl/cu126
+TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || echo https://download.pytorch.org/whl/cpu)
+TORCH       := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+
+.PHONY: help install demo test test-all check format bench
+
+help:      ## list these targets
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile
+
+install:   ## create .venv and install the package with the pins of constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "error: $(PYTHON) is not Python 3.11 to 3.13; make install PYTHON=/path/to/python3.12 would do" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --no-deps --retries 1 $(TORCH_INDEX:%=--extra-index-url %) $(TORCH)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+
+$(BIN)/bert:
+	$(MAKE) install
+
+test: $(BIN)/bert    ## run the default tests (under five minutes on two cores)
+	$(BIN)/python -m pytest
+
+test-all: $(BIN)/bert    ## run all tests: the slow ones and those that launch processes too
+	$(BIN)/python -m pytest -m ""
+
+check: $(BIN)/bert    ## formatting, lint and types
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m mypy
+
+format: $(BIN)/bert    ## put the formatting right
+	$(BIN)/python -m ruff format
+	$(BIN)/python -m ruff check --fix
+
+bench: $(BIN)/bert    ## run the benchmarks, one after the other
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
