@@ -9,19 +9,23 @@ class UserError(Exception):
     """Something the user can put right. The message is one line: what is wrong, where, and what would do."""
 
 
+class RunFailed(Exception):
+    """A run cannot go on, through no mistake of the user. The message is one line."""
+
+
 def is_main_process() -> bool:
     """Whether this process speaks for the run; launchers number the processes in RANK."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 after a mistake of the user, 130 after Ctrl-C."""
+    """Run a command and return its exit code: 0, 1 if it failed, 2 after a mistake of the user, 130 after Ctrl-C."""
     try:
         main(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
+    except (UserError, RunFailed) as error:
         if is_main_process():
             print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         return 130
     return 0

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from bert.training.state import RunFailed
+from bert.errors import RunFailed
 
 
 @dataclass

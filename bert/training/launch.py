@@ -26,22 +26,42 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
     """The processes of this run, as the launcher set them up; precision is the configuration's, not the launcher's."""
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=training.timeout_minutes))
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    precision = training.precision if deepspeed and training.precision != "fp32" else "no"
-    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[patience])
+    environment = os.environ
+    started = int(environment.get("WORLD_SIZE", "1"))
+    deepspeed = environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    accelerator = Accelerator(
+        # Without this, several processes on a machine without GPUs would not find each other.
+        cpu=started > 1 and torch.accelerator.current_accelerator() is None,
+        mixed_precision=training.precision if deepspeed and training.precision != "fp32" else "no",
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=timedelta(minutes=training.timeout_minutes)),
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+        ],
+    )
     accelerator.gradient_accumulation_steps = 1
-    if plugin := accelerator.state.fsdp_plugin if accelerator.is_fsdp2 else None:
-        plugin.cpu_ram_efficient_loading = False  # every process has the weights already
-        if training.precision != "fp32":
-            from torch.distributed.fsdp import MixedPrecisionPolicy
-
-            dtype = torch.bfloat16 if training.precision == "bf16" else torch.float16
-            plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and accelerator.num_processes > 1:
+        _use_fsdp(accelerator, training)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.tf32
     return accelerator
+
+
+def _use_fsdp(accelerator: "Accelerator", training: TrainingConfig) -> None:
+    import torch
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    state: Any = accelerator.state
+    if state.distributed_type == DistributedType.MULTI_CPU:  # accelerate shards on accelerators only, torch on CPUs too
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        state.distributed_type = DistributedType.FSDP
+    if state.fsdp_plugin.fsdp_version != 2:
+        raise UserError("the launcher asks for the first FSDP; set fsdp_version: 2 (--fsdp_version 2)")
+    state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has the weights already
+    if training.precision != "fp32":
+        dtype = torch.bfloat16 if training.precision == "bf16" else torch.float16
+        state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
 
 
 def on_main_process(accelerator: "Accelerator", work: Callable[[], None]) -> None:
@@ -67,6 +87,14 @@ def on_main_process(accelerator: "Accelerator", work: Callable[[], None]) -> Non
         time.sleep(0.2)
     if (outcome := store.get(key).decode()) != "done":
         raise UserError(outcome)
+
+
+def leave() -> None:
+    """Take leave of the other processes at the end of a command."""
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def from_main_process(accelerator: "Accelerator", value: T) -> T:

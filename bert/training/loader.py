@@ -3,7 +3,7 @@
 import itertools
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Protocol
 
 from torch.utils.data import DataLoader
@@ -20,8 +20,9 @@ class Source(Protocol):
     def __getitem__(self, step: int, /) -> StepData: ...
 
 
-def batches(source: Source, start: int, num_workers: int, pin_memory: bool) -> Iterator[tuple[StepData, float]]:
-    """The steps from `start` on, without end, each with the seconds it was waited for."""
+def batches(source: Source, start: int, num_workers: int, pin_memory: bool) -> Generator[tuple[StepData, float], None, None]:
+    """The steps from `start` on, without end, each with the seconds it was waited for. To be closed: the workers,
+    which ignore signals, end with it."""
     loader = DataLoader(
         source,  # type: ignore[arg-type]
         sampler=itertools.count(start),  # type: ignore[arg-type]

@@ -23,10 +23,6 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "training_state.json"
 
 
-class RunFailed(Exception):
-    """The run cannot go on, through no mistake in its configuration; the message is one line."""
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     path: Path

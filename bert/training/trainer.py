@@ -11,7 +11,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bert import checkpoint
+from bert.errors import RunFailed
 from bert.training import optimizers, schedules, sharding
 from bert.training.batch import StepData
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
@@ -29,7 +30,7 @@ from bert.training.loader import Source, batches
 from bert.training.loop import Stepper
 from bert.training.progress import Evaluation, Result, RunState
 from bert.training.reporting import Reporter
-from bert.training.state import OPTIMIZER, Checkpoint, Checkpoints, RunFailed
+from bert.training.state import OPTIMIZER, Checkpoint, Checkpoints
 from bert.training.tracking import Console
 
 if TYPE_CHECKING:
@@ -150,14 +151,14 @@ class Trainer:
     def _run(self) -> None:
         training, state = self.config.training, self.state
         pin_memory = self.accelerator.device.type == "cuda"
-        steps = batches(self.source, state.step, training.num_workers, pin_memory)
-        while not (self._ended or self._stopping):
-            self._step(*next(steps))
-            improved = False
-            if self.evaluate and (self._progress >= 1.0 or _due(state.step, training.evaluate_every)):
-                improved = self._evaluate(self.evaluate)
-            if self._ended or self._stopping or improved or _due(state.step, training.save_every):
-                self._save()
+        with closing(batches(self.source, state.step, training.num_workers, pin_memory)) as steps:
+            while not (self._ended or self._stopping):
+                self._step(*next(steps))
+                improved = False
+                if self.evaluate and (self._progress >= 1.0 or _due(state.step, training.evaluate_every)):
+                    improved = self._evaluate(self.evaluate)
+                if self._ended or self._stopping or improved or _due(state.step, training.save_every):
+                    self._save()
 
     @property
     def _progress(self) -> float:

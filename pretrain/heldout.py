@@ -1,0 +1,126 @@
+"""Measuring a model on the held-out split: fixed masks at 15 %, exact over uneven shards, beside what guessing gives."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bert.inference.common import BATCH_TOKENS
+from bert.inference.filling import fill_masks
+from bert.model.outputs import IGNORED
+from bert.tokenizer import Tokenizer
+from bert.training.progress import Evaluation
+from pretrain.data.collator import EvaluationBatches
+from pretrain.data.store import Store
+
+UNIGRAM_SENTENCES = 200_000
+"""how many sentences word frequencies are counted on, spread over the whole training split"""
+FLAT = 0.05
+"""a loss this close (as a share) to the unigram baseline is no better than it"""
+
+
+@dataclass
+class HeldOut:
+    """Evaluates a model on some of the held-out sequences and fills in the example sentences.
+
+    `total` sums a tensor over the processes, each of which measures its share.
+    """
+
+    batches: EvaluationBatches
+    tokenizer: Tokenizer
+    sentences: Sequence[str] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    total: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    _flat: int = 0
+
+    def __post_init__(self) -> None:
+        self.unigram = unigram_log_probs(Store(self.batches.store_path), self.tokenizer)
+
+    def __call__(self, model: nn.Module) -> Evaluation:
+        """Evaluate during training: the score is the masked-language-model loss, the lower the better."""
+        metrics = self.measure(model)
+        report = [f"  {line}" for line in self.filled(model)]
+        self._flat = self._flat + 1 if is_flat(metrics) else 0
+        if self._flat == 2:
+            report.append(PLATEAU.format(**metrics))
+        return Evaluation(metrics, score=-metrics["mlm_loss"], report="\n".join(report))
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Loss, perplexity and accuracies of the model, and what the baselines reach on the same masks and pairs."""
+        sums = torch.zeros(4, dtype=torch.float64)  # loss and correct of mlm, of nsp
+        asked = torch.zeros(len(self.unigram) + 2, dtype=torch.float64)  # how often each token, each pair label
+        counts = {"mlm": 0, "nsp": 0}
+        for step in range(len(self.batches)):
+            data = self.batches[step]
+            for batch in data.on(self.device):
+                losses = model(**batch).losses
+                for i, name in enumerate(counts):
+                    if name in losses:
+                        sums[2 * i] += losses[name].sum.double().cpu()
+                        sums[2 * i + 1] += losses[name].correct.double().cpu()
+                asked += _asked(batch, len(self.unigram))
+            counts = {name: counts[name] + data.counts.get(name, 0) for name in counts}
+        sums, asked = (self.total(tensor.to(self.device)).cpu() for tensor in (sums, asked))
+        return self._metrics(sums.tolist(), asked.numpy(), counts)
+
+    def _metrics(self, sums: list[float], asked: np.ndarray, counts: dict[str, int]) -> dict[str, float]:
+        tokens, pairs = asked[:-2], asked[-2:]
+        num_masked = max(counts["mlm"], 1)
+        loss = sums[0] / num_masked
+        metrics = {
+            "mlm_loss": loss,
+            "perplexity": float(np.exp(loss)),
+            "mlm_accuracy": sums[1] / num_masked,
+            "unigram_loss": float(-(tokens * self.unigram).sum() / num_masked),
+            "unigram_accuracy": float(tokens[self.unigram.argmax()] / num_masked),
+        }
+        if counts["nsp"]:
+            metrics["nsp_loss"] = sums[2] / counts["nsp"]
+            metrics["nsp_accuracy"] = sums[3] / counts["nsp"]
+            metrics["nsp_chance"] = float(pairs.max() / counts["nsp"])
+        return metrics
+
+    def filled(self, model: nn.Module) -> list[str]:
+        """The example sentences with the three most probable words for each mask."""
+        mask = self.tokenizer.special_tokens["mask"]
+        texts = [sentence.replace("[MASK]", mask) for sentence in self.sentences]
+        lines = []
+        for text, masks in zip(texts, fill_masks((model, self.tokenizer), texts, 3, BATCH_TOKENS), strict=True):
+            for predictions in masks:
+                words = ", ".join(f"{p['token_str'].strip()} {100 * p['score']:.0f} %" for p in predictions)
+                text = text.replace(mask, f"[{words}]", 1)
+            lines.append(text)
+        return lines
+
+
+def unigram_log_probs(store: Store, tokenizer: Tokenizer) -> np.ndarray:
+    """Log probability of each token by its frequency in the training split, add-one smoothed; float64 (V,)."""
+    chosen = np.unique(np.linspace(0, store.num_sentences - 1, min(store.num_sentences, UNIGRAM_SENTENCES)).astype(np.int64))
+    starts = store.sentence_offsets[chosen]
+    tokens = store.gather(starts, store.sentence_offsets[chosen + 1] - starts)
+    counts = np.bincount(tokens, minlength=tokenizer.vocab_size).astype(np.float64) + 1.0
+    return np.log(counts / counts.sum())
+
+
+def is_flat(metrics: dict[str, float]) -> bool:
+    """Whether a model predicts no better, and no worse, than word frequencies do."""
+    return abs(metrics["mlm_loss"] - metrics["unigram_loss"]) < FLAT * metrics["unigram_loss"]
+
+
+PLATEAU = (
+    "the loss is that of guessing by word frequency alone ({unigram_loss:.2f}): the model does not look at the words "
+    "around a mask yet. Post-norm encoders (norm=post, as BERT's) often stay here for thousands of steps and then leave "
+    "it suddenly; more steps, a longer schedule.warmup or another optimizer.learning_rate help, and pre-norm encoders "
+    "(configs/model/modern-mini.yaml) hardly know this phase"
+)
+
+
+def _asked(batch: dict, vocab_size: int) -> Tensor:
+    """How often each token (V), and each pair label (2), is asked for in a micro-batch."""
+    labels = batch["masked_labels"] if "masked_labels" in batch else batch["labels"]
+    asked = [torch.bincount(labels[labels != IGNORED].flatten(), minlength=vocab_size)]
+    pairs = batch.get("next_sentence_label", labels.new_empty(0))
+    return torch.cat([*asked, torch.bincount(pairs[pairs != IGNORED], minlength=2)]).cpu()
