@@ -8,45 +8,53 @@ from torch import Tensor
 from bert.model.outputs import IGNORED, Loss, cross_entropy
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Logits in float32 at a time: on CPUs what a cache holds, on GPUs enough for full speed."""
+"""Logits that are in float32 at a time: on CPUs what a cache holds, on GPUs enough for full speed."""
 
 
-def consuming_cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
-    """As `cross_entropy`, for logits (M, V) that nothing else reads: their memory is used up."""
+def consuming_cross_entropy(logits: Tensor, bias: Tensor | None, labels: Tensor) -> Loss:
+    """As `cross_entropy` of logits + bias, for logits (M, V) that nothing else reads: their memory is used up.
+
+    The bias (V,) is added here, in float32 and in a cache; the product would first fill the logits with it. Where it is
+    -inf there is no token.
+    """
     if torch.compiler.is_compiling():
-        return cross_entropy(logits, labels)
-    loss, correct = _ConsumingCrossEntropy.apply(logits, labels)
+        return cross_entropy(logits if bias is None else logits.float() + bias, labels)
+    loss, correct = _ConsumingCrossEntropy.apply(logits, bias, labels)
     return Loss(loss, (labels != IGNORED).sum(), correct)
 
 
 class _ConsumingCrossEntropy(torch.autograd.Function):
-    """Sum of -log softmax(logits)[label] in float32, and how many labels have the greatest logit.
+    """The sum of -log softmax(logits + bias)[label] in float32, and how many labels have the greatest logit.
 
-    Overwrites the logits with their gradient, as nothing reads them afterwards (Hsu et al. 2024, "Liger Kernel", do the
-    same): the largest tensor of a step exists once, in the type it was computed in, where autograd would hold four, two
-    of them in float32.
+    The logits, a step's largest tensor, are overwritten with their gradient as soon as they are computed (as Hsu et al.
+    2024 do in Liger Kernel). autograd would hold them four times, twice in float32.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (M, V), labels (M,) int64, `IGNORED` where nothing is asked."""
-        ctx.gradient = logits.detach()
+    def forward(ctx: Any, logits: Tensor, bias: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = logits.detach()
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        bias_gradient = None if bias is None else torch.zeros_like(bias)
         rows = max(1, CHUNK_ELEMENTS["cuda" if logits.is_cuda else "cpu"] // logits.shape[1])
         sums, hits = [], []
-        for chunk, label in zip(ctx.gradient.split(rows), labels[:, None].split(rows), strict=True):
+        for chunk, label in zip(gradient.split(rows), labels[:, None].split(rows), strict=True):
             asked, label = label != IGNORED, label.clamp(min=0)
-            probabilities = chunk.softmax(-1, dtype=torch.promote_types(chunk.dtype, torch.float32))
-            weights, best = asked.to(probabilities), probabilities.amax(1, keepdim=True)
-            # log p = logit - log Σ exp, and log Σ exp = greatest logit - log of its probability, which is never 0
-            margins = chunk.amax(1, keepdim=True).to(best) - chunk.gather(1, label).to(best)
-            sums.append(((margins - best.log()) * weights).sum())
+            scores = chunk.to(wide) if bias is None else chunk + bias.to(wide)
+            probabilities = scores.softmax(-1)
+            best = probabilities.amax(1, keepdim=True)
+            # -log p = log Σ exp - score, and log Σ exp = greatest score - log of its probability, which is never 0
+            losses = scores.amax(1, keepdim=True) - best.log() - scores.gather(1, label)
+            sums.append(torch.where(asked, losses, 0).sum())
             hits.append(((probabilities.gather(1, label) == best) & asked).sum())
-            probabilities.scatter_add_(1, label, -torch.ones_like(best))
-            torch.mul(probabilities, weights, out=chunk)
+            probabilities.scatter_add_(1, label, -torch.ones_like(best)).mul_(asked.to(wide))
+            chunk.copy_(probabilities)
+            if bias_gradient is not None:
+                bias_gradient += probabilities.sum(0)
+        ctx.gradients = gradient, bias_gradient
         ctx.mark_non_differentiable(correct := torch.stack(hits).sum())
         return torch.stack(sums).sum(), correct
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None]:
-        gradient, ctx.gradient = ctx.gradient, None
-        return gradient.mul_(grad), None
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        return *(g if g is None else g.mul_(grad) for g in gradients), None

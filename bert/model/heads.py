@@ -5,7 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert.model.config import EncoderConfig
+from bert.model.cross_entropy import consuming_cross_entropy
 from bert.model.feedforward import ACTIVATIONS
+from bert.model.outputs import Loss
 
 
 class Transform(nn.Module):
@@ -34,6 +36,15 @@ class MaskedLanguageHead(Transform):
         """(*, D) and the embedding table (padded V, D) → (*, V)."""
         logits = F.linear(super().forward(hidden), embeddings, self.bias)
         return logits[..., : self.vocab_size]
+
+    def loss(self, hidden: Tensor, embeddings: Tensor, labels: Tensor) -> Loss:
+        """(M, D), the embedding table and labels (M,) → the cross-entropy of the logits, which it does not keep."""
+        bias, num_rows = self.bias, len(embeddings)
+        if num_rows > self.vocab_size:  # rows that only pad the table are no tokens
+            padding = torch.arange(num_rows, device=hidden.device) >= self.vocab_size
+            bias = hidden.new_zeros(num_rows, dtype=embeddings.dtype) if bias is None else bias
+            bias = bias.masked_fill(padding, -torch.inf)
+        return consuming_cross_entropy(F.linear(super().forward(hidden), embeddings), bias, labels)
 
 
 class Pooler(nn.Module):

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from bert.model.config import EncoderConfig, Labels
-from bert.model.cross_entropy import consuming_cross_entropy
 from bert.model.encoder import Encoded, Encoder
 from bert.model.heads import POOLERS, MaskedLanguageHead, Pooler, Transform, classifier_dropout
 from bert.model.init import initialise
@@ -83,7 +82,7 @@ class MaskedLanguageModel(Model):
         if positions is None or chosen_labels is None:
             return None, self.head(hidden, embeddings)
         chosen = hidden.flatten(0, -2).index_select(0, positions)
-        return consuming_cross_entropy(self.head(chosen, embeddings), chosen_labels), None
+        return self.head.loss(chosen, embeddings, chosen_labels), None
 
 
 class PretrainingModel(MaskedLanguageModel):
