@@ -1,0 +1,12 @@
+"""What a trained encoder is asked: to fill masks, embed texts, show its attention and score sentences.
+
+Each function takes the folder of a checkpoint or run, or a pair (model, tokenizer) where it is called
+more than once.
+"""
+
+from bert.inference.attention import AttentionMaps, attention_maps
+from bert.inference.embedding import embed
+from bert.inference.filling import Prediction, fill_mask
+from bert.inference.scoring import score, score_tokens
+
+__all__ = ["AttentionMaps", "Prediction", "attention_maps", "embed", "fill_mask", "score", "score_tokens"]

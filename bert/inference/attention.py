@@ -1,0 +1,56 @@
+"""Where a model looks."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, overload
+
+import numpy as np
+import torch
+
+from bert.inference.common import Source, evaluating, open_source, too_long
+from bert.model.models import Model
+from bert.tokenizer import Tokenizer
+
+
+class AttentionMaps(NamedTuple):
+    """The attention of a text's S tokens."""
+
+    tokens: list[str]
+    """the S tokens, special ones included"""
+    maps: np.ndarray
+    """(layers, heads, S, S) float32: how much a query (row) takes from each key (column); rows sum to 1"""
+
+
+@overload
+def attention_maps(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+    source: Source, texts: str, pairs: str | None = None
+) -> AttentionMaps: ...
+@overload
+def attention_maps(
+    source: Source, texts: Sequence[str], pairs: Sequence[str] | None = None
+) -> list[AttentionMaps]: ...
+def attention_maps(
+    source: Source, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
+) -> AttentionMaps | list[AttentionMaps]:
+    """The attention probabilities in every layer and head for a text, or for each of several; `pairs` are the
+    second segments. A text with more tokens than the model reads is a UserError."""
+    model, tokenizer = open_source(source)
+    if isinstance(texts, str):
+        return attend(model, tokenizer, [texts], [pairs] if isinstance(pairs, str) else None)[0]
+    return attend(model, tokenizer, texts, pairs)
+
+
+def attend(
+    model: Model, tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None
+) -> list[AttentionMaps]:
+    """One text after the other: maps grow with the square of the length, and padding would be in them."""
+    found = []
+    with evaluating(model) as device:
+        for index, encoding in enumerate(tokenizer.encodings(texts, pairs)):
+            if len(encoding.ids) > model.config.max_positions:
+                raise too_long(index, len(encoding.ids), model.config.max_positions)
+            ids, segments = torch.tensor([[encoding.ids], [encoding.type_ids]], device=device)
+            segments = segments if model.config.num_segments > 1 else None
+            attentions = model.encoder(ids, token_type_ids=segments, output_attentions=True).attentions
+            maps = torch.stack(attentions).squeeze(1).float().cpu().numpy()
+            found.append(AttentionMaps(encoding.tokens, maps))
+    return found

@@ -1,0 +1,170 @@
+"""What all of inference shares: opening a checkpoint, and texts as packed batches under a budget of tokens.
+
+T packed tokens · N sequences in a batch · M masked positions · D hidden · V vocabulary
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bert import checkpoint
+from bert.errors import UserError
+from bert.model.models import MaskedLanguageModel, Model
+from bert.tokenizer import Tokenizer
+
+Source = str | os.PathLike[str] | tuple[Model, Tokenizer]
+"""the folder of a checkpoint or run, or a model with its tokenizer"""
+
+BATCH_TOKENS = 8192
+"""budget of a forward pass, in tokens"""
+ENCODE_TEXTS = 4096
+"""texts given to the tokenizer at a time; what it makes of a token takes some hundred bytes"""
+HEAD_POSITIONS = 256
+"""positions given to the prediction head at a time: its output is V wide"""
+
+
+def open_source(source: Source, device: str = "auto") -> tuple[Model, Tokenizer]:
+    """The model and its tokenizer. A model that is read from a folder goes to the GPU if there is one."""
+    if isinstance(source, tuple):
+        model, tokenizer = source
+    else:
+        folder = checkpoint.resolve(source)
+        tokenizer = Tokenizer.load(folder)
+        model = checkpoint.load(folder, device=pick_device(device))
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.vocab_size};"
+            " take the tokenizer that the model was trained with"
+        )
+    return model, tokenizer
+
+
+def open_masked_language_model(source: Source, device: str = "auto") -> tuple[MaskedLanguageModel, Tokenizer]:
+    """As `open_source`, for what needs a prediction head."""
+    model, tokenizer = open_source(source, device)
+    if not isinstance(model, MaskedLanguageModel):
+        name = "the model" if isinstance(source, tuple) else source
+        raise UserError(
+            f"{name}: a {type(model).__name__} has no prediction head; take a pretraining checkpoint"
+        )
+    return model, tokenizer
+
+
+def pick_device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[torch.device]:
+    """No gradients and no dropout; the model's device."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield model.encoder.embeddings.tokens.weight.device
+    finally:
+        model.train(training)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The token ids of many texts, one text after the other."""
+
+    ids: np.ndarray
+    """(T,) int64"""
+    offsets: np.ndarray
+    """(N + 1,) int64: where each sequence starts, and where the last one ends"""
+
+    @classmethod
+    def encode(cls, texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Self:
+        """Texts with their special tokens; one of more than `max_length` tokens is a mistake."""
+        sequences, long = cls.encode_and_cut(texts, tokenizer, max_length)
+        for index, length in long.items():
+            raise too_long(index, length, max_length)
+        return sequences
+
+    @classmethod
+    def encode_and_cut(
+        cls, texts: Sequence[str], tokenizer: Tokenizer, max_length: int
+    ) -> tuple[Self, dict[int, int]]:
+        """Texts with their special tokens, cut to `max_length` tokens; the lengths of those that were cut."""
+        parts, lengths = [np.empty(0, np.int64)], [0]
+        cut: dict[int, int] = {}
+        for start in range(0, len(texts), ENCODE_TEXTS):
+            lists = tokenizer.encode_batch(texts[start : start + ENCODE_TEXTS])
+            for i in [i for i, ids in enumerate(lists) if len(ids) > max_length]:
+                cut[start + i] = len(lists[i])
+                lists[i] = tokenizer.encode_batch([texts[start + i]], max_length=max_length)[0]
+            lengths += [len(ids) for ids in lists]
+            parts.append(np.fromiter(chain.from_iterable(lists), dtype=np.int64))
+        return cls(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64)), cut
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def row_of(self, places: np.ndarray) -> np.ndarray:
+        """Which sequence each of some places among all tokens is in."""
+        return np.searchsorted(self.offsets, places, side="right") - 1
+
+    def select(self, which: np.ndarray) -> "Sequences":
+        """Some of the sequences, in the given order; one may come several times."""
+        lengths = self.lengths[which]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[which] - offsets[:-1], lengths)
+        return Sequences(self.ids[places], offsets)
+
+    def batch(self, device: torch.device) -> dict[str, Any]:
+        """The packed batch of all sequences."""
+        lengths = self.lengths
+        positions = np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], lengths)
+        return {
+            "input_ids": torch.from_numpy(self.ids).to(device),
+            "position_ids": torch.from_numpy(positions).to(device),
+            "sequence_offsets": torch.from_numpy(self.offsets.astype(np.int32)).to(device),
+            "max_sequence_length": int(lengths.max()),
+        }
+
+
+class TextError(UserError):
+    """A text that cannot be used. `index` is its place among the texts, `why` says what would do."""
+
+    def __init__(self, index: int, why: str):
+        super().__init__(f"text {index + 1}: {why}")
+        self.index = index
+        self.why = why
+
+
+def too_long(index: int, length: int, max_length: int) -> TextError:
+    return TextError(index, f"has {length} tokens and the model reads {max_length}; shorten it")
+
+
+def by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Indices in batches of at most `batch_tokens` tokens (or of one sequence), the longest first."""
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
+    start = 0
+    while start < len(order):
+        before = ends[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + batch_tokens, side="right")))
+        yield order[start:end]
+        start = end
+
+
+def logits_at(model: MaskedLanguageModel, hidden: Tensor, positions: Tensor) -> Iterator[Tensor]:
+    """(T, D) and positions (M,) → float32 logits (HEAD_POSITIONS, V) of one part after the other."""
+    table = model.encoder.embeddings.tokens.weight
+    for some in positions.split(HEAD_POSITIONS):
+        yield model.head(hidden.index_select(0, some), table).float()

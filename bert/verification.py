@@ -1,0 +1,203 @@
+"""Whether a checkpoint means the same to transformers and to us, padded and packed, saved and loaded again.
+
+Everything is computed in float64, where the order of a sum hardly shows and a difference is a mistake.
+"""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bert import checkpoint, huggingface
+from bert.inference.common import Sequences, evaluating
+from bert.model.models import Model
+from bert.tokenizer import Tokenizer
+
+Batch = dict[str, Any]
+Outputs = dict[str, Tensor]
+OUTPUTS = ("last_hidden_state", "pooler_output", "prediction_logits", "seq_relationship_logits", "logits")
+LONGEST = 512
+"""tokens of the longest text"""
+_SENTENCES = (
+    "The committee met on Tuesday to discuss the new bridge, which had been closed since the flood in March.",
+    "Why?",
+    "She opened the letter, read it twice, and put it back into its envelope without a word.",
+    "Water boils at 100 °C at sea level; on a mountain 3,000 m high it boils at about 90 °C.",
+    "Ein Mann geht über die Straße. Où est la gare? これは日本語の文です。 Это предложение по-русски.",
+)
+TEXTS = (*_SENTENCES, " ".join(_SENTENCES * 20))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The greatest absolute difference between two ways to the same output."""
+
+    ways: str
+    output: str
+    difference: float
+
+
+@dataclass
+class VerifyReport:
+    """What `verify` found. `str(report)` is for people to read."""
+
+    folder: Path
+    tolerance: float
+    comparisons: list[Comparison] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """what is wrong beside the numbers"""
+    notes: list[str] = field(default_factory=list)
+    """what could not be compared, and why"""
+
+    @property
+    def greatest(self) -> float:
+        """The greatest of all differences."""
+        return max(comparison.difference for comparison in self.comparisons)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures and self.greatest <= self.tolerance
+
+    def compare(self, ways: str, one: Outputs, other: Outputs) -> None:
+        """Add the greatest difference of each output that both have."""
+        for name in [name for name in OUTPUTS if name in one and name in other]:
+            difference = (one[name] - other[name]).abs().nan_to_num(nan=torch.inf).max()
+            self.comparisons.append(Comparison(ways, name, float(difference)))
+
+    def __str__(self) -> str:
+        width = max(len(comparison.ways) for comparison in self.comparisons)
+        lines = [f"{self.folder}: greatest differences in float64"]
+        lines += [
+            f"  {each.ways:{width}}  {each.difference:8.1e}  {each.output}" for each in self.comparisons
+        ]
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  failed: {failure}" for failure in self.failures]
+        verdict = "passed" if self.passed else "FAILED"
+        lines.append(f"{verdict}: the greatest is {self.greatest:.1e}, the tolerance {self.tolerance:.0e}")
+        return "\n".join(lines)
+
+
+def verify(path: str | os.PathLike[str], tolerance: float = 1e-5) -> VerifyReport:
+    """Compare the outputs of the checkpoint in a folder (of itself or of a run) over real text.
+
+    Ours with transformers', where it has such an encoder; packed with padded; and ours with itself after it
+    was saved and loaded again. The two tokenizers must give the texts the same ids.
+    """
+    folder = checkpoint.resolve(path)
+    report = VerifyReport(folder, tolerance)
+    tokenizer = Tokenizer.load(folder)
+    model = checkpoint.load(folder, dtype=torch.float64)
+    sequences, _ = Sequences.encode_and_cut(TEXTS, tokenizer, min(model.config.max_positions, LONGEST))
+    batches = [_padded(sequences, rows, model) for rows in (np.arange(len(TEXTS) - 1), [len(TEXTS) - 1])]
+    ours = _outputs(model, batches)
+    report.compare("packed and padded", _outputs(model, [_packed(sequences, model)]), ours)
+    with tempfile.TemporaryDirectory() as aside, _quiet():
+        checkpoint.save(model, Path(aside) / "again", tokenizer)
+        again = checkpoint.load(Path(aside) / "again")
+    report.compare("saved and loaded again", _outputs(again, batches), ours)
+    _compare_with_transformers(report, model, tokenizer, batches, ours)
+    return report
+
+
+def _compare_with_transformers(
+    report: VerifyReport, model: Model, tokenizer: Tokenizer, batches: list[Batch], ours: Outputs
+) -> None:
+    import transformers
+
+    config = json.loads((report.folder / checkpoint.CONFIG).read_text(encoding="utf-8"))
+    if config["model_type"] == huggingface.NATIVE:
+        why = huggingface.obstacles(model.config, type(model).__name__)
+        report.notes.append(f"transformers has no such encoder ({why}); only bert.load reads this folder")
+        return
+    model_class = getattr(transformers, (config.get("architectures") or ["AutoModel"])[0])
+    with _quiet():
+        theirs, loading = model_class.from_pretrained(
+            report.folder, dtype=torch.float64, attn_implementation="eager", output_loading_info=True
+        )
+        their_ids = transformers.AutoTokenizer.from_pretrained(report.folder)(list(TEXTS))["input_ids"]
+    with torch.inference_mode():
+        found = _gather(theirs.eval(), batches)
+    if "prediction_logits" in ours and "logits" in found:
+        found["prediction_logits"] = found.pop("logits")
+        report.notes.append("transformers has no place for the pair head; it is read by bert.load only")
+    report.compare("transformers and ours", found, ours)
+    missing = [name for name in loading["missing_keys"] if "pooler" not in name or "pooler_output" in ours]
+    if missing:
+        report.failures.append(f"transformers misses weights: {', '.join(sorted(missing))}")
+    if loading["unexpected_keys"]:
+        report.notes.append(f"transformers leaves out {', '.join(sorted(loading['unexpected_keys']))}")
+    if their_ids != tokenizer.encode_batch(TEXTS):
+        report.failures.append("transformers' tokenizer gives other ids than ours")
+
+
+def _segments(sequences: Sequences) -> np.ndarray:
+    """(T,) segment B from the middle of each sequence on."""
+    places = np.arange(len(sequences.ids)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
+    return (places >= np.repeat(sequences.lengths // 2, sequences.lengths)).astype(np.int64)
+
+
+def _packed(sequences: Sequences, model: Model) -> Batch:
+    batch = sequences.batch(torch.device("cpu"))
+    if model.config.num_segments > 1:
+        batch["token_type_ids"] = torch.from_numpy(_segments(sequences))
+    return batch
+
+
+def _padded(sequences: Sequences, rows: np.ndarray | list[int], model: Model) -> Batch:
+    """(B, S) under Hugging Face's names."""
+    chosen = sequences.select(np.asarray(rows))
+    real = torch.arange(int(chosen.lengths.max())) < torch.from_numpy(chosen.lengths)[:, None]
+
+    def spread(values: np.ndarray, filler: int) -> Tensor:
+        return torch.full(real.shape, filler).masked_scatter(real, torch.from_numpy(values))
+
+    batch = {"input_ids": spread(chosen.ids, model.config.pad_token_id), "attention_mask": real.long()}
+    if model.config.num_segments > 1:
+        batch["token_type_ids"] = spread(_segments(chosen), 0)
+    return batch
+
+
+def _outputs(model: Model, batches: list[Batch]) -> Outputs:
+    with evaluating(model):
+        return _gather(model, batches)
+
+
+def _gather(model: Any, batches: list[Batch]) -> Outputs:
+    """Each output over all real tokens (T, …) or sequences (N, …) of the batches."""
+    parts: dict[str, list[Tensor]] = {}
+    for batch in batches:
+        output = model(**batch)
+        for name in OUTPUTS:
+            value = output[name] if name in output.keys() else None  # noqa: SIM118 (iterates over keys or fields)
+            if value is not None:
+                value = value[batch["attention_mask"].bool()] if value.ndim == 3 else value
+                parts.setdefault(name, []).append(value)
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what transformers and we say about loading: the report tells what matters of it."""
+    from transformers.utils import logging as theirs
+
+    ours = logging.getLogger("bert")
+    level, their_level, bar = ours.level, theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    ours.setLevel(logging.ERROR)
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        theirs.set_verbosity(their_level)
+        if bar:
+            theirs.enable_progress_bar()
