@@ -165,10 +165,6 @@ class StepBatches:
     process_index: int
     num_processes: int
 
-    @property
-    def steps_per_epoch(self) -> float:
-        return len(self.encoded) / self.config.sequences
-
     def examples(self, step: int) -> Array:
         """What step `step` trains on, over all processes."""
         size = len(self.encoded)

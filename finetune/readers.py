@@ -113,7 +113,7 @@ def _read_cells(path: Path, file: FileConfig, delimiter: str, quoted: bool) -> I
             elif columns is None:
                 columns = _header(path, cells)
             elif len(cells) != len(columns):
-                problem = f"has {len(cells)} of {len(columns)} columns ({', '.join(columns)})"
+                problem = f"has {len(cells)} cells for {len(columns)} columns ({', '.join(columns)})"
                 yield Row(f"{path}, line {line}", dict(zip(columns, cells, strict=False)), problem)
             else:
                 yield Row(f"{path}, line {line}", dict(zip(columns, cells, strict=True)))

@@ -40,7 +40,8 @@ def train(config: FinetuneConfig) -> Result:
     start = find_start(accelerator, config)
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.labels, start)
-    check_lengths(config, model)
+    steps = schedules.num_steps(config.training, len(data.train) / config.batch.sequences)
+    check(config, model, steps)
     on_main_process(accelerator, lambda: _open(config, data))
 
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -56,7 +57,7 @@ def train(config: FinetuneConfig) -> Result:
         accelerator,
         model,
         source,
-        steps=schedules.num_steps(config.training, source.steps_per_epoch),
+        steps=steps,
         tokenizer=tokenizer,
         card=lambda state: model_card(
             config, data, {"steps": state.step, "metric": metric, "validation": state.evaluation}
@@ -100,8 +101,9 @@ def load_classifier(path: str | Path, **options: Any) -> SequenceClassifier:
     return model
 
 
-def check_lengths(config: FinetuneConfig, model: SequenceClassifier) -> None:
-    """UserError if the model cannot read, or the budget cannot hold, a sequence of `batch.max_length`."""
+def check(config: FinetuneConfig, model: SequenceClassifier, steps: int | None) -> None:
+    """UserError if parts of the configuration do not fit the model, the length of the run or each other."""
+    schedules.build(config.schedule, steps)
     limit, length, budget = model.config.max_positions, config.batch.max_length, config.batch.micro_tokens
     if length > limit:
         raise UserError(f"batch.max_length: is {length}, but the model reads at most {limit} tokens")

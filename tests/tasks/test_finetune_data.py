@@ -138,7 +138,7 @@ MISTAKES: list[tuple[str, bytes, dict[str, Any], str]] = [
         {},
         r"a\.csv, line 2: there is no column 'text' \(did you mean Text\?\); there are: Text, label",
     ),
-    ("a.csv", b"text,label\nx,1\ny\n", {}, r"a\.csv, line 3: has 1 of 2 columns \(text, label\)"),
+    ("a.csv", b"text,label\nx,1\ny\n", {}, r"a\.csv, line 3: has 1 cells for 2 columns \(text, label\)"),
     ("a.csv", b"text,label\nx,1\ny,\n", {}, r"a\.csv, line 3: has no label in column 'label'"),
     ("a.csv", b"text,label\nx,1\n ,0\n", {}, r"a\.csv, line 3: has no text in column 'text'"),
     ("a.csv", b"text,label\nx,1\ny,0\n", {"pair_column": "other"}, r"no column 'other'"),

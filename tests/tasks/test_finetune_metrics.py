@@ -13,6 +13,7 @@ scipy_stats = pytest.importorskip("scipy.stats")
 CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30)
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found")
 @settings(max_examples=60, deadline=None)
 @given(CLASSES)
 def test_classification_metrics_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:

@@ -1,0 +1,152 @@
+"""Batches of fine-tuning: what a step trains on, whoever carries it out."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tokenizers
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import Whitespace
+
+from bert.model import models
+from bert.model.config import EncoderConfig, Labels
+from bert.tokenizer import Tokenizer
+from finetune.batches import Collator, Encoded, StepBatches, divide, encode, evaluation_batches
+from finetune.config import BatchConfig
+from finetune.data import Split
+from finetune.evaluate import logits_of
+from finetune.metrics import Array
+
+LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=60).map(np.array)
+
+
+def encoded(num: int = 23, targets: Array | None = None) -> Encoded:
+    """Sequences of various lengths whose ids tell them apart."""
+    lengths = np.array([3 + i % 7 for i in range(num)])
+    ids = np.concatenate([[1, *(5 + (i * 7 + np.arange(n - 2)) % 40), 2] for i, n in enumerate(lengths)])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    segments = np.zeros(len(ids), dtype=np.int8)
+    return Encoded(
+        ids.astype(np.int32), segments, offsets, np.arange(num) % 3 if targets is None else targets
+    )
+
+
+@given(LENGTHS, st.integers(20, 80), st.integers(1, 4), st.booleans())
+def test_parts_hold_everything_once_within_the_budget(
+    lengths: Array, budget: int, multiple: int, padded: bool
+) -> None:
+    parts = divide(lengths, budget, multiple, padded)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
+    assert len(parts) % multiple == 0
+    costs = [len(p) * lengths[p].max() if padded else lengths[p].sum() for p in parts if len(p)]
+    assert max(costs) <= budget
+    whole = len(divide(lengths, budget, 1, padded))
+    assert len(parts) == -(-whole // multiple) * multiple
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+@pytest.mark.parametrize("step", [0, 1, 2, 9])
+def test_a_step_is_the_same_however_it_is_carried_out(layout: str, step: int) -> None:
+    data = encoded()
+    expected = None
+    for processes, micro_tokens in [(1, 1000), (1, 12), (2, 20), (3, 12)]:
+        config = BatchConfig(sequences=10, micro_tokens=micro_tokens, layout=layout)  # type: ignore[arg-type]
+        shares = [StepBatches(data, config, 0, 5, p, processes)[step] for p in range(processes)]
+        assert len({len(share.micro_batches) for share in shares}) == 1
+        assert all((s.counts, s.digest) == (shares[0].counts, shares[0].digest) for s in shares)
+        seen = sorted(sequence for share in shares for m in share.micro_batches for sequence in _sequences(m))
+        expected = expected or (seen, shares[0].digest)
+        assert (seen, shares[0].digest) == expected
+        assert len(seen) == shares[0].counts["sequences"] == shares[0].counts["classification"] == 10
+        assert sum(len(ids) for ids, _ in seen) == shares[0].counts["tokens"]
+
+
+def _sequences(batch: dict[str, torch.Tensor | int]) -> list[tuple[list[int], int]]:
+    """Ids and label of each sequence in a micro-batch; the dummies are left out."""
+    ids, labels = batch["input_ids"], batch["labels"]
+    assert isinstance(ids, torch.Tensor) and isinstance(labels, torch.Tensor)
+    if "sequence_offsets" in batch:
+        offsets = batch["sequence_offsets"]
+        assert isinstance(offsets, torch.Tensor)
+        rows = [ids[a:b].tolist() for a, b in pairwise(offsets.tolist())]
+    else:
+        mask = batch["attention_mask"]
+        assert isinstance(mask, torch.Tensor)
+        rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
+    return [(row, label) for row, label in zip(rows, labels.tolist(), strict=True) if label != -100]
+
+
+def test_each_epoch_has_every_text_once_in_an_order_of_its_own() -> None:
+    batches = StepBatches(encoded(20), BatchConfig(sequences=5), 0, 1, 0, 1)
+    epochs = [
+        np.concatenate([batches.examples(step) for step in range(4 * e, 4 * e + 4)]).tolist() for e in (0, 1)
+    ]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(20))
+    assert epochs[0] != epochs[1]
+    across = StepBatches(encoded(20), BatchConfig(sequences=30), 0, 1, 0, 1).examples(0).tolist()
+    assert across == epochs[0] + epochs[1][:10]
+    other_seed = StepBatches(encoded(20), BatchConfig(sequences=20), 0, 2, 0, 1).examples(0).tolist()
+    assert other_seed != epochs[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "targets"),
+    [
+        (Labels(("a", "b", "c")), np.arange(23) % 3),
+        (Labels(("a", "b"), "multi_label"), (np.arange(46).reshape(23, 2) % 3 == 0).astype(np.float32)),
+        (Labels(("score",), "regression"), np.linspace(-1, 1, 23, dtype=np.float32)),
+    ],
+)
+def test_losses_agree_over_layouts_and_dummies_count_for_nothing(labels: Labels, targets: Array) -> None:
+    data = encoded(targets=targets)
+    config = EncoderConfig(
+        vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=16
+    )
+    model = models.build(config, "SequenceClassifier", labels).eval()
+    losses = {}
+    for layout in ("packed", "padded"):
+        batch = BatchConfig(sequences=23, micro_tokens=40, layout=layout)
+        shares = [StepBatches(data, batch, 0, 0, p, 3)[0] for p in range(3)]
+        one = [model(**m).losses["classification"] for share in shares for m in share.micro_batches]
+        losses[layout] = torch.stack([loss.sum for loss in one]).sum()
+        assert sum(int(loss.count) for loss in one) == shares[0].counts["classification"] == targets.size
+    torch.testing.assert_close(losses["packed"], losses["padded"])
+    dummy = model(**Collator(data, 0, padded=True)(np.array([], dtype=np.int64))).losses["classification"]
+    assert dummy.sum == 0 and dummy.count == 0
+
+
+def test_evaluation_answers_every_text_in_its_place_over_uneven_shards() -> None:
+    data = encoded()
+    config = EncoderConfig(
+        vocab_size=50, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_positions=16
+    )
+    model = models.build(config, "SequenceClassifier", Labels(("a", "b", "c"))).eval()
+    assert isinstance(model, models.SequenceClassifier)
+    with torch.no_grad():
+        alone = torch.cat(
+            [model(torch.tensor(data.ids[a:b])[None]).logits for a, b in pairwise(data.offsets)]
+        )
+        for processes in (1, 3):
+            parts = [logits_of(model, data, 0, 25, p, processes) for p in range(processes)]
+            torch.testing.assert_close(torch.stack(parts).sum(0), alone, atol=1e-5, rtol=1e-5)
+            numbers = {len(list(evaluation_batches(data, 0, 25, p, processes))) for p in range(processes)}
+            assert len(numbers) == 1
+
+
+def test_pairs_are_marked_and_cut_at_the_longer_text() -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
+    backend = tokenizers.Tokenizer(WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = Whitespace()
+    tokenizer = Tokenizer(backend)
+    split = Split(["a b c d e f", "a"], ["g h", "h"], np.array([0, 1]))
+    data = encode(split, tokenizer, max_length=8)
+    rows = [tokenizer.tokens(data.ids[a:b]) for a, b in pairwise(data.offsets)]
+    assert rows == [
+        ["[CLS]", "a", "b", "c", "[SEP]", "g", "h", "[SEP]"],
+        ["[CLS]", "a", "[SEP]", "h", "[SEP]"],
+    ]
+    assert data.segments.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1]
+    assert data.cut == 1 and data.targets.tolist() == [0, 1]
