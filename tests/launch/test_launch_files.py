@@ -15,7 +15,7 @@ COMMAND = ["-m", "pretrain", "configs/pretrain/x.yaml", "seed=1"]
 
 
 def read(name: str, *words: str):
-    """What `accelerate launch --config_file FILE` makes of a file: its arguments and the file's configuration."""
+    """What `accelerate launch --config_file FILE` makes of a file: arguments, and the file's content."""
     file = next(file for file in FILES if file.stem == name)
     args = launch_command_parser().parse_args(["--config_file", str(file), *words, *COMMAND])
     return _validate_launch_command(args)[:2]
@@ -68,7 +68,7 @@ def test_words_after_the_file_come_first() -> None:
     args, _ = read("two_nodes", "--machine_rank", "1", "--main_process_ip", "10.0.0.1")
     prepare_multi_gpu_env(args)  # turns them into the arguments of torch's launcher
     assert (args.nnodes, args.nproc_per_node, args.node_rank) == ("2", "8", 1)
-    assert (args.master_addr, args.master_port) == ("10.0.0.1", "29500")
+    assert args.rdzv_endpoint == "10.0.0.1:29500"
 
 
 def test_cpu_processes_stay_on_the_cpu() -> None:
