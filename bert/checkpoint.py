@@ -46,7 +46,7 @@ class SavesFiles(Protocol):
 
 
 def resolve(path: Path_) -> Path:
-    """A checkpoint folder as it is; of a run folder its finished `model/`, else its newest whole checkpoint."""
+    """A checkpoint folder itself; of a run folder its finished `model/`, else its newest whole checkpoint."""
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a checkpoint or of a run")
@@ -74,8 +74,8 @@ def load(
     """The model of a checkpoint or run folder, in evaluation mode.
 
     Its class follows the checkpoint, unless `model_class` (a class of `bert.model`, or its name) asks for
-    another: a head that the checkpoint lacks is then initialised afresh, and so is the last projection for a new
-    number of `labels`. `overrides` replaces fields of the EncoderConfig; dtype None keeps the stored one.
+    another: a head that the checkpoint lacks is then initialised afresh, and so is the last projection for
+    another number of `labels`. `overrides` replaces fields of the EncoderConfig; dtype None keeps the stored.
     """
     folder = resolve(path)
     theirs = _read_json(folder / CONFIG)
@@ -144,7 +144,7 @@ def config_for_export(model: Model) -> dict[str, Any]:
 def state_dict_for_export(
     model: Model, state: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights under transformers' names, and under ours those it has no place for; contiguous, on the CPU."""
+    """The weights under transformers' names, and those it has no place for under ours; all on the CPU."""
     state = model.state_dict() if state is None else state
     exported = huggingface.export_state(model.config, type(model).__name__, state)
     theirs, own = ({k: v.detach().cpu().contiguous() for k, v in part.items()} for part in exported)

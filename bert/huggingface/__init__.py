@@ -47,7 +47,7 @@ def obstacles(config: EncoderConfig, architecture: str) -> str:
 
 
 def export_config(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> dict[str, Any]:
-    """config.json, which `import_config` reads back as it was, but for fields that only say how to compute."""
+    """config.json, which `import_config` reads back as it was, all but what only says how to compute."""
     family = family_of(config, architecture)
     ours = {k: v for k, v in asdict(config).items() if k not in _RUNTIME}
     if family is None:

@@ -26,7 +26,7 @@ class AttentionContext:
 
 
 class Attention(nn.Module):
-    """softmax(QKᵀ / √d) V in H heads, with one projection for Q, K and V (Vaswani et al. 2017, section 3.2)."""
+    """softmax(QKᵀ / √d) V in H heads, with one projection for Q, K and V (Vaswani et al. 2017, 3.2)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

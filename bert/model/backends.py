@@ -110,7 +110,9 @@ class Varlen:
             return f"varlen needs a CUDA device of compute capability 8 or more, not {device}"
         if dtype not in HALF:
             return f"varlen computes in bf16 and fp16, not {dtype}".replace("torch.", "")
-        return None if head_size % 8 == 0 and head_size <= 256 else f"varlen has no heads of width {head_size}"
+        if head_size % 8 or head_size > 256:
+            return f"varlen has no heads of width {head_size}"
+        return None
 
     def prepare(self, layout: Packed, window: int | None) -> VarlenPlan:
         reach = -1 if window is None else window // 2
@@ -197,4 +199,5 @@ def _fastest(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout:
         return "sdpa"  # packing and grouping follow the lengths, which a compiled graph does not know
     if device.type == "cpu":
         return "grouped" if layout.row_length <= LONGEST_GROUPED else "sdpa"
-    return "varlen" if not dropout and not BACKENDS["varlen"].refuses(device, dtype, config.head_size) else "sdpa"
+    refused = dropout or BACKENDS["varlen"].refuses(device, dtype, config.head_size)
+    return "sdpa" if refused else "varlen"

@@ -8,7 +8,7 @@ from bert.model.positions import POSITIONS, Positions
 
 
 class Embeddings(nn.Module):
-    """The sum of what a token is, which segment it is in and where it stands (Devlin et al. 2018, figure 2)."""
+    """The sum of what a token is, which segment it is in and where it stands (Devlin et al. 2018, fig. 2)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from typing import Any
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from bert.errors import UserError
 from bert.model import backends
 from bert.model.attention import AttentionContext
 from bert.model.backends import Backend
@@ -75,6 +76,9 @@ class Encoder(nn.Module):
         else:
             assert position_ids is not None and max_sequence_length is not None
             layout = Packed(position_ids, sequence_offsets, max_sequence_length)
+        if layout.row_length > self.config.max_positions and self.config.positions == "learned":
+            longest, limit = layout.row_length, self.config.max_positions
+            raise UserError(f"a sequence of {longest} tokens: this model reads at most {limit}; cut the text")
         states: list[Tensor] | None = [] if output_hidden_states else None
         maps: list[Tensor] | None = [] if output_attentions else None
         backend = self._backend(layout, with_maps=output_attentions)

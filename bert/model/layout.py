@@ -24,9 +24,13 @@ class Padded:
 
     @classmethod
     def read(
-        cls, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, uncounted: int | None
+        cls,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        uncounted: int | None,
     ) -> Self:
-        """Without positions they follow the columns, or count the tokens other than `uncounted`, which get -1."""
+        """Without positions they follow the columns, or count all tokens but `uncounted`, which get -1."""
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
             if uncounted is not None:
@@ -77,7 +81,7 @@ class Packed:
     position_ids: Tensor
     """(T,), restarting at 0 in each sequence"""
     offsets: Tensor
-    """(N + 1,) int32: where each sequence starts, and where the last one ends; repeated for empty sequences"""
+    """(N + 1,) int32: where each sequence starts and the last one ends; repeated for empty sequences"""
     row_length: int
     """length of the longest sequence, or more"""
 
@@ -93,10 +97,10 @@ class Packed:
 
     @property
     def covering_offsets(self) -> Tensor:
-        """The offsets, and on to the last token in further sequences of at most S, so that every token is in one."""
+        """The offsets, and on from there in steps of at most S, so that every token is in a sequence."""
         num_tokens, device = len(self.position_ids), self.offsets.device
         more = torch.arange(1, -(-num_tokens // self.row_length) + 1, device=device) * self.row_length
-        return torch.cat([self.offsets, (self.offsets[-1] + more).clamp(max=num_tokens).to(self.offsets.dtype)])
+        return torch.cat([self.offsets, (self.offsets[-1] + more).clamp(max=num_tokens).int()])
 
     def rows(self) -> "Rows":
         num_rows, length = len(self.offsets) - 1, self.row_length
@@ -130,7 +134,7 @@ class Rows:
     real: Tensor | None
     """(N, S) bool, False at the places that no token fills; None when all are filled"""
     slots: Tensor | None
-    """(T,) each packed token's place among N × S places, one more for tokens of no sequence; None if padded"""
+    """(T,) each packed token's place among N × S, and one more for tokens of no sequence; None if padded"""
 
     def read(self, x: Tensor) -> Tensor:
         """(*, …) → (N, S, …) with zeros where a packed sequence is short."""

@@ -1,6 +1,6 @@
-"""Encoders with heads. Where labels are given there are losses; the prediction head runs only where it is asked.
+"""Encoders with heads. With labels there are losses, and the prediction head runs only where it is asked.
 
-B batch · S sequence · T packed tokens · N sequences · M masked positions · D hidden · V vocabulary · C classes
+(*) is (B, S) padded or (T,) packed · N sequences · M chosen positions · D hidden · V vocabulary · C classes
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ class EncoderModel(Model):
         self.pooler = Pooler(config) if config.pooler else None
 
     def forward(self, input_ids: Tensor, **batch: Any) -> ModelOutput:
-        """→ last_hidden_state (*, D), pooler_output (B or N, D)."""
+        """→ last_hidden_state (*, D), pooler_output (N, D)."""
         encoded, output = self.encode(input_ids, batch)
         if self.pooler is not None:
             output.pooler_output = self.pooler(encoded.first())
@@ -63,8 +63,8 @@ class MaskedLanguageModel(Model):
         masked_labels: Tensor | None = None,
         **batch: Any,
     ) -> ModelOutput:
-        """Labels in the shape of the ids, -100 where nothing is asked, or else the chosen positions (M,) among all
-        tokens with their labels (M,) → losses["mlm"]. Without labels → logits (*, V) of every token."""
+        """Labels (*), -100 where nothing is asked, or else the chosen positions (M,) among all tokens and their
+        labels (M,) → losses["mlm"]. Without labels → logits (*, V) of every token."""
         encoded, output = self.encode(input_ids, batch)
         loss, output.logits = self.predict(encoded.last_hidden_state, labels, masked_positions, masked_labels)
         if loss is not None:
@@ -103,8 +103,10 @@ class PretrainingModel(MaskedLanguageModel):
         next_sentence_label: Tensor | None = None,
         **batch: Any,
     ) -> ModelOutput:
-        """As MaskedLanguageModel, but with prediction_logits, seq_relationship_logits (B or N, 2) and, from
-        `next_sentence_label` (B or N,), 0 where B follows A, 1 where not, -100 where nothing is asked, losses["nsp"]."""
+        """As MaskedLanguageModel, but prediction_logits for logits, and seq_relationship_logits (N, 2).
+
+        next_sentence_label (N,): 0 where B follows A, 1 where not, -100 where nothing is asked → losses["nsp"].
+        """
         encoded, output = self.encode(input_ids, batch)
         output.pooler_output = self.pooler(encoded.first())
         output.seq_relationship_logits = self.pair(output.pooler_output)
@@ -128,7 +130,7 @@ class SequenceClassifier(Model):
         self.classifier = nn.Linear(config.hidden_size, len(labels))
 
     def forward(self, input_ids: Tensor, *, labels: Tensor | None = None, **batch: Any) -> ModelOutput:
-        """Labels (N,) int64, -100 ignored; or (N, C) float, NaN ignored → logits (N, C), losses["classification"]."""
+        """Labels (N,) int64, -100 ignored, or (N, C), NaN ignored → logits (N, C), losses["classification"]."""
         encoded, output = self.encode(input_ids, batch)
         pooled = encoded.mean() if self.config.pooling == "mean" else encoded.first()
         output.logits = self.classifier(self.dropout(self.pooler(pooled)))
@@ -149,7 +151,7 @@ class TokenClassifier(Model):
         self.classifier = nn.Linear(config.hidden_size, len(labels))
 
     def forward(self, input_ids: Tensor, *, labels: Tensor | None = None, **batch: Any) -> ModelOutput:
-        """Labels in the shape of the ids, -100 ignored → logits (*, C), losses["classification"]."""
+        """Labels (*), -100 ignored → logits (*, C), losses["classification"]."""
         encoded, output = self.encode(input_ids, batch)
         output.logits = self.classifier(self.dropout(self.head(encoded.last_hidden_state)))
         if labels is not None:

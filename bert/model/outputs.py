@@ -1,4 +1,4 @@
-"""What models return. Losses are sums with counts: the mean over a step needs both, of all its micro-batches."""
+"""What models return. Losses are sums with counts: a step's mean needs both, of all its micro-batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -75,7 +75,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
 
 
 def squared_error(logits: Tensor, labels: Tensor) -> Loss:
-    """Predictions (N, C) and targets (N, C) or (N,); NaN is ignored. `correct` is 0: nothing is exactly right."""
+    """Predictions (N, C), targets (N, C) or (N,), NaN ignored; `correct` is 0: nothing is exactly right."""
     labels = labels.reshape(logits.shape)
     asked = ~labels.isnan()
     loss = (logits.float() - labels.float().nan_to_num()).square()

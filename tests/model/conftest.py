@@ -13,7 +13,7 @@ from bert import huggingface
 from bert.model.models import Model, construct
 
 VOCABULARY, LENGTH, WINDOW = 61, 20, 8
-# One token, a sequence that ends at the window's edge, one that crosses it, and one as long as the model can read.
+# One token, a sequence that ends at the window's edge, one that crosses it, and the longest the model reads.
 LENGTHS = (1, WINDOW // 2 + 1, WINDOW // 2 + 2, LENGTH)
 
 _SIZES = {
@@ -41,7 +41,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def theirs() -> Callable[..., transformers.PreTrainedModel]:
-    """transformers' model for (model_type, our class, overrides of its configuration), with random weights."""
+    """transformers' model for (model_type, our class, changes of its configuration), with random weights."""
 
     def make(model_type: str, architecture: str, **overrides: Any) -> transformers.PreTrainedModel:
         values = {**_SIZES, **CONFIGS[model_type], **overrides}
@@ -122,8 +122,8 @@ def pack() -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
 
 @pytest.fixture
 def exact_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers turns queries and keys in float32 whatever their type; in a comparison in float64 that would be all
-    one sees, so here it does not round them."""
+    """transformers turns queries and keys in float32 whatever their type. A comparison in float64 would see
+    nothing but that, so here it does not round them."""
 
     def rotate(
         q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1

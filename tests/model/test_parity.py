@@ -23,7 +23,10 @@ TOKEN_OUTPUTS = {
 }
 SEQUENCE_OUTPUTS = {"PretrainingModel": "seq_relationship_logits", "SequenceClassifier": "logits"}
 
-pytestmark = pytest.mark.usefixtures("exact_rotary")
+pytestmark = [
+    pytest.mark.usefixtures("exact_rotary"),
+    pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning"),
+]
 
 
 def inputs(batch, model_type):

@@ -1,4 +1,4 @@
-"""Published weights, as they come in two packages: the same hidden states and logits as transformers on real text."""
+"""Published weights, as two packages bring them: the same states and logits as transformers on real text."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ SENTENCES = [
     "The capital of France is [MASK].",
     "Paris.",
     "Attention lets every token of a sentence look at every other token, whatever the distance between them.",
-    "In 1969 two people [MASK] on the moon for the first time, and some 600 million watched them on television.",
+    "In 1969 two people [MASK] on the moon for the first time; some 600 million watched them on television.",
 ]
 
 
