@@ -64,7 +64,8 @@ class Blocks:
         weights = store.source_weights if store.split == "train" else [1.0 for _ in store.source_weights]
         self.weights = np.array(weights)
         self.copies = int(np.ceil(self.weights.max(initial=0)))
-        self.num_blocks = max(1, round(max(store.num_tokens / max_length, len(self.pieces)) / block_size))
+        expected = max(store.num_tokens / max_length, len(self.pieces))
+        self.num_blocks = min(max(1, round(expected / block_size)), len(self.pieces))
 
     def count(self, epoch: int, number: int) -> int:
         """How many examples a block has."""
@@ -124,16 +125,19 @@ class Block:
         )
         return examples[np.argsort(self.draw(Purpose.SHUFFLE, len(examples)), kind="stable")]
 
+    def token_numbers(self, places: np.ndarray) -> np.ndarray:
+        """Tokens counted as by `offsets` → their numbers in the store."""
+        sentence = np.searchsorted(self.offsets, places, side="right") - 1
+        return self.token[sentence] + places - self.offsets[sentence]
+
     def _singles(self) -> tuple[np.ndarray, np.ndarray]:
         drawn = self.draw(Purpose.DOCUMENT, len(self.document))
         return walk_sentences(self.offsets, self.starts[:-1], self.starts[1:], self.max_length - 2, drawn)
 
     def _without_pairs(self) -> Examples:
         start, length = self._singles()
-        sentence = np.searchsorted(self.offsets, start, side="right") - 1
-        start = self.token[sentence] + start - self.offsets[sentence]
         none = np.zeros_like(length)
-        return Examples(start, length, none, none, none + NOT_A_PAIR, none)
+        return Examples(self.token_numbers(start), length, none, none, none + NOT_A_PAIR, none)
 
     def _chunks(self) -> Chunks:
         limit, drawn = self.max_length - 3, self.draw(Purpose.DOCUMENT, len(self.document))

@@ -48,7 +48,11 @@ class Words:
         """`segmenter`: "module:function" of a `Segmenter`."""
         self.tokenizer, self.name = tokenizer, segmenter
 
-    def begins(self, ids: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    def groups(self, ids: np.ndarray, normal: np.ndarray) -> Groups:
+        """The words of int64 (T,) ids, of which bool (T,) `normal` are tokens of text."""
+        return Groups.of(normal, self._begins(ids, normal))
+
+    def _begins(self, ids: np.ndarray, normal: np.ndarray) -> np.ndarray:
         """bool (T,): the tokens that begin a word. The first one of a segment always does."""
         if self._segmenter is None:
             return normal & (~self.tokenizer.continues_word[ids] | ~np.append(False, normal[:-1]))

@@ -69,17 +69,15 @@ class Masking:
             ids: int64 (T,), rows [CLS] A [SEP] or [CLS] A [SEP] B [SEP]. lengths: (n,) tokens of each row.
             numbers: (n,) numbers of the examples, ascending.
         """
-        starts, drawn = starts_of(lengths), self._draw(Purpose.MASK, lengths, numbers)
+        objective, starts = self.objective, starts_of(lengths)
+        drawn = self._draw(Purpose.MASK, lengths, numbers)
         normal = ~self._is_special[ids]
-        if self.objective.masking == "token":
-            groups = Groups.of(normal, normal)
-        else:
-            groups = Groups.of(normal, self.words.begins(ids, normal))
-        if self.objective.masking == "span":
+        groups = Groups.of(normal, normal) if objective.masking == "token" else self.words.groups(ids, normal)
+        if objective.masking == "span":
             spans = self.span_lengths.begins(groups, starts, self._draw(Purpose.SPAN, lengths, numbers))
             groups = Groups.of(normal, spans)
         keys = high(drawn[groups.first])
-        if self.objective.quota == "bernoulli":
+        if objective.quota == "bernoulli":
             accepted = chance(keys, mask_prob)
         else:
             row = np.searchsorted(starts, groups.first, side="right") - 1

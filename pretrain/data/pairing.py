@@ -65,9 +65,11 @@ def walk_pairs(
         here, document = here[going], document[going]
     chunks = Chunks(*(np.concatenate(column) for column in zip(*rounds, strict=True)))
     if put_back and balance:
-        # Too many had to be random: some get their own B after all, which a later chunk has as well.
-        willing = chunks.random & (chunks.split < chunks.end)
-        chunks.random &= ~_smallest(low(drawn[chunks.first]), willing, num_random - num_chunks // 2)
+        # Too many had to be random: some get what follows A after all, though a later chunk has it as well.
+        willing = chunks.random & (chunks.split < ends[chunks.document])
+        followed = _smallest(low(drawn[chunks.first]), willing, num_random - num_chunks // 2)
+        chunks.random &= ~followed
+        chunks.end = np.where(followed, np.maximum(chunks.end, chunks.split + 1), chunks.end)
     return chunks
 
 

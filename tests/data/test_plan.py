@@ -1,0 +1,192 @@
+"""Every sentence is seen in each epoch, in examples whose segments each come from one document."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert.errors import UserError
+from pretrain.data.blocks import Block
+from pretrain.data.examples import Examples
+from pretrain.data.objective import ObjectiveConfig
+from pretrain.data.plan import Plan
+
+corpora = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=30), min_size=2, max_size=20)
+objectives = st.builds(
+    ObjectiveConfig,
+    pairing=st.sampled_from(["next_sentence", "sentence_order", "none"]),
+    balance_pairs=st.booleans(),
+    short_prob=st.sampled_from([0.0, 0.1, 1.0]),
+)
+PAIRS = ObjectiveConfig()
+SINGLES = ObjectiveConfig(pairing="none")
+
+
+def epoch_of(plan: Plan, epoch: int = 0) -> Examples:
+    first = sum(plan.num_examples(before) for before in range(epoch))
+    return plan.take(first, plan.num_examples(epoch))
+
+
+def spans(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """First and last token of every A and B."""
+    b = examples.b_length > 0
+    starts = np.concatenate([examples.a_start, examples.b_start[b]])
+    lengths = np.concatenate([examples.a_length, examples.b_length[b]])
+    assert (lengths > 0).all()
+    return starts, starts + lengths - 1
+
+
+@given(corpora, objectives, st.integers(8, 128), st.integers(0, 2**64), st.sampled_from([5, 1 << 18]))
+def test_examples_keep_the_limit_and_their_documents(
+    number_store: Any, lengths: Any, objective: ObjectiveConfig, max_length: int, seed: int, block_size: int
+) -> None:
+    store = number_store(lengths)
+    examples = epoch_of(Plan(store, objective, max_length, seed, block_size=block_size))
+    assert (examples.lengths <= max_length).all()
+    firsts, lasts = spans(examples)
+    assert np.array_equal(store.document_of(firsts), store.document_of(lasts))
+    pairs = examples[examples.b_length > 0]
+    same = store.document_of(pairs.a_start) == store.document_of(pairs.b_start)
+    after = pairs.b_start >= pairs.a_start + pairs.a_length
+    if objective.pairing == "next_sentence":
+        assert np.array_equal(same, pairs.label == 0) and after[pairs.label == 0].all()
+        assert len(pairs) == len(examples)
+    elif objective.pairing == "sentence_order":
+        assert same.all() and np.array_equal(after, pairs.label == 0)
+    else:
+        assert not len(pairs) and (examples.label == -100).all()
+
+
+@given(corpora, objectives, st.integers(0, 100), st.sampled_from([5, 1 << 18]))
+def test_every_sentence_is_in_a_chunk(
+    number_store: Any, lengths: Any, objective: ObjectiveConfig, seed: int, block_size: int
+) -> None:
+    """Once in each epoch as A or as the true B; where pairs are balanced some come twice. (What is then cut to the
+    limit is the original's affair.)"""
+    store = number_store(lengths)
+    blocks = Plan(store, objective, 64, seed, block_size=block_size).blocks
+    seen: Counter[int] = Counter()
+    for number in range(blocks.num_blocks):
+        block = Block(blocks, 0, number)
+        if objective.pairing == "none":
+            start, length = block._singles()
+            seen.update(
+                token for a, n in zip(start, length) for token in block.token_numbers(np.arange(a, a + n))
+            )
+            continue
+        chunks = block._chunks()
+        ends = np.where(chunks.random, chunks.split, chunks.end)
+        tokens = (np.arange(a, b) for a, b in zip(block.offsets[chunks.first], block.offsets[ends]))
+        seen.update(token for span in tokens for token in block.token_numbers(span))
+    assert sorted(seen) == list(range(store.num_tokens))
+    if not objective.balance_pairs:
+        assert set(seen.values()) == {1}
+
+
+def test_full_sentences_are_kept_whole(number_store: Any, documents: Any) -> None:
+    """Without pairs every token is trained on, and sentences are only cut where they exceed the limit."""
+    store = number_store([*documents, [5, 300, 5]])
+    examples = epoch_of(Plan(store, SINGLES, 64, seed=0))
+    firsts, lasts = spans(examples)
+    order = np.argsort(firsts)
+    assert np.array_equal(firsts[order][1:], lasts[order][:-1] + 1)
+    assert examples.a_length.sum() == store.num_tokens
+    inside_a_sentence = ~np.isin(firsts, store.sentence_offsets)
+    sentence = np.searchsorted(store.sentence_offsets, firsts, side="right") - 1
+    assert set(np.diff(store.sentence_offsets)[sentence[inside_a_sentence]]) == {300}
+    assert inside_a_sentence.sum() in (4, 5)
+
+
+@pytest.mark.parametrize("block_size", [40, 1 << 18])
+def test_any_place_gives_the_same_examples(number_store: Any, documents: Any, block_size: int) -> None:
+    """Read from the middle, in any pieces, over the ends of blocks and epochs."""
+    store = number_store(documents)
+    whole = Plan(store, PAIRS, 64, seed=3, block_size=block_size).take(0, 4000)
+    assert Plan(store, PAIRS, 64, seed=3).num_examples(0) < 2000
+    plan = Plan(store, PAIRS, 64, seed=3, block_size=block_size)
+    for first in (3990, 17, 1935):
+        for name, column in vars(plan.take(first, 10)).items():
+            assert np.array_equal(column, getattr(whole, name)[first : first + 10])
+
+
+def test_epochs_seeds_and_streams_differ(number_store: Any, documents: Any) -> None:
+    store = number_store(documents)
+
+    def pairs(**changes: Any) -> set[tuple[int, ...]]:
+        epoch = changes.pop("epoch", 0)
+        plan = Plan(store, PAIRS, 64, **({"seed": 3} | changes))
+        return set(zip(*(column.tolist() for column in epoch_of(plan, epoch).columns()[:4])))
+
+    first = pairs()
+    for other in (pairs(epoch=1), pairs(seed=4), pairs(stream=1)):
+        assert len(first & other) < 0.2 * len(first)
+
+
+def test_examples_are_shuffled(number_store: Any, documents: Any) -> None:
+    """Examples that follow each other are about as far apart as in a random order."""
+    store = number_store(documents)
+    for objective in (PAIRS, SINGLES):
+        places = epoch_of(Plan(store, objective, 64, seed=0)).a_start
+        assert np.abs(np.diff(places)).mean() == pytest.approx(store.num_tokens / 3, rel=0.1)
+
+
+def test_blocks_draw_from_the_whole_corpus(number_store: Any, documents: Any) -> None:
+    store = number_store(documents)
+    plan = Plan(store, PAIRS, 64, seed=0, block_size=200)
+    assert plan.blocks.num_blocks > 3
+    starts = plan.blocks.examples(0, 1).a_start
+    assert np.ptp(starts) > 0.9 * store.num_tokens
+    assert starts.mean() == pytest.approx(store.num_tokens / 2, rel=0.2)
+
+
+def test_long_documents_are_no_exception(number_store: Any) -> None:
+    """A document of 5,000 sentences is walked in stretches, and still seen whole."""
+    store = number_store([[7] * 5000, [9] * 4])
+    blocks = Plan(store, PAIRS, 32, seed=0).blocks
+    assert len(blocks.pieces) == 21
+    chunks = Block(blocks, 0, 0)._chunks()
+    assert np.where(chunks.random, chunks.split, chunks.end).sum() - chunks.first.sum() == 5004
+    examples = blocks.examples(0, 0)
+    random = examples[examples.label == 1]
+    assert (store.document_of(random.a_start) != store.document_of(random.b_start)).all()
+
+
+def test_weights_say_how_often_sources_are_seen(number_store: Any) -> None:
+    lengths = [[10] for _ in range(3000)]
+    sources = [n % 3 for n in range(3000)]
+    store = number_store(lengths, source_weights=[1.0, 2.5, 0.25], sources=sources)
+    plan = Plan(store, SINGLES, 32, seed=0)
+    for epoch in (0, 1):
+        seen = Counter((epoch_of(plan, epoch).a_start // 10 % 3).tolist())
+        assert seen[0] == 1000
+        assert seen[1] == pytest.approx(2500, rel=0.03) and seen[2] == pytest.approx(250, rel=0.15)
+    heldout = number_store(lengths, source_weights=[1.0, 2.5, 0.25], sources=sources, split="heldout")
+    assert Plan(heldout, SINGLES, 32, seed=0).num_examples(0) == 3000
+
+
+def test_counts_are_kept_in_a_file(number_store: Any, documents: Any, tmp_path: Path) -> None:
+    store = number_store(documents)
+    first = Plan(store, PAIRS, 64, seed=0, folder=tmp_path)
+    known = [first.num_examples(epoch) for epoch in range(2)]
+    assert len(list(tmp_path.iterdir())) == 2
+    again = Plan(store, PAIRS, 64, seed=0, folder=tmp_path)
+    again.blocks.count = None  # type: ignore[assignment]  # nothing is counted anew
+    assert [again.num_examples(epoch) for epoch in range(2)] == known
+    for other in (
+        Plan(store, PAIRS, 64, seed=1, folder=tmp_path),
+        Plan(store, SINGLES, 64, seed=0, folder=tmp_path),
+    ):
+        other.num_examples(0)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_too_little_text_is_refused(number_store: Any) -> None:
+    with pytest.raises(UserError, match=r"another one.*pairing=none"):
+        Plan(number_store([[5, 5]]), PAIRS, 64, seed=0)
+    assert Plan(number_store([[5, 5]]), SINGLES, 64, seed=0).num_examples(0) == 1
+    with pytest.raises(UserError, match="heldout split holds no text"):
+        Plan(number_store([], split="heldout"), SINGLES, 64, seed=0)
