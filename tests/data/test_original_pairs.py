@@ -45,7 +45,7 @@ def original_examples(documents: list[list[int]], rng: random.Random) -> Iterato
 
 
 def random_segment(documents: list[list[int]], own: int, wanted: int, rng: random.Random) -> int:
-    """Length of sentences of another document, from a random one on, until there are as many tokens as wanted."""
+    """Length of sentences of another document, from a random one on, as many tokens as wanted."""
     other = rng.choice([number for number in range(len(documents)) if number != own])
     length = 0
     for sentence in documents[other][rng.randrange(len(documents[other])) :]:

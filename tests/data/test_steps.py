@@ -158,7 +158,7 @@ def test_tokens_are_those_of_the_store(make: Any) -> None:
 @settings(max_examples=10)
 @given(st.integers(0, 300), st.sampled_from([1, 2, 5]))
 def test_every_step_follows_the_one_before(make: Any, step: int, count: int) -> None:
-    """No example is left out or comes twice between steps, over the ends of epochs; the order of reading is free."""
+    """No example is left out or comes twice, over the ends of epochs; the order of reading is free."""
     batches = make()
     numbers = [batches.examples(one).number for one in reversed(range(step, step + count))]
     assert np.array_equal(np.sort(np.concatenate(numbers)), 24 * step + np.arange(24 * count))
