@@ -90,7 +90,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
             raise ValueError(
-                f"num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}; take one that does"
+                f"num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}; take a divisor"
             )
         if self.positions == "rotary" and self.head_size % 2:
             raise ValueError(f"num_heads: rotary positions need an even head width, here {self.head_size}")

@@ -39,11 +39,10 @@ class MaskedLanguageHead(Transform):
 
     def loss(self, hidden: Tensor, embeddings: Tensor, labels: Tensor) -> Loss:
         """(M, D), the embedding table and labels (M,) → the cross-entropy of the logits, which it does not keep."""
-        bias, num_rows = self.bias, len(embeddings)
-        if num_rows > self.vocab_size:  # rows that only pad the table are no tokens
-            padding = torch.arange(num_rows, device=hidden.device) >= self.vocab_size
-            bias = hidden.new_zeros(num_rows, dtype=embeddings.dtype) if bias is None else bias
-            bias = bias.masked_fill(padding, -torch.inf)
+        bias: Tensor | None = self.bias
+        if len(embeddings) > self.vocab_size:  # rows that only pad the table are no tokens
+            bias = embeddings.new_zeros(len(embeddings)) if bias is None else bias
+            bias = bias.masked_fill(torch.arange(len(bias), device=bias.device) >= self.vocab_size, -torch.inf)
         return consuming_cross_entropy(F.linear(super().forward(hidden), embeddings), bias, labels)
 
 

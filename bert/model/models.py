@@ -63,8 +63,8 @@ class MaskedLanguageModel(Model):
         masked_labels: Tensor | None = None,
         **batch: Any,
     ) -> ModelOutput:
-        """Labels (*), -100 where nothing is asked, or else the chosen positions (M,) among all tokens and their
-        labels (M,) → losses["mlm"]. Without labels → logits (*, V) of every token."""
+        """Labels (*), -100 where nothing is asked, or else the chosen positions (M,) among all tokens and
+        their labels (M,) → losses["mlm"]. Without labels → logits (*, V) of every token."""
         encoded, output = self.encode(input_ids, batch)
         loss, output.logits = self.predict(encoded.last_hidden_state, labels, masked_positions, masked_labels)
         if loss is not None:
@@ -105,7 +105,7 @@ class PretrainingModel(MaskedLanguageModel):
     ) -> ModelOutput:
         """As MaskedLanguageModel, but prediction_logits for logits, and seq_relationship_logits (N, 2).
 
-        next_sentence_label (N,): 0 where B follows A, 1 where not, -100 where nothing is asked → losses["nsp"].
+        next_sentence_label (N,): 0 where B follows A, 1 where not, -100 for nothing asked → losses["nsp"].
         """
         encoded, output = self.encode(input_ids, batch)
         output.pooler_output = self.pooler(encoded.first())
@@ -130,7 +130,7 @@ class SequenceClassifier(Model):
         self.classifier = nn.Linear(config.hidden_size, len(labels))
 
     def forward(self, input_ids: Tensor, *, labels: Tensor | None = None, **batch: Any) -> ModelOutput:
-        """Labels (N,) int64, -100 ignored, or (N, C), NaN ignored → logits (N, C), losses["classification"]."""
+        """Labels (N,), -100 ignored, or (N, C), NaN ignored → logits (N, C), losses["classification"]."""
         encoded, output = self.encode(input_ids, batch)
         pooled = encoded.mean() if self.config.pooling == "mean" else encoded.first()
         output.logits = self.classifier(self.dropout(self.pooler(pooled)))

@@ -11,7 +11,7 @@ from bert.model.positions import RotaryPositions, sinusoids
 
 @pytest.mark.parametrize("k", [1, 5, 100])
 def test_a_shift_by_k_is_one_rotation_of_every_sinusoidal_position(k):
-    """sin and cos of p + k are those of p, rotated by angles that depend on k alone (Vaswani et al. 2017, 3.5)."""
+    """sin and cos of p + k are those of p, rotated by what depends on k alone (Vaswani et al. 2017, 3.5)."""
     width = 32
     before = sinusoids(torch.arange(400), width).double().unflatten(-1, (-1, 2))
     after = sinusoids(torch.arange(400) + k, width).double().unflatten(-1, (-1, 2))
