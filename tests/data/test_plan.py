@@ -65,7 +65,7 @@ def test_examples_keep_the_limit_and_their_documents(
 def test_every_sentence_is_in_a_chunk(
     number_store: Any, lengths: Any, objective: ObjectiveConfig, seed: int, block_size: int
 ) -> None:
-    """Once in each epoch, as A or as the true B, before the cut to the limit; with balanced pairs some come twice."""
+    """Once an epoch, as A or as the true B, before the cut to the limit; with balanced pairs some twice."""
     store = number_store(lengths)
     blocks = Plan(store, objective, 64, seed, block_size=block_size).blocks
     seen: Counter[int] = Counter()
