@@ -145,7 +145,8 @@ def _answer(
 
     source = open_source(checkpoint, config.device)
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=file is None) as progress:
+    quiet = file is None or not console.is_terminal
+    with Progress(console=console, transient=True, disable=quiet) as progress:
         bar = progress.add_task("texts", total=file.size if file else None)
         while some := list(islice(records, chunk)):
             try:

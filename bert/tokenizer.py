@@ -36,6 +36,8 @@ class Tokenizer:
         backend.no_truncation()
         self.backend = backend
         self.special_tokens = _name_special_tokens(backend, special_tokens or {})
+        added = {token.content for token in backend.get_added_tokens_decoder().values()}
+        backend.add_special_tokens([token for token in self.special_tokens.values() if token not in added])
         self.max_length = max_length
         ids: dict[str, Any] = {r: backend.token_to_id(token) for r, token in self.special_tokens.items()}
         self.cls_id: int = ids["cls"]
@@ -144,7 +146,8 @@ class Tokenizer:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all that decides which ids a text gets."""
-        description = json.loads(self.backend.to_str())
+        # Unigram's scores lose their last digit on the way through a file.
+        description = json.loads(self.backend.to_str(), parse_float=lambda digits: f"{float(digits):.9g}")
         content = {
             key: value
             for key, value in description.items()

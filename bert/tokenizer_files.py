@@ -168,6 +168,7 @@ def _byte_level_bpe(
     backend.post_processor = processors.RobertaProcessing(
         (names["sep"], ids["sep"]), (names["cls"], ids["cls"]), True, prefix_space
     )
+    # As in the original, the mask takes in the space before it: a word that fills it brings its own.
     backend.add_special_tokens(
         [AddedToken(name, lstrip=role == "mask", normalized=False) for role, name in names.items()]
     )

