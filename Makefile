@@ -9,7 +9,7 @@ BIN    ?= $(VENV)/bin
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || echo https://download.pytorch.org/whl/cpu)
 TORCH       := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: help install demo test test-all check format bench
+.PHONY: help install demo test test-all check format docs bench
 
 help:      ## list these targets
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile
@@ -38,6 +38,9 @@ check: $(BIN)/bert    ## formatting, lint and types
 format: $(BIN)/bert    ## put the formatting right
 	$(BIN)/python -m ruff format
 	$(BIN)/python -m ruff check --fix
+
+docs: $(BIN)/bert    ## renew what the documents repeat of the code
+	$(BIN)/python docs/generate.py
 
 bench: $(BIN)/bert    ## run the benchmarks, one after the other
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
