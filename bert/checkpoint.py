@@ -42,7 +42,7 @@ logger = logging.getLogger("bert")
 class SavesFiles(Protocol):
     """A tokenizer, as far as a checkpoint is concerned."""
 
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path, max_length: int, segments: bool) -> None: ...
 
 
 def resolve(path: Path_) -> Path:
@@ -127,7 +127,8 @@ def save(
         if own:
             save_file(own, aside / OWN_WEIGHTS, metadata={"format": "pt"})
         if tokenizer is not None:
-            tokenizer.save(aside)
+            num_segments = model.config.num_segments
+            tokenizer.save(aside, max_length=model.config.max_positions, segments=num_segments > 1)
         if card is not None:
             (aside / "README.md").write_text(card, encoding="utf-8")
         for name, content in (extra or {}).items():

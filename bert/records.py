@@ -59,10 +59,10 @@ class TextFile:
         if not isinstance(text, str):
             what = "is not a text" if self.column in row else f"is not there, only {', '.join(map(str, row))}"
             raise UserError(f"{self.place(line)}: {self.column!r} {what}; column=NAME names another")
-        if any("\ud800" <= character <= "\udfff" for character in text):  # JSON can escape them one by one
-            raise UserError(
-                f"{self.place(line)}: {self.column!r} holds half of a surrogate pair, which is no text"
-            )
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # JSON can escape the halves of a pair one by one
+            raise UserError(f"{self.place(line)}: {self.column!r} has half a surrogate pair in it") from None
         return Record(self.place(line), text, row)
 
 

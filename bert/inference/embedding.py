@@ -71,7 +71,7 @@ def _max(encoded: Encoded) -> Tensor:
     hidden, layout = encoded.last_hidden_state, encoded.layout
     assert isinstance(layout, Packed)
     lowest = hidden.new_full((len(layout.lengths), hidden.shape[-1]), -torch.inf)
-    return lowest.index_reduce_(0, layout.sequence_ids, hidden, "amax")
+    return lowest.scatter_reduce_(0, layout.sequence_ids[:, None].expand_as(hidden), hidden, "amax")
 
 
 POOLINGS: dict[str, Callable[[Encoded], Tensor]] = {"mean": Encoded.mean, "cls": Encoded.first, "max": _max}

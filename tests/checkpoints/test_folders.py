@@ -28,7 +28,7 @@ def equal(one, two):
 
 
 class Words:
-    def save(self, folder):
+    def save(self, folder, **limits):
         (folder / "vocab.txt").write_text("[PAD]\n")
 
 
@@ -55,7 +55,7 @@ def test_saving_again_replaces_the_weights_and_leaves_the_rest(tmp_path, model):
 
 def test_a_failure_leaves_the_old_checkpoint_as_it_was(tmp_path, model):
     class Broken:
-        def save(self, folder):
+        def save(self, folder, **limits):
             raise OSError("disk full")
 
     checkpoint.save(model, tmp_path / "m")

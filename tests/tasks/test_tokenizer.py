@@ -84,7 +84,7 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["vocab.txt", "saved", "cased"])
 def ours_and_theirs(request, vocabulary, tmp_path_factory):
-    """Our tokenizer, from a vocabulary or from a folder that we wrote, and transformers' over the same one."""
+    """Our tokenizer, from a vocabulary or a folder that we wrote, and transformers' over the same one."""
     folder = tmp_path_factory.mktemp("both")
     lowercase = request.param != "cased"
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
