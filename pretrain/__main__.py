@@ -11,8 +11,8 @@ USAGE = """\
 usage: accelerate launch -m pretrain CONFIG.yaml [key=value ...]
        python -m pretrain CONFIG.yaml [key=value ...]            (one process)
 
-Pretrain a BERT-style encoder. The tokenizer is trained and the store prepared where they are missing. The finished
-model is RUN/model, a Hugging Face directory. The same command continues an interrupted run.
+Pretrain a BERT-style encoder. The tokenizer is trained and the store prepared where they are missing. The
+finished model is RUN/model, a Hugging Face directory. The same command continues an interrupted run.
 
 exit codes: 0 finished · 1 the run failed · 2 a mistake in the configuration or the input
             75 stopped by SIGTERM or SIGINT after saving: the same command goes on

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from torch import nn
-
 from bert import config as configuration
+from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
 from bert.training.progress import RunState
 from pretrain.config import PretrainConfig
@@ -29,8 +28,8 @@ tags: [bert, fill-mask]
 
 # {title}
 
-A BERT-style encoder of {parameters:.1f} M parameters ({layers} layers, width {width}), pretrained for {step} steps on
-{tokens} tokens of text.
+A BERT-style encoder of {parameters:.1f} M parameters ({layers} layers, width {width}), pretrained for {step}
+steps on {tokens} tokens of text.
 
 ```python
 from transformers import pipeline
@@ -41,7 +40,8 @@ fill("The capital of France is {mask}.")
 
 ## Data
 
-{documents} documents, {stored} tokens, from {files}; {held_out} further documents were held out for evaluation.
+{documents} documents, {stored} tokens, from {files}; {held_out} further documents were held out for
+evaluation.
 
 ## Results
 
@@ -54,7 +54,9 @@ fill("The capital of France is {mask}.")
 """
 
 
-def model_card(config: PretrainConfig, model: nn.Module, tokenizer: Tokenizer, store: Path, state: RunState) -> str:
+def model_card(
+    config: PretrainConfig, model: MaskedLanguageModel, tokenizer: Tokenizer, store: Path, state: RunState
+) -> str:
     """What the model is, what it was trained on and how, and what it was measured at."""
     train = Store(store)
     sources = [file for source in config.corpus.sources for file in source.files] or config.corpus.files
@@ -78,5 +80,9 @@ def model_card(config: PretrainConfig, model: nn.Module, tokenizer: Tokenizer, s
 def _results(state: RunState) -> str:
     if not state.evaluation:
         return "Not evaluated yet."
-    rows = [f"| {words} | {state.evaluation[name]:.4f} |" for name, words in MEASURES.items() if name in state.evaluation]
+    rows = [
+        f"| {words} | {state.evaluation[name]:.4f} |"
+        for name, words in MEASURES.items()
+        if name in state.evaluation
+    ]
     return "\n".join(["On held-out text, 15 % of its tokens masked:", "", "| | |", "|---|---|", *rows])

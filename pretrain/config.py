@@ -12,7 +12,16 @@ from pretrain.data.objective import BatchConfig, ObjectiveConfig
 @dataclass(frozen=True)
 class ModelConfig(EncoderConfig):
     from_: str | None = None
-    """checkpoint to go on from (continued pretraining): its shape counts, of the keys here only dropout and backend do"""
+    """checkpoint to go on from (continued pretraining): its shape and its tokenizer, unless tokenizer.from
+    names another; of the keys above dropout, attention_dropout, backend, gradient_checkpointing and
+    pad_vocab_multiple still count"""
+    new_words: str | None = None
+    """with from: a file of words, one a line, that become tokens; each begins as the mean of its pieces"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.new_words is not None and self.from_ is None:
+            raise ValueError("new_words: are added to the vocabulary of model.from; name a checkpoint there")
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,8 @@ class PretrainConfig:
     seed: NonNegativeInt = 0
     """seed of everything drawn at random"""
     resume: str = "auto"
-    """auto goes on from the run's newest good checkpoint; never refuses a run that has one; or a checkpoint's path"""
+    """auto goes on from the run's newest good checkpoint; never refuses a run that has one; or a checkpoint's
+    path"""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """the text to learn from"""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

@@ -1,14 +1,16 @@
-"""Measuring a model on the held-out split: fixed masks at 15 %, exact over uneven shards, beside what guessing gives."""
+"""Measuring a model on the held-out split: fixed masks at 15 %, exact over uneven shards, beside what
+guessing gives."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bert.inference.common import BATCH_TOKENS
 from bert.inference.filling import fill_masks
+from bert.model.models import MaskedLanguageModel
 from bert.model.outputs import IGNORED
 from bert.tokenizer import Tokenizer
 from bert.training.progress import Evaluation
@@ -38,7 +40,7 @@ class HeldOut:
     def __post_init__(self) -> None:
         self.unigram = unigram_log_probs(Store(self.batches.store_path), self.tokenizer)
 
-    def __call__(self, model: nn.Module) -> Evaluation:
+    def __call__(self, model: MaskedLanguageModel) -> Evaluation:
         """Evaluate during training: the score is the masked-language-model loss, the lower the better."""
         metrics = self.measure(model)
         report = [f"  {line}" for line in self.filled(model)]
@@ -48,10 +50,13 @@ class HeldOut:
         return Evaluation(metrics, score=-metrics["mlm_loss"], report="\n".join(report))
 
     @torch.no_grad()
-    def measure(self, model: nn.Module) -> dict[str, float]:
-        """Loss, perplexity and accuracies of the model, and what the baselines reach on the same masks and pairs."""
+    def measure(self, model: MaskedLanguageModel) -> dict[str, float]:
+        """Loss, perplexity and accuracies of the model, and what the baselines reach on the same masks and
+        pairs."""
         sums = torch.zeros(4, dtype=torch.float64)  # loss and correct of mlm, of nsp
-        asked = torch.zeros(len(self.unigram) + 2, dtype=torch.float64)  # how often each token, each pair label
+        asked = torch.zeros(
+            len(self.unigram) + 2, dtype=torch.float64
+        )  # how often each token, each pair label
         counts = {"mlm": 0, "nsp": 0}
         for step in range(len(self.batches)):
             data = self.batches[step]
@@ -75,7 +80,7 @@ class HeldOut:
             "perplexity": float(np.exp(loss)),
             "mlm_accuracy": sums[1] / num_masked,
             "unigram_loss": float(-(tokens * self.unigram).sum() / num_masked),
-            "unigram_accuracy": float(tokens[self.unigram.argmax()] / num_masked),
+            "unigram_accuracy": float(tokens.max() / num_masked),
         }
         if counts["nsp"]:
             metrics["nsp_loss"] = sums[2] / counts["nsp"]
@@ -83,12 +88,14 @@ class HeldOut:
             metrics["nsp_chance"] = float(pairs.max() / counts["nsp"])
         return metrics
 
-    def filled(self, model: nn.Module) -> list[str]:
+    def filled(self, model: MaskedLanguageModel) -> list[str]:
         """The example sentences with the three most probable words for each mask."""
         mask = self.tokenizer.special_tokens["mask"]
         texts = [sentence.replace("[MASK]", mask) for sentence in self.sentences]
         lines = []
-        for text, masks in zip(texts, fill_masks((model, self.tokenizer), texts, 3, BATCH_TOKENS), strict=True):
+        for text, masks in zip(
+            texts, fill_masks((model, self.tokenizer), texts, 3, BATCH_TOKENS), strict=True
+        ):
             for predictions in masks:
                 words = ", ".join(f"{p['token_str'].strip()} {100 * p['score']:.0f} %" for p in predictions)
                 text = text.replace(mask, f"[{words}]", 1)
@@ -97,8 +104,11 @@ class HeldOut:
 
 
 def unigram_log_probs(store: Store, tokenizer: Tokenizer) -> np.ndarray:
-    """Log probability of each token by its frequency in the training split, add-one smoothed; float64 (V,)."""
-    chosen = np.unique(np.linspace(0, store.num_sentences - 1, min(store.num_sentences, UNIGRAM_SENTENCES)).astype(np.int64))
+    """Log probability of each token by its frequency in the training split, add-one smoothed; float64
+    (V,)."""
+    chosen = np.unique(
+        np.linspace(0, store.num_sentences - 1, min(store.num_sentences, UNIGRAM_SENTENCES)).astype(np.int64)
+    )
     starts = store.sentence_offsets[chosen]
     tokens = store.gather(starts, store.sentence_offsets[chosen + 1] - starts)
     counts = np.bincount(tokens, minlength=tokenizer.vocab_size).astype(np.float64) + 1.0
@@ -111,10 +121,10 @@ def is_flat(metrics: dict[str, float]) -> bool:
 
 
 PLATEAU = (
-    "the loss is that of guessing by word frequency alone ({unigram_loss:.2f}): the model does not look at the words "
-    "around a mask yet. Post-norm encoders (norm=post, as BERT's) often stay here for thousands of steps and then leave "
-    "it suddenly; more steps, a longer schedule.warmup or another optimizer.learning_rate help, and pre-norm encoders "
-    "(configs/model/modern-mini.yaml) hardly know this phase"
+    "the loss is that of guessing by word frequency alone ({unigram_loss:.2f}): the model does not look at "
+    "the words around a mask yet. Post-norm encoders (norm=post, as BERT's) often stay here for thousands of "
+    "steps and then leave it suddenly; more steps, a longer schedule.warmup or another learning rate help, "
+    "and pre-norm encoders (configs/model/modern-mini.yaml) hardly know this phase"
 )
 
 

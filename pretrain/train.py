@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bert import checkpoint
-from bert import config as configuration
 from bert.errors import UserError
+from bert.files import replacing
 from bert.model import models
 from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel, PretrainingModel
 from bert.tokenizer import Tokenizer
-from bert.training import schedules
+from bert.training import manifest, schedules
 from bert.training.launch import make_accelerator, on_main_process
 from bert.training.progress import Result
 from bert.training.run import open_run
-from bert.training.state import Checkpoint
+from bert.training.state import OPTIMIZER, STATE, Checkpoint
 from bert.training.trainer import Trainer, find_start
+from bert.verification import verify
 from pretrain.card import model_card
 from pretrain.config import PretrainConfig
 from pretrain.data.collator import EvaluationBatches, StepBatches
 from pretrain.heldout import HeldOut
 from pretrain.prepare import ensure_store
 from pretrain.tokenizer import ensure_tokenizer
+from pretrain.vocabulary import add_words, fit_vocabulary
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -56,7 +58,7 @@ def train(config: PretrainConfig) -> Result:
         *processes,
         folder=Path(config.run_dir) / "plan",
     )
-    on_main_process(accelerator, lambda: source.examples(0))  # counts the examples, once for all processes
+    on_main_process(accelerator, lambda: source.examples(0))  # counts the examples once for all
     torch.manual_seed(config.seed)
     model = build_model(config, tokenizer, start)
     trainer = Trainer(
@@ -122,22 +124,36 @@ def run_steps(config: PretrainConfig, store: Path, tokenizer: Path) -> int | Non
     return schedules.num_steps(config.training, epoch)
 
 
-def build_model(config: PretrainConfig, tokenizer: Tokenizer, start: Checkpoint | None) -> MaskedLanguageModel:
+def build_model(
+    config: PretrainConfig, tokenizer: Tokenizer, start: Checkpoint | None
+) -> MaskedLanguageModel:
     """A new model, or one with the weights of a checkpoint: of this run, or of another to go on from."""
     architecture = MaskedLanguageModel if config.objective.pairing == "none" else PretrainingModel
     own = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
     if config.model.from_ is None:
         values = {field.name: getattr(config.model, field.name) for field in fields(EncoderConfig)}
-        model = models.build(EncoderConfig(**{**values, **own}), architecture.__name__)
+        model = build(EncoderConfig(**{**values, **own}), architecture)
     else:
         model = continue_from(config.model.from_, architecture, own, config, tokenizer)
     if start is not None:
-        model.load_state_dict(checkpoint.load(start.path, dtype=torch.float32).state_dict())
+        padding = {"pad_vocab_multiple": model.config.pad_vocab_multiple}
+        saved = checkpoint.load(start.path, architecture, overrides=padding, dtype=torch.float32)
+        model.load_state_dict(saved.state_dict())
     return model.train()
 
 
+def build(shape: EncoderConfig, architecture: type[MaskedLanguageModel]) -> MaskedLanguageModel:
+    model = models.build(shape, architecture.__name__)
+    assert isinstance(model, MaskedLanguageModel)
+    return model
+
+
 def continue_from(
-    path: str, architecture: type[MaskedLanguageModel], own: Mapping[str, Any], config: PretrainConfig, tokenizer: Tokenizer
+    path: str,
+    architecture: type[MaskedLanguageModel],
+    own: Mapping[str, Any],
+    config: PretrainConfig,
+    tokenizer: Tokenizer,
 ) -> MaskedLanguageModel:
     """The model of a checkpoint; heads that it lacks, and tokens that its tokenizer lacked, begin afresh."""
     changeable = ("dropout", "attention_dropout", "backend", "gradient_checkpointing", "pad_vocab_multiple")
@@ -147,8 +163,7 @@ def continue_from(
     before = Tokenizer.load(checkpoint.resolve(path))
     if before.digest == tokenizer.digest:
         return model
-    fitted = models.build(replace(model.config, **own), architecture.__name__)
-    assert isinstance(fitted, MaskedLanguageModel)
+    fitted = build(replace(model.config, **own), architecture)
     fitted.load_state_dict(fit_vocabulary(model.state_dict(), fitted, before, tokenizer))
     return fitted
 
@@ -171,7 +186,8 @@ def held_out(config: PretrainConfig, accelerator: "Accelerator", tokenizer: Toke
 
 
 def finish(config: PretrainConfig, result: Result) -> None:
-    """The last checkpoint, without what only training needs, as the finished model; verified by reading it back."""
+    """The last checkpoint, without what only training needs, as the finished model; verified by reading it
+    back."""
     run_dir = Path(config.run_dir)
     last = run_dir / "checkpoints" / f"step-{result.step}"
     with replacing(run_dir / "model", owned=[checkpoint.CONFIG]) as aside:
@@ -180,73 +196,3 @@ def finish(config: PretrainConfig, result: Result) -> None:
                 shutil.copyfile(file, aside / file.name)
     verify(run_dir / "model")
     print(f"the finished model is {run_dir / 'model'}", flush=True)
-'''
-/work/venv/bin/python - <<'E'
-p='/work/main/pretrain/train.py'; s=open(p).read()
-s=s.replace('''    if start is not None:
-        model.load_state_dict(checkpoint.load(start.path, dtype=torch.float32).state_dict())
-    return model.train()
-''','''    if start is not None:
-        padding = {"pad_vocab_multiple": model.config.pad_vocab_multiple}
-        saved = checkpoint.load(start.path, architecture, overrides=padding, dtype=torch.float32)
-        model.load_state_dict(saved.state_dict())
-    return model.train()
-''')
-s=s.replace("from bert import config as configuration\n","").replace("from bert.errors import UserError\n","from bert.errors import UserError\nfrom bert.files import replacing\n")
-s=s.replace("from bert.training import schedules\n","from bert.training import manifest, schedules\n").replace("from bert.training.state import Checkpoint\n","from bert.training.state import OPTIMIZER, STATE, Checkpoint\n").replace("from bert.training.trainer import Trainer, find_start\n","from bert.training.trainer import Trainer, find_start\nfrom bert.verification import verify\n").replace("from pretrain.tokenizer import ensure_tokenizer\n","from pretrain.tokenizer import ensure_tokenizer\nfrom pretrain.vocabulary import add_words, fit_vocabulary\n")
-open(p,'w').write(s)
-p='/work/main/pretrain/vocabulary.py'; s=open(p).read()
-i=s.index("@torch.no_grad()"); j=s.index("def _pieces")
-s=s[:i]+'''@torch.no_grad()
-def fit_vocabulary(
-    weights: Mapping[str, Tensor], model: nn.Module, before: Tokenizer, after: Tokenizer
-) -> dict[str, Tensor]:
-    """Weights for `model`, whose tokenizer is `after`, from those of a model whose tokenizer was `before`.
-
-    Only what has a row for each token differs. A token that both know keeps its row. A new one begins as the mean of
-    the rows of the pieces that stood for it (Hewitt 2021), so that the model reads it much as it read the pieces.
-    """
-    pieces = _pieces(before, after)
-    fitted = dict(weights)
-    for name, shaped in model.state_dict().items():
-        if shaped.shape != weights[name].shape:
-            fitted[name] = torch.zeros_like(shaped)
-            for token, ids in enumerate(pieces):
-                fitted[name][token] = weights[name][ids].mean(0)
-    return fitted
-
-
-'''+s[j:]
-s=s.replace('''    known = before.backend.get_vocab()
-    marker = "##"
-    pieces = []
-    for token in after.tokens(list(range(after.vocab_size))):
-        if token in known:
-            pieces.append([known[token]])
-            continue
-        ids = before.encode_batch([token.removeprefix(marker)], special_tokens=False)[0]
-        pieces.append(ids or [before.mask_id])
-    return pieces
-''','''    known = before.backend.get_vocab()
-    tokens = after.tokens(range(after.vocab_size))
-    texts = [after.decode([id]).strip().removeprefix("##") for id in range(after.vocab_size)]
-    spelled = before.encode_batch(texts, special_tokens=False)
-    return [
-        [known[token]] if token in known else ids or [before.mask_id] for token, ids in zip(tokens, spelled, strict=True)
-    ]
-''')
-s=s.replace("from pathlib import Path\n\nimport torch","from collections.abc import Mapping\nfrom pathlib import Path\n\nimport torch").replace("from torch import Tensor\n","from torch import Tensor, nn\n").replace("from bert.model.models import MaskedLanguageModel\n","")
-open(p,'w').write(s)
-p='/work/main/pretrain/config.py'; s=open(p).read()
-s=s.replace('''    """checkpoint to go on from (continued pretraining): its shape counts, of the keys here only dropout and backend do"""
-''','''    """checkpoint to go on from (continued pretraining): its shape and its tokenizer, unless tokenizer.from names another;
-    of the keys above dropout, attention_dropout, backend, gradient_checkpointing and pad_vocab_multiple still count"""
-    new_words: str | None = None
-    """with from: a file of words, one a line, that become tokens; each begins as the mean of its pieces"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.new_words is not None and self.from_ is None:
-            raise ValueError("new_words: are added to the vocabulary of model.from; name a checkpoint there")
-''')
-open(p,'w').write(s)

@@ -1,13 +1,13 @@
 """Continued pretraining with another vocabulary than the checkpoint's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from tokenizers import AddedToken
-from torch import Tensor
+from torch import Tensor, nn
 
 from bert.errors import UserError
-from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
 
 
@@ -24,31 +24,32 @@ def add_words(tokenizer: Tokenizer, file: Path) -> Tokenizer:
 
 
 @torch.no_grad()
-def fit_vocabulary(weights: dict[str, Tensor], model: MaskedLanguageModel, before: Tokenizer, after: Tokenizer) -> None:
-    """Change the rows of the token embeddings, and of the decoder's bias, to those of another tokenizer's tokens.
+def fit_vocabulary(
+    weights: Mapping[str, Tensor], model: nn.Module, before: Tokenizer, after: Tokenizer
+) -> dict[str, Tensor]:
+    """Weights for `model`, whose tokenizer is `after`, from those of a model whose tokenizer was `before`.
 
-    A token that both know keeps its row. A new one begins as the mean of the rows of the pieces it had before
-    (Hewitt 2021; Gee et al. 2022), so the model reads it at first much as it read the pieces.
+    Only what has a row for each token differs. A token that both know keeps its row. A new one begins as the
+    mean of the rows of the pieces that stood for it (Hewitt 2021), so that the model reads it much as it read
+    the pieces.
     """
     pieces = _pieces(before, after)
-    for name, rows in weights.items():
-        target = model.state_dict()[name]
-        if rows.ndim and rows.shape[0] != target.shape[0]:
-            new = torch.zeros_like(target)
+    fitted = dict(weights)
+    for name, shaped in model.state_dict().items():
+        if shaped.shape != weights[name].shape:
+            fitted[name] = torch.zeros_like(shaped)
             for token, ids in enumerate(pieces):
-                new[token] = rows[ids].mean(0)
-            weights[name] = new
+                fitted[name][token] = weights[name][ids].mean(0)
+    return fitted
 
 
 def _pieces(before: Tokenizer, after: Tokenizer) -> list[list[int]]:
     """For each token of `after`, the tokens of `before` that stand for it."""
     known = before.backend.get_vocab()
-    marker = "##"
-    pieces = []
-    for token in after.tokens(list(range(after.vocab_size))):
-        if token in known:
-            pieces.append([known[token]])
-            continue
-        ids = before.encode_batch([token.removeprefix(marker)], special_tokens=False)[0]
-        pieces.append(ids or [before.mask_id])
-    return pieces
+    tokens = after.tokens(range(after.vocab_size))
+    texts = [after.decode([id]).strip().removeprefix("##") for id in range(after.vocab_size)]
+    spelled = before.encode_batch(texts, special_tokens=False)
+    return [
+        [known[token]] if token in known else ids or [before.mask_id]
+        for token, ids in zip(tokens, spelled, strict=True)
+    ]

@@ -28,20 +28,28 @@ class StepData:
     def on(self, device: torch.device) -> Iterator[MicroBatch]:
         """Each micro-batch, moved to `device` when its turn comes."""
         for micro_batch in self.micro_batches:
-            yield {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in micro_batch.items()}
+            yield {
+                k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v
+                for k, v in micro_batch.items()
+            }
 
     def pin_memory(self) -> "StepData":
         """In page-locked memory, from which CUDA copies without waiting (called by torch's DataLoader)."""
         state = self.__getstate__()
-        return _restored({**state, "flat": {dtype: flat.pin_memory() for dtype, flat in state["flat"].items()}})
+        return _restored(
+            {**state, "flat": {dtype: flat.pin_memory() for dtype, flat in state["flat"].items()}}
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        """All tensors of a dtype as one: a worker process hands each tensor over by a file descriptor of its own,
-        and steps of many micro-batches would exhaust them."""
+        """All tensors of a dtype as one: a worker process hands each tensor over by a file descriptor of its
+        own, and steps of many micro-batches would exhaust them."""
         tensors = [v for m in self.micro_batches for v in m.values() if isinstance(v, Tensor)]
-        flat = {d: torch.cat([t.reshape(-1) for t in tensors if t.dtype == d]) for d in {t.dtype for t in tensors}}
+        flat = {
+            d: torch.cat([t.reshape(-1) for t in tensors if t.dtype == d]) for d in {t.dtype for t in tensors}
+        }
         shapes = [
-            {k: (v.dtype, v.shape) if isinstance(v, Tensor) else v for k, v in m.items()} for m in self.micro_batches
+            {k: (v.dtype, v.shape) if isinstance(v, Tensor) else v for k, v in m.items()}
+            for m in self.micro_batches
         ]
         return {"flat": flat, "shapes": shapes, "rest": (dict(self.counts), self.digest, self.waste)}
 

@@ -25,7 +25,8 @@ class OptimizerConfig:
     layer_decay: Probability = 1.0
     """factor on the learning rate for each layer below the top one (fine-tuning)"""
     rate_factors: dict[str, PositiveFloat] = field(default_factory=dict)
-    """factors on the learning rate by parameter name pattern, e.g. {"*embeddings*": 0.5}; the first match counts"""
+    """factors on the learning rate by parameter name pattern, e.g. {"*embeddings*": 0.5}; the first match
+    counts"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class TrackingConfig:
     log_every: PositiveInt = 10
     """steps between lines of metrics.jsonl and updates of the trackers"""
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    """Weights & Biases; auto is online with a key, else offline inside the run folder, and off when not installed"""
+    """Weights & Biases; auto is online with a key, else offline inside the run folder, and off when not
+    installed"""
     tensorboard: bool = False
     """also write TensorBoard events into the run folder"""
     project: str = "bert"

@@ -21,17 +21,21 @@ class Guards:
     quiet_until: int = 0
     """no further rise is reported before this step"""
 
-    def check(self, step: int, loss: float, grad_norm: float, finite: bool, digest: str, max_skipped: int) -> str | None:
-        """What is to be said about a step; RunFailed after `max_skipped` steps in a row that are not finite."""
+    def check(
+        self, step: int, loss: float, grad_norm: float, finite: bool, digest: str, max_skipped: int
+    ) -> str | None:
+        """What is to be said about a step; RunFailed after `max_skipped` steps in a row that are not
+        finite."""
         if not finite:
             self.skipped += 1
             self.skipped_in_a_row += 1
             if self.skipped_in_a_row >= max_skipped:
                 raise RunFailed(
-                    f"{max_skipped} steps in a row were not finite, the last one step {step}; the checkpoints are from "
-                    "before or untouched by them; lower optimizer.learning_rate or set training.precision=fp32"
+                    f"{max_skipped} steps in a row were not finite, the last one step {step}; none of them changed "
+                    "the weights; lower optimizer.learning_rate or set training.precision=fp32"
                 )
-            return f"step {step} is skipped: loss {loss:.4g}, gradient norm {grad_norm:.4g} (batch {digest or 'unknown'})"
+            figures = f"loss {loss:.4g}, gradient norm {grad_norm:.4g}"
+            return f"step {step} is skipped: {figures} (batch {digest or 'unknown'})"
         self.skipped_in_a_row = 0
         message = self._rise(step, loss, digest)
         # Exponential means (West 1979), plain means until they have a hundred steps.
@@ -48,6 +52,6 @@ class Guards:
             return None
         self.quiet_until = step + 100
         return (
-            f"step {step}: the loss rose to {loss:.3f} from about {self.mean:.3f} (batch {digest or 'unknown'}); should "
-            "it stay there, go on from an earlier checkpoint (resume=PATH) with a lower optimizer.learning_rate"
+            f"step {step}: the loss rose to {loss:.3f} from about {self.mean:.3f} (batch {digest or 'unknown'}); "
+            "should it stay there, go on from an earlier checkpoint (resume=PATH)"
         )

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXIT_INTERRUPTED = 75
-"""Exit code after SIGTERM or SIGINT: the step was finished and saved, the same command goes on (EX_TEMPFAIL)."""
+"""Exit code after SIGTERM or SIGINT: the step was finished and saved, the same command goes on
+(EX_TEMPFAIL)."""
 
 
 def make_accelerator(training: TrainingConfig) -> "Accelerator":
-    """The processes of this run, as the launcher set them up; precision is the configuration's, not the launcher's."""
+    """The processes of this run, as the launcher set them up; precision is the configuration's, not the
+    launcher's."""
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -53,7 +55,9 @@ def _use_fsdp(accelerator: "Accelerator", training: TrainingConfig) -> None:
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     state: Any = accelerator.state
-    if state.distributed_type == DistributedType.MULTI_CPU:  # accelerate shards on accelerators only, torch on CPUs too
+    if (
+        state.distributed_type == DistributedType.MULTI_CPU
+    ):  # accelerate shards on accelerators only, torch on CPUs too
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
         state.distributed_type = DistributedType.FSDP
     if state.fsdp_plugin.fsdp_version != 2:
@@ -61,10 +65,12 @@ def _use_fsdp(accelerator: "Accelerator", training: TrainingConfig) -> None:
     state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has the weights already
     if training.precision != "fp32":
         dtype = torch.bfloat16 if training.precision == "bf16" else torch.float16
-        state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=dtype, reduce_dtype=torch.float32
+        )
 
 
-def on_main_process(accelerator: "Accelerator", work: Callable[[], None]) -> None:
+def on_main_process(accelerator: "Accelerator", work: Callable[[], object]) -> None:
     """Run `work` on the main process; the others wait as long as it takes, under no collective's timeout.
 
     A UserError raised by `work` ends every process, and the main one alone speaks of it.
@@ -108,7 +114,8 @@ _turns = itertools.count()
 
 
 class StopRequest:
-    """SIGTERM and SIGINT, noted for the loop to act on after the step. Ctrl-C once more ends the process at once."""
+    """SIGTERM and SIGINT, noted for the loop to act on after the step. Ctrl-C once more ends the process at
+    once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -133,7 +140,8 @@ class StopRequest:
 
 
 def _stop_with_launcher() -> None:
-    """Receive SIGTERM when the launcher dies (Linux): accelerate does not hand signals on to a single process."""
+    """Receive SIGTERM when the launcher dies (Linux): accelerate does not hand signals on to a single
+    process."""
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     if launched and sys.platform == "linux":
         pr_set_pdeathsig = 1
@@ -143,8 +151,9 @@ def _stop_with_launcher() -> None:
 def start_processes(module: str, argv: Sequence[str]) -> int | None:
     """Start the processes that `accelerate launch --cpu --num_processes N` was asked for; their exit code.
 
-    For CPUs accelerate leaves the processes to mpirun, and without it starts a single one, silently. In that one,
-    this function starts all N by torch's launcher. None: there is nothing to start, go on in this process.
+    For CPUs accelerate leaves the processes to mpirun, and without it starts a single one, silently. In that
+    one, this function starts all N by torch's launcher. None: there is nothing to start, go on in this
+    process.
     """
     asked = _asked_of_accelerate()
     if asked is None:
@@ -162,7 +171,8 @@ def start_processes(module: str, argv: Sequence[str]) -> int | None:
         rank, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            print(f"error: process {rank} was ended by {name}; the same command goes on from the last checkpoint", file=sys.stderr)
+            advice = "the same command goes on from the last checkpoint"
+            print(f"error: process {rank} was ended by {name}; {advice}", file=sys.stderr)
             return 128 - failure.exitcode
         return failure.exitcode
     return 0

@@ -4,7 +4,7 @@ import itertools
 import signal
 import time
 from collections.abc import Generator
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
 
@@ -12,7 +12,8 @@ from bert.training.batch import StepData
 
 
 class Source(Protocol):
-    """The batches of a run: `source[k]` is this process's share of step k (from 0), at the same cost for every k.
+    """The batches of a run: `source[k]` is this process's share of step k (from 0), at the same cost for
+    every k.
 
     Worker processes receive it by fork or pickle.
     """
@@ -20,12 +21,14 @@ class Source(Protocol):
     def __getitem__(self, step: int, /) -> StepData: ...
 
 
-def batches(source: Source, start: int, num_workers: int, pin_memory: bool) -> Generator[tuple[StepData, float], None, None]:
-    """The steps from `start` on, without end, each with the seconds it was waited for. To be closed: the workers,
-    which ignore signals, end with it."""
-    loader = DataLoader(
+def batches(
+    source: Source, start: int, num_workers: int, pin_memory: bool
+) -> Generator[tuple[StepData, float], None, None]:
+    """The steps from `start` on, without end, each with the seconds it was waited for. To be closed: the
+    workers, which ignore signals, end with it."""
+    loader: DataLoader[StepData] = DataLoader(
         source,  # type: ignore[arg-type]
-        sampler=itertools.count(start),  # type: ignore[arg-type]
+        sampler=itertools.count(start),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=num_workers,
@@ -39,7 +42,7 @@ def batches(source: Source, start: int, num_workers: int, pin_memory: bool) -> G
         yield data, time.perf_counter() - asked
 
 
-def _as_it_is(data: StepData) -> StepData:
+def _as_it_is(data: Any) -> Any:
     return data
 
 

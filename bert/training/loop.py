@@ -1,8 +1,8 @@
 """One optimiser step.
 
-The loss of a step is, for each of the model's losses, its sum over every micro-batch and process divided by its count
-over all of them; the counts are known before the first forward pass. So a step's gradient does not depend on how its
-examples are spread over processes and micro-batches.
+The loss of a step is, for each of the model's losses, its sum over every micro-batch and process divided by
+its count over all of them; the counts are known before the first forward pass. So a step's gradient does not
+depend on how its examples are spread over processes and micro-batches.
 """
 
 import hashlib
@@ -80,7 +80,9 @@ class Stepper:
         if self.precision != "fp16":
             self.scale.value = 1.0
 
-    def __call__(self, step: int, data: StepData, learning_rate: float, share: dict[str, float]) -> StepResult:
+    def __call__(
+        self, step: int, data: StepData, learning_rate: float, share: dict[str, float]
+    ) -> StepResult:
         """Train on `data`; `share` are numbers of this process to be summed over the processes on the way."""
         set_learning_rate(self.optimizer, learning_rate)
         totals = self._forward_backward(step, data)
@@ -115,13 +117,19 @@ class Stepper:
                         self.accelerator.backward(loss)
                 for name, one in losses.items():
                     before = totals.get(name, (0.0, 0.0))
-                    totals[name] = (before[0] + one.sum.detach().double(), before[1] + one.correct.detach().double())
+                    totals[name] = (
+                        before[0] + one.sum.detach().double(),
+                        before[1] + one.correct.detach().double(),
+                    )
         return totals
 
     def autocast(self, enabled: bool = True) -> AbstractContextManager[None]:
-        """One context around a whole step keeps the weights that were cast for its first micro-batch for the others."""
+        """One context around a whole step keeps the weights that were cast for its first micro-batch for the
+        others."""
         enabled = enabled and self.precision != "fp32"
-        return torch.autocast(self.accelerator.device.type, dtype=DTYPES[self.precision] if enabled else None, enabled=enabled)
+        return torch.autocast(
+            self.accelerator.device.type, dtype=DTYPES[self.precision] if enabled else None, enabled=enabled
+        )
 
     @contextmanager
     def _reduce_gradients(self, last: bool) -> Iterator[None]:
@@ -135,16 +143,19 @@ class Stepper:
         return self.accelerator.reduce(torch.stack(local), reduction="sum")
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        return [
+            p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
 
     def _gradient_norm(self) -> Tensor:
         if self._deepspeed:
-            return torch.as_tensor(self.model.get_global_grad_norm())
+            return torch.as_tensor(self.model.get_global_grad_norm())  # type: ignore[operator]
         norm = torch.nn.utils.get_total_norm(self._gradients()) / self.scale.value
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _update(self, result: StepResult) -> None:
-        """Clip and step, or skip a step that is not finite. DeepSpeed has done both within its backward pass."""
+        """Clip and step, or skip a step that is not finite. DeepSpeed has done both within its backward
+        pass."""
         if not self._deepspeed:
             if result.finite:
                 clip = self.max_grad_norm / (result.grad_norm + 1e-6) if self.max_grad_norm else 1.0
@@ -162,6 +173,7 @@ class Stepper:
 
 
 def seed_dropout(seed: int, step: int, process: int, micro_batch: int) -> None:
-    """Dropout depends on its place in the run alone, so there is no generator state to restore after a resume."""
+    """Dropout depends on its place in the run alone, so there is no generator state to restore after a
+    resume."""
     place = f"{seed} {step} {process} {micro_batch}".encode()
     torch.manual_seed(int.from_bytes(hashlib.blake2b(place, digest_size=8).digest()))

@@ -1,4 +1,5 @@
-"""A folder that knows whether it is whole: `manifest.json` holds the size and SHA-256 of each of its files."""
+"""A folder that knows whether it is whole: `manifest.json` holds the size and SHA-256 of each of its
+files."""
 
 import hashlib
 import json
@@ -12,7 +13,10 @@ MANIFEST = "manifest.json"
 def write(folder: Path) -> None:
     """List every file of `folder` and make sure that all of it, the manifest last, is on the disk."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    entries = {str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _sha256(path)} for path in files}
+    entries = {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _sha256(path)}
+        for path in files
+    }
     (folder / MANIFEST).write_text(json.dumps(entries, indent=1), encoding="utf-8")
     for path in [*files, folder / MANIFEST, folder]:
         sync(path)

@@ -26,7 +26,8 @@ class MetricsFile:
         os.replace(aside, self.path)
 
     def append(self, values: Mapping[str, Any]) -> None:
-        """Add a line; numbers that are not finite become null. A full disk is reported once and loses lines only."""
+        """Add a line; numbers that are not finite become null. A full disk is reported once and loses lines
+        only."""
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({k: _json(v) for k, v in values.items()}) + "\n")

@@ -23,8 +23,9 @@ def build(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
     """Parameters that are treated alike, together: same weight decay, same learning rate, same rule.
 
-    Each group has a `rate`, the factor on the learning rate of the step (`set_learning_rate`), and `matrices`,
-    whether it holds the layers' matrices. Parameters of one dimension (biases, norm weights) are not decayed.
+    Each group has a `rate`, the factor on the learning rate of the step (`set_learning_rate`), and
+    `matrices`, whether it holds the layers' matrices. Parameters of one dimension (biases, norm weights) are
+    not decayed.
     """
     groups: dict[tuple[bool, bool, float], Group] = {}
     num_layers = max((_layer(name) or 0 for name, _ in model.named_parameters()), default=0)
@@ -80,7 +81,7 @@ class _Adam(Optimizer):
         return loss
 
     def _step(self, group: Group, parameters: list[Tensor]) -> None:
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         for p in parameters:
             if not self.state[p]:
                 self.state[p] = {
@@ -97,15 +98,20 @@ class _Adam(Optimizer):
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
         # Both moments without their bias towards the zero they start from.
-        squares = torch._foreach_div(squares, 1 - beta2**step)
-        denominators = torch._foreach_sqrt(squares)
+        unbiased = list(torch._foreach_div(squares, 1 - beta2**step))
+        denominators = torch._foreach_sqrt(unbiased)
         torch._foreach_add_(denominators, group["eps"])
-        updates = torch._foreach_div(means, 1 - beta1**step)
+        updates = list(torch._foreach_div(means, 1 - beta1**step))
         torch._foreach_div_(updates, denominators)
-        self._apply(group, parameters, gradients, updates, squares)
+        self._apply(group, parameters, gradients, updates, unbiased)
 
     def _apply(
-        self, group: Group, parameters: list[Tensor], gradients: list[Tensor], updates: list[Tensor], squares: list[Tensor]
+        self,
+        group: Group,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        updates: list[Tensor],
+        squares: list[Tensor],
     ) -> None:
         """Change the parameters; `updates` are Adam's, `squares` the unbiased second moments."""
         raise NotImplementedError
@@ -118,7 +124,12 @@ class Lamb(_Adam):
     """
 
     def _apply(
-        self, group: Group, parameters: list[Tensor], gradients: list[Tensor], updates: list[Tensor], squares: list[Tensor]
+        self,
+        group: Group,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        updates: list[Tensor],
+        squares: list[Tensor],
     ) -> None:
         if decay := group["weight_decay"]:
             torch._foreach_add_(updates, parameters, alpha=decay)
@@ -130,10 +141,16 @@ class Lamb(_Adam):
 
 
 class StableAdamW(_Adam):
-    """Wortsman et al. 2023, algorithm 2: AdamW whose rate falls, tensor by tensor, where Adam's second moment lags."""
+    """Wortsman et al. 2023, algorithm 2: AdamW whose rate falls, tensor by tensor, where Adam's second moment
+    lags."""
 
     def _apply(
-        self, group: Group, parameters: list[Tensor], gradients: list[Tensor], updates: list[Tensor], squares: list[Tensor]
+        self,
+        group: Group,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        updates: list[Tensor],
+        squares: list[Tensor],
     ) -> None:
         if decay := group["weight_decay"]:
             torch._foreach_add_(updates, parameters, alpha=decay)
@@ -159,7 +176,11 @@ class MuonWithAdamW(torch.optim.AdamW):
         groups = self.param_groups
         # Made anew at each step: preparing for a sharded run replaces the parameters within the groups.
         muon = torch.optim.Muon(
-            [{"params": g["params"], "lr": g["lr"], "weight_decay": g["weight_decay"]} for g in groups if g["matrices"]],
+            [
+                {"params": g["params"], "lr": g["lr"], "weight_decay": g["weight_decay"]}
+                for g in groups
+                if g["matrices"]
+            ],
             momentum=self.momentum,
             adjust_lr_fn="match_rms_adamw",
         )

@@ -37,7 +37,9 @@ class _Work:
 class Reporter:
     """Writes `metrics.jsonl`, `evaluations.jsonl` and the trackers, and keeps the console up to date."""
 
-    def __init__(self, accelerator: "Accelerator", run_dir: Path, shape: EncoderConfig, tracking: TrackingConfig) -> None:
+    def __init__(
+        self, accelerator: "Accelerator", run_dir: Path, shape: EncoderConfig, tracking: TrackingConfig
+    ) -> None:
         self.accelerator, self.run_dir, self.shape, self.tracking = accelerator, run_dir, shape, tracking
         self.console = Console(accelerator.is_main_process)
         self._steps = MetricsFile(run_dir / "metrics.jsonl", self.console.say)
@@ -50,7 +52,9 @@ class Reporter:
         if self.accelerator.is_main_process:
             self._steps.truncate(step)
             self._evaluations.truncate(step)
-        self._trackers = Trackers(self.accelerator, self.run_dir, self.tracking, configuration.to_dict(config))
+        self._trackers = Trackers(
+            self.accelerator, self.run_dir, self.tracking, configuration.to_dict(config)
+        )
         self.console.start()
         self._work = _Work()
 
@@ -58,7 +62,9 @@ class Reporter:
         self.console.stop()
         self._trackers.close()
 
-    def step(self, state: RunState, progress: float, result: StepResult, data: StepData, rate: float, waited: float) -> None:
+    def step(
+        self, state: RunState, progress: float, result: StepResult, data: StepData, rate: float, waited: float
+    ) -> None:
         """Take note of a step; every `tracking.log_every` steps, and after the last, write a line."""
         work = self._work
         work.steps += 1
@@ -71,7 +77,12 @@ class Reporter:
         state.add(result)
         if state.step % self.tracking.log_every and progress < 1.0:
             return
-        line = {"step": state.step, **state.take_means(), "learning_rate": rate, "grad_norm": result.grad_norm}
+        line: dict[str, Any] = {
+            "step": state.step,
+            **state.take_means(),
+            "learning_rate": rate,
+            "grad_norm": result.grad_norm,
+        }
         line |= {"tokens": state.tokens, "seconds": round(state.seconds, 3), "skipped": state.guards.skipped}
         if self.tracking.batch_digest:
             line["digest"] = data.digest
@@ -87,9 +98,11 @@ class Reporter:
         """Write and show an evaluation, which took some seconds that are no part of the throughput."""
         self._work.began += seconds
         if self.accelerator.is_main_process:
-            line = {"step": state.step, **evaluation.metrics, "seconds": round(seconds, 3)}
+            line: dict[str, Any] = {"step": state.step, **evaluation.metrics, "seconds": round(seconds, 3)}
             self._evaluations.append(line)
-            self._trackers.log({f"evaluation/{name}": value for name, value in evaluation.metrics.items()}, state.step)
+            self._trackers.log(
+                {f"evaluation/{name}": value for name, value in evaluation.metrics.items()}, state.step
+            )
             figures = " · ".join(f"{name} {value:.4g}" for name, value in evaluation.metrics.items())
             self.console.say("\n".join(filter(None, [f"step {state.step}: {figures}", evaluation.report])))
 

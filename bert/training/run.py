@@ -28,12 +28,17 @@ FREE_KEYS = (
 def open_run(config: Any, free_keys: tuple[str, ...] = ()) -> Path:
     """Make the run's folder and keep the configuration in it; only the main process may call.
 
-    UserError if the folder is a run of another configuration, key by key (`free_keys`, and those above, aside).
+    UserError if the folder is a run of another configuration, key by key (`free_keys`, and those above,
+    aside).
     """
     folder = Path(config.run_dir)
     if (folder / CONFIG).is_file():
         before = configuration.load(type(config), folder / CONFIG)
-        changed = [line for line in configuration.difference(before, config) if not _free(line, FREE_KEYS + free_keys)]
+        changed = [
+            line
+            for line in configuration.difference(before, config)
+            if not _free(line, FREE_KEYS + free_keys)
+        ]
         if changed:
             raise UserError(
                 f"run_dir: {folder} is a run of another configuration ({'; '.join(changed)}); "
@@ -44,7 +49,9 @@ def open_run(config: Any, free_keys: tuple[str, ...] = ()) -> Path:
         configuration.save(config, folder / f"{CONFIG}.tmp")
         os.replace(folder / f"{CONFIG}.tmp", folder / CONFIG)
     except OSError as error:
-        raise UserError(f"run_dir: {folder} cannot be written ({error.strerror}); choose another run_dir") from None
+        raise UserError(
+            f"run_dir: {folder} cannot be written ({error.strerror}); choose another run_dir"
+        ) from None
     return folder
 
 

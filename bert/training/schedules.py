@@ -1,7 +1,7 @@
 """Learning rates as pure functions of the share of the run that is done.
 
-Nothing here has a state: the rate of a step depends on the configuration and on how far the run is, so a run that
-was interrupted needs no scheduler to be restored, and none is stepped once too often.
+Nothing here has a state: the rate of a step depends on the configuration and on how far the run is, so a run
+that was interrupted needs no scheduler to be restored, and none is stepped once too often.
 """
 
 import math
@@ -29,7 +29,8 @@ class Schedule:
         return self.config.final + (1.0 - self.config.final) * self._height(left)
 
     def _height(self, left: float) -> float:
-        """1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run still to come."""
+        """1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run still to
+        come."""
         after_warmup = 1.0 - self.warmup
         match self.config.name:
             case "constant":
@@ -58,14 +59,19 @@ def _share(key: str, value: float, steps: int | None) -> float:
     if value < 1:
         return value
     if steps is None:
-        raise UserError(f"schedule.{key}: {value:g} steps of a run not measured in steps; give a share below 1")
+        raise UserError(
+            f"schedule.{key}: {value:g} steps of a run not measured in steps; give a share below 1"
+        )
     if value >= steps and key == "warmup":
-        raise UserError(f"schedule.{key}: {value:g} steps, but the run has {steps}; give fewer, or a share below 1")
+        raise UserError(
+            f"schedule.{key}: {value:g} steps, but the run has {steps}; give fewer, or a share below 1"
+        )
     return min(value / steps, 1.0)
 
 
 def num_steps(config: TrainingConfig, steps_per_epoch: float | None = None) -> int | None:
-    """The length of the run in steps, as far as `training.steps` and `training.epochs` say; None if they do not.
+    """The length of the run in steps, as far as `training.steps` and `training.epochs` say; None if they do
+    not.
 
     UserError if nothing ends the run. `steps_per_epoch` is how many steps one pass over the data takes.
     """
@@ -74,7 +80,9 @@ def num_steps(config: TrainingConfig, steps_per_epoch: float | None = None) -> i
         assert steps_per_epoch is not None, "an application that admits epochs knows their length"
         lengths.append(max(1, math.ceil(config.epochs * steps_per_epoch)))
     if not lengths and config.tokens is None and config.hours is None:
-        raise UserError("training.steps: nothing ends the run; set training.steps, .tokens, .hours or .epochs")
+        raise UserError(
+            "training.steps: nothing ends the run; set training.steps, .tokens, .hours or .epochs"
+        )
     return min(lengths, default=None)
 
 

@@ -1,14 +1,13 @@
 """Whole tensors out of, and into, a model and an optimiser that may be sharded over processes.
 
-Checkpoints hold whole tensors under plain names, so a run continues under any launch. Tensors are gathered one at a
-time, so no device ever holds more than one that is not its own.
+Checkpoints hold whole tensors under plain names, so a run continues under any launch. Tensors are gathered
+one at a time, so no device ever holds more than one that is not its own.
 """
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -16,7 +15,8 @@ from torch.optim import Optimizer
 
 
 def model_tensors(model: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """Copies of the parameters and persistent buffers in CPU memory; empty unless `keep`. Every process must call."""
+    """Copies of the parameters and persistent buffers in CPU memory; empty unless `keep`. Every process must
+    call."""
     return _gather(((_plain(name), tensor) for name, tensor in model.state_dict().items()), keep)
 
 

@@ -1,9 +1,9 @@
 """The checkpoints of a run: written in the background, complete or not there at all, never all thrown away.
 
-    RUN/checkpoints/step-1000/   a Hugging Face directory, with beside it
-        optimizer.safetensors    `<parameter>/<state>` for every parameter, whole, whatever the sharding
-        training_state.json      step, tokens, seconds and the like
-        manifest.json            size and checksum of each file
+RUN/checkpoints/step-1000/   a Hugging Face directory, with beside it
+    optimizer.safetensors    `<parameter>/<state>` for every parameter, whole, whatever the sharding
+    training_state.json      step, tokens, seconds and the like
+    manifest.json            size and checksum of each file
 """
 
 import json
@@ -43,7 +43,9 @@ class Checkpoint:
 class Checkpoints:
     """The folder `checkpoints` of a run; only the main process writes."""
 
-    def __init__(self, run_dir: Path, say: Callable[[str], None] = print, keep_last: int = 2, keep_best: bool = True):
+    def __init__(
+        self, run_dir: Path, say: Callable[[str], None] = print, keep_last: int = 2, keep_best: bool = True
+    ):
         self.folder = run_dir / "checkpoints"
         self.say = say
         self.keep_last = keep_last
@@ -68,14 +70,18 @@ class Checkpoints:
 
     def best(self) -> Checkpoint | None:
         """The one with the highest score, the newest of several."""
-        scored = [(c.state.get("score"), c.step, c) for c in self.complete()]
-        return max(((s, n, c) for s, n, c in scored if s is not None), default=(None, 0, None), key=lambda x: x[:2])[2]
+        scored = [c for c in self.complete() if c.state.get("score") is not None]
+        return max(scored, default=None, key=lambda c: (c.state["score"], c.step))
 
     def choose(self, resume: str) -> Checkpoint | None:
-        """What a run starts from: `auto`, `never` or a checkpoint's path, see `resume` in the configuration."""
+        """What a run starts from: `auto`, `never` or a checkpoint's path, see `resume` in the
+        configuration."""
         own = self.complete()
         if resume == "never" and own:
-            raise UserError(f"resume: {self.folder} has a checkpoint of step {own[-1].step}; use resume=auto or another run_dir")
+            raise UserError(
+                f"resume: {self.folder} has a checkpoint of step {own[-1].step}; "
+                "use resume=auto or another run_dir"
+            )
         path = Path(resume)
         if resume in ("auto", "never") or (own and path.resolve().parent != self.folder.resolve()):
             return self.newest()
@@ -121,7 +127,8 @@ class Checkpoints:
         sync(self.folder)
 
     def _prune(self) -> None:
-        """Remove what is neither among the newest nor the best, by a rename first: no half-removed one is ever seen."""
+        """Remove what is neither among the newest nor the best, by a rename first: no half-removed one is
+        ever seen."""
         best = self.best() if self.keep_best else None
         for checkpoint in self.complete()[: -self.keep_last]:
             if best is None or checkpoint.path != best.path:

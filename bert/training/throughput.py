@@ -2,7 +2,8 @@
 
 from bert.model.config import EncoderConfig
 
-PEAK_FLOPS = {  # dense bf16 tensor-core operations a second, from NVIDIA's data sheets; the first name that fits counts
+# Dense bf16 tensor-core operations a second, from NVIDIA's data sheets; the first name that fits counts.
+PEAK_FLOPS = {
     "B200": 2.25e15,
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -25,9 +26,9 @@ def peak_flops(device_name: str) -> float | None:
 def training_flops(config: EncoderConfig, tokens: int, sequences: int, predicted: int) -> float:
     """Floating-point operations of the matrix products of a training step (forward, and twice that backward).
 
-    As in Narayanan et al. 2021 (appendix), without recomputation: 6 for each weight and token, and for attention
-    12 S D for each token and layer. Attention is counted at the mean length of a sequence, the prediction head at the
-    `predicted` tokens only.
+    As in Narayanan et al. 2021 (appendix), without recomputation: 6 for each weight and token, and for
+    attention 12 S D for each token and layer. Attention is counted at the mean length of a sequence, the
+    prediction head at the `predicted` tokens only.
     """
     width = config.hidden_size
     feed_forward = (3 if config.feed_forward == "glu" else 2) * width * config.intermediate_size

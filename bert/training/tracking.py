@@ -1,4 +1,5 @@
-"""Where a run shows itself: the console, Weights & Biases, TensorBoard. The main process speaks, the others are silent."""
+"""Where a run shows itself: the console, Weights & Biases, TensorBoard. The main process speaks, the others
+are silent."""
 
 import importlib.util
 import json
@@ -30,9 +31,15 @@ class Console:
         self._bar: Progress | None = None
         self._next_line = 0.0
         if enabled and self._console.is_terminal:
-            columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[status]}")]
+            columns = [
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[status]}"),
+            ]
             self._bar = Progress(*columns, console=self._console, transient=True)
-            self._task = self._bar.add_task("training", total=1.0, status="the first step takes a little longer")
+            self._task = self._bar.add_task(
+                "training", total=1.0, status="the first step takes a little longer"
+            )
 
     def start(self) -> None:
         if self._bar is not None:
@@ -62,9 +69,12 @@ class Console:
 
 
 class Trackers:
-    """accelerate's trackers, as configured; one run in them for each run folder, however often it is interrupted."""
+    """accelerate's trackers, as configured; one run in them for each run folder, however often it is
+    interrupted."""
 
-    def __init__(self, accelerator: "Accelerator", run_dir: Path, config: TrackingConfig, values: Mapping[str, Any]):
+    def __init__(
+        self, accelerator: "Accelerator", run_dir: Path, config: TrackingConfig, values: Mapping[str, Any]
+    ):
         self.accelerator = accelerator
         self._offered: dict[str, dict[str, Any]] = {}
         self._run_dir = run_dir
@@ -77,7 +87,8 @@ class Trackers:
             self._start(config.project, values)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Numbers of a step. Steps may come again after an interruption: they are a value, not wandb's own counter."""
+        """Numbers of a step. Steps may come again after an interruption: they are a value, not wandb's own
+        counter."""
         if not self.accelerator.is_main_process:
             return
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
@@ -108,8 +119,17 @@ class Trackers:
         import wandb
 
         settings = wandb.Settings(console="off", silent=mode == "offline")
-        run_id = _kept(self._run_dir / "tracking.json", "wandb_id") if self.accelerator.is_main_process else None
-        return {"mode": mode, "name": name, "id": run_id, "resume": "allow", "dir": str(self._run_dir), "settings": settings}
+        run_id = (
+            _kept(self._run_dir / "tracking.json", "wandb_id") if self.accelerator.is_main_process else None
+        )
+        return {
+            "mode": mode,
+            "name": name,
+            "id": run_id,
+            "resume": "allow",
+            "dir": str(self._run_dir),
+            "settings": settings,
+        }
 
 
 def _wandb_mode(asked: str) -> str:
@@ -118,7 +138,9 @@ def _wandb_mode(asked: str) -> str:
     if importlib.util.find_spec("wandb") is None:
         if asked == "auto":
             return "off"
-        raise UserError(f"tracking.wandb: {asked}, but wandb is not installed; pip install wandb, or set it to off")
+        raise UserError(
+            f"tracking.wandb: {asked}, but wandb is not installed; pip install wandb, or set it to off"
+        )
     if asked != "auto":
         return asked
     import wandb

@@ -1,11 +1,11 @@
 """A training run from its first, or its last saved, step to its end: for pretraining and fine-tuning alike.
 
-    accelerator = make_accelerator(config.training)
-    on_main_process(accelerator, lambda: open_run(config))
-    start = find_start(accelerator, config)                     # a checkpoint, or None
-    model = ...                                                 # with the weights of the checkpoint
-    trainer = Trainer(config, accelerator, model, source, steps=…, tokenizer=…, card=…, evaluate=…, start=start)
-    result = trainer.train()
+accelerator = make_accelerator(config.training)
+on_main_process(accelerator, lambda: open_run(config))
+start = find_start(accelerator, config)                     # a checkpoint, or None
+model = ...                                                 # with the weights of the checkpoint
+trainer = Trainer(config, accelerator, model, source, steps=…, tokenizer=…, card=…, evaluate=…, start=start)
+result = trainer.train()
 """
 
 import copy
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bert import checkpoint
 from bert.errors import RunFailed
+from bert.model.models import Model
 from bert.training import optimizers, schedules, sharding
 from bert.training.batch import StepData
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
@@ -57,7 +58,8 @@ class RunConfig(Protocol):
 
 
 def find_start(accelerator: "Accelerator", config: RunConfig) -> Checkpoint | None:
-    """The checkpoint that a run goes on from, the same on every process; see `resume` in the configuration."""
+    """The checkpoint that a run goes on from, the same on every process; see `resume` in the
+    configuration."""
     found: list[Path] = []
 
     def look() -> None:
@@ -76,30 +78,33 @@ class Trainer:
         self,
         config: RunConfig,
         accelerator: "Accelerator",
-        model: nn.Module,
+        model: Model,
         source: Source,
         *,
         steps: int | None,
         tokenizer: Any,
         card: Callable[[RunState], str],
-        evaluate: Callable[[nn.Module], Evaluation] | None = None,
+        evaluate: Callable[[Any], Evaluation] | None = None,
         start: Checkpoint | None = None,
     ) -> None:
-        """`steps` is the length of the run in steps, None where only tokens or hours limit it (`schedules.num_steps`).
-        `model` has the weights of `start` already. `card` writes the model card. `evaluate` is called on every process,
-        with the model in evaluation mode, without gradients, in the run's precision."""
+        """`steps` is the length of the run in steps, None where only tokens or hours limit it
+        (`schedules.num_steps`). `model` has the weights of `start` already. `card` writes the model card.
+        `evaluate` is called on every process, with the model in evaluation mode, without gradients, in the
+        run's precision."""
         self.config, self.accelerator, self.source = config, accelerator, source
         self.steps, self.tokenizer, self.card, self.evaluate = steps, tokenizer, card, evaluate
         run_dir, training = Path(config.run_dir), config.training
         self.schedule = schedules.build(config.schedule, steps)
         self.state = RunState.restored(start.state["run"]) if start else RunState()
         self.reporter = Reporter(accelerator, run_dir, model.config, config.tracking)
-        self.checkpoints = Checkpoints(run_dir, self.reporter.console.say, training.keep_last, training.keep_best)
+        self.checkpoints = Checkpoints(
+            run_dir, self.reporter.console.say, training.keep_last, training.keep_best
+        )
         self._template = copy.deepcopy(model).to("meta")
         self._stopping = False
         self._prepare(model, start)
 
-    def _prepare(self, model: nn.Module, start: Checkpoint | None) -> None:
+    def _prepare(self, model: Model, start: Checkpoint | None) -> None:
         # Where FSDP cuts the model, unless its configuration says otherwise.
         model._no_split_modules = sorted({type(layer).__name__ for layer in model.encoder.layers})  # type: ignore
         optimizer = optimizers.build(model, self.config.optimizer)
@@ -127,7 +132,14 @@ class Trainer:
         state = self.state
         best = self.checkpoints.best() if self.accelerator.is_main_process else None
         interrupted = self._stopping and not self._ended
-        return Result(state.step, state.tokens, state.seconds, state.evaluation, interrupted, best.path if best else None)
+        return Result(
+            state.step,
+            state.tokens,
+            state.seconds,
+            state.evaluation,
+            interrupted,
+            best.path if best else None,
+        )
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -145,8 +157,6 @@ class Trainer:
         finally:
             self.checkpoints.wait()
             self.reporter.close()
-
-    # --------------------------------------------------------------------------------------------------- its steps
 
     def _run(self) -> None:
         training, state = self.config.training, self.state
@@ -181,13 +191,18 @@ class Trainer:
         state.score = None
         self._stopping = result.shared["stop"] > 0
         message = state.guards.check(
-            state.step, result.loss, result.grad_norm, result.finite, data.digest, self.config.training.max_skipped
+            state.step,
+            result.loss,
+            result.grad_norm,
+            result.finite,
+            data.digest,
+            self.config.training.max_skipped,
         )
         if message:
             self.reporter.console.say(message)
         self.reporter.step(state, self._progress, result, data, rate, waited)
 
-    def _evaluate(self, evaluate: Callable[[nn.Module], Evaluation]) -> bool:
+    def _evaluate(self, evaluate: Callable[[Any], Evaluation]) -> bool:
         """Whether the model is better than it was at any evaluation before."""
         began, state = time.perf_counter(), self.state
         self.bare.eval()
@@ -202,20 +217,26 @@ class Trainer:
         self._stopping = self.stepper.sum_over_processes([float(self._request.signal is not None)]).item() > 0
         return improved and self.config.training.keep_best
 
-    # -------------------------------------------------------------------------------------------------- its saves
-
     def _save(self) -> None:
         main = self.accelerator.is_main_process
         self.checkpoints.wait()
         weights = sharding.model_tensors(self.bare, keep=main)
         moments = sharding.optimizer_tensors(self.bare, self.optimizer, keep=main)
         if main:
-            state = {"step": self.state.step, "score": self.state.score, "run": asdict(self.state)}
-            state |= {"num_processes": self.accelerator.num_processes, "torch": torch.__version__}
+            state: dict[str, Any] = {
+                "step": self.state.step,
+                "score": self.state.score,
+                "run": asdict(self.state),
+            }
+            state |= {"num_processes": self.accelerator.num_processes, "torch": str(torch.__version__)}
             card = self.card(self.state)
-            self.checkpoints.save(self.state.step, state, lambda folder: self._write(folder, weights, moments, card))
+            self.checkpoints.save(
+                self.state.step, state, lambda folder: self._write(folder, weights, moments, card)
+            )
 
-    def _write(self, folder: Path, weights: Mapping[str, Tensor], moments: dict[str, Tensor], card: str) -> None:
+    def _write(
+        self, folder: Path, weights: Mapping[str, Tensor], moments: dict[str, Tensor], card: str
+    ) -> None:
         checkpoint.save(self._template, folder, self.tokenizer, card=card, state=weights)
         save_file(moments, folder / OPTIMIZER)
 
