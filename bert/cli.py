@@ -71,7 +71,7 @@ class Score(Texts):
 
 @dataclass(frozen=True)
 class Verify:
-    tolerance: NonNegativeFloat = 1e-5
+    tolerance: NonNegativeFloat = 1e-4
     """greatest difference that passes"""
 
 

@@ -12,6 +12,9 @@ from bert.records import Record, TextFile, jsonl_writer, npy_writer
 if TYPE_CHECKING:
     from bert.inference.common import Source
 
+CHUNKS = {"fill_mask": 1024, "embed": 8192, "attention_maps": 1, "score": 1024}
+"""texts that are sorted by length, answered and written at a time"""
+
 A = TypeVar("A")
 Row = dict[str, Any]
 Rows = Iterable[tuple[list[Record], list[Row]]]
@@ -33,7 +36,7 @@ def fill_mask(checkpoint: str, words: list[str], config: FillMask) -> None:
             lines += [f"{100 * p['score']:7.2f} %  {p['token_str'].strip()}" for p in predictions]
         return "\n".join(lines)
 
-    _write_rows(words, config, _answers(checkpoint, words, config, answer, chunk=1024), show)
+    _write_rows(words, config, _answers(checkpoint, words, config, answer, CHUNKS["fill_mask"]), show)
 
 
 def embed(checkpoint: str, words: list[str], config: Embed) -> None:
@@ -52,7 +55,7 @@ def embed(checkpoint: str, words: list[str], config: Embed) -> None:
         num_texts, num_cut = num_texts + len(texts), num_cut + cut
         return vectors
 
-    answers = _answers(checkpoint, words, config, answer, chunk=8192, suffixes=(".jsonl", ".npy"))
+    answers = _answers(checkpoint, words, config, answer, CHUNKS["embed"], suffixes=(".jsonl", ".npy"))
     if config.output is not None and config.output.endswith(".npy"):
         with npy_writer(config.output) as write:
             for _, vectors in answers:
@@ -82,7 +85,7 @@ def attention_maps(checkpoint: str, words: list[str], config: AttentionMaps) -> 
             {"tokens": each.tokens, "attentions": each.maps.astype(float).round(6).tolist()} for each in found
         ]
 
-    _write_rows(words, config, _answers(checkpoint, words, config, answer, chunk=1))
+    _write_rows(words, config, _answers(checkpoint, words, config, answer, CHUNKS["attention_maps"]))
 
 
 def score(checkpoint: str, words: list[str], config: Score) -> None:
@@ -97,7 +100,7 @@ def score(checkpoint: str, words: list[str], config: Score) -> None:
     def show(text: str, row: Row) -> str:
         return f"{row['score']:10.3f}  {text}"
 
-    _write_rows(words, config, _answers(checkpoint, words, config, answer, chunk=1024), show)
+    _write_rows(words, config, _answers(checkpoint, words, config, answer, CHUNKS["score"]), show)
 
 
 def verify(checkpoint: str, words: list[str], config: Verify) -> None:

@@ -1,6 +1,7 @@
 """Whether a checkpoint means the same to transformers and to us, padded and packed, saved and loaded again.
 
-Everything is computed in float64, where the order of a sum hardly shows and a difference is a mistake.
+Everything is computed in float64, where the order of a sum hardly shows: a difference above 1e-4 is a mistake.
+What stays below, up to about 1e-6, is ModernBERT's: transformers turns its queries and keys in float32 always.
 """
 
 import json
@@ -86,7 +87,7 @@ class VerifyReport:
         return "\n".join(lines)
 
 
-def verify(path: str | os.PathLike[str], tolerance: float = 1e-5) -> VerifyReport:
+def verify(path: str | os.PathLike[str], tolerance: float = 1e-4) -> VerifyReport:
     """Compare the outputs of the checkpoint in a folder (of itself or of a run) over real text.
 
     Ours with transformers', where it has such an encoder; packed with padded; and ours with itself after it
@@ -121,7 +122,7 @@ def _compare_with_transformers(
     model_class = getattr(transformers, (config.get("architectures") or ["AutoModel"])[0])
     with _quiet():
         theirs, loading = model_class.from_pretrained(
-            report.folder, dtype=torch.float64, attn_implementation="eager", output_loading_info=True
+            report.folder, dtype=torch.float64, output_loading_info=True
         )
         their_ids = transformers.AutoTokenizer.from_pretrained(report.folder)(list(TEXTS))["input_ids"]
     with torch.inference_mode():

@@ -1,0 +1,216 @@
+"""The `bert` command: files in, rows out, and a line of explanation for every mistake."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import bert
+from bert.cli import COMMANDS, main
+from bert.tokenizer import Tokenizer
+
+TEXTS = ["the cat sat on a mat.", "was a dog bad?", "paris", "é"]
+
+
+@pytest.fixture
+def run(capsys, folders):
+    """Run a command on a checkpoint; its exit code, what it prints, and its errors."""
+
+    def run(command, *words, model="bert"):
+        code = main([command, str(folders[model]), *map(str, words)])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def rows(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(params=["txt", "jsonl", "csv", "tsv"])
+def texts_file(request, tmp_path):
+    """The same texts in a file of each format, with the columns that come with them."""
+    path = tmp_path / f"texts.{request.param}"
+    columns = [{"id": f"№ {i}", "text": text} for i, text in enumerate(TEXTS)]
+    if request.param == "txt":
+        columns = [{"text": text} for text in TEXTS]
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        if request.param == "txt":
+            file.write("\r\n".join(TEXTS))
+        elif request.param == "jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in columns)
+        else:
+            table = csv.DictWriter(file, ["id", "text"], delimiter="\t" if request.param == "tsv" else ",")
+            table.writeheader()
+            table.writerows(columns)
+    return path, columns
+
+
+def test_rows_keep_their_columns_and_gain_the_answer(run, texts_file, folders):
+    path, columns = texts_file
+    code, printed, _ = run("score", f"input={path}")
+    assert code == 0
+    found = rows(printed)
+    assert [{k: row[k] for k in columns[0]} for row in found] == columns
+    expected = bert.score(folders["bert"], TEXTS)
+    np.testing.assert_allclose([row["score"] for row in found], expected, atol=1e-5)
+    assert [row["num_tokens"] for row in found] == [
+        len(ids) - 2 for ids in Tokenizer.load(folders["bert"]).encode_batch(TEXTS)
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "npy"])
+def test_embed_writes_rows_or_a_matrix(run, texts_file, folders, tmp_path, suffix):
+    output = tmp_path / f"vectors.{suffix}"
+    code, printed, _ = run(
+        "embed", f"input={texts_file[0]}", f"output={output}", "pooling=cls", "normalise=true"
+    )
+    assert (code, printed) == (0, "")
+    if suffix == "npy":
+        vectors = np.load(output)
+    else:
+        vectors = np.array([row["embedding"] for row in rows(output.read_text())])
+    expected = bert.embed(folders["bert"], TEXTS, "cls", normalise=True)
+    np.testing.assert_allclose(vectors, expected, atol=2e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([texts_file[0].name, output.name])
+
+
+def test_a_matrix_of_many_chunks_has_a_valid_header(run, folders, tmp_path, monkeypatch):
+    texts = [f"{'cat ' * (i % 7)}{i}" for i in range(230)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    monkeypatch.setattr("bert.commands.CHUNKS", {"embed": 64})
+    assert run("embed", f"input={tmp_path / 'texts.txt'}", f"output={tmp_path / 'v.npy'}")[0] == 0
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), bert.embed(folders["bert"], texts), atol=2e-6)
+
+
+def test_an_empty_file_gives_an_empty_matrix(run, tmp_path):
+    (tmp_path / "texts.txt").touch()
+    assert run("embed", f"input={tmp_path / 'texts.txt'}", f"output={tmp_path / 'v.npy'}")[0] == 0
+    assert np.load(tmp_path / "v.npy").shape == (0, 0)
+
+
+def test_long_texts_are_cut_and_counted_once(run, tmp_path, caplog):
+    (tmp_path / "texts.txt").write_text("\n".join(["cat " * 70, "a", "dog " * 90]))
+    assert run("embed", f"input={tmp_path / 'texts.txt'}", f"output={tmp_path / 'v.npy'}")[0] == 0
+    assert [record.message[:12] for record in caplog.records] == ["2 of 3 texts"]
+
+
+def test_masks_of_words_are_filled_for_the_eye(run, folders):
+    code, printed, _ = run("fill-mask", "the [MASK] sat.", "[MASK] or [MASK]", "top_k=2")
+    best = bert.fill_mask(folders["bert"], "the [MASK] sat.", top_k=2)
+    lines = printed.splitlines()
+    assert code == 0
+    assert lines[0] == "the [MASK] sat."
+    assert [line.split(" %  ")[1] for line in lines[1:3]] == [each["token_str"] for each in best]
+    assert float(lines[1].split(" %")[0]) == pytest.approx(100 * best[0]["score"], abs=0.01)
+    assert lines[3:5] == ["[MASK] or [MASK]", " mask 1"]
+
+
+def test_masks_of_a_file_are_filled_for_programs(run, folders, tmp_path):
+    texts = ["a [MASK]", "[MASK] or [MASK]"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    output = tmp_path / "out.jsonl"
+    run("fill-mask", f"input={tmp_path / 'texts.txt'}", f"output={output}", "top_k=1")
+    found = rows(output.read_text())
+    assert [row["text"] for row in found] == texts
+    expected = [[bert.fill_mask(folders["bert"], texts[0], 1)], bert.fill_mask(folders["bert"], texts[1], 1)]
+    for row, masks in zip(found, expected, strict=True):
+        for [prediction], [best] in zip(row["predictions"], masks, strict=True):
+            assert prediction.pop("score") == pytest.approx(best.pop("score"))
+            assert prediction == best
+
+
+def test_attention_maps_of_words(run, folders):
+    [row] = rows(run("attention-maps", "the cat")[1])
+    tokens, maps = bert.attention_maps(folders["bert"], "the cat")
+    assert row["tokens"] == tokens
+    np.testing.assert_allclose(row["attentions"], maps, atol=1e-6)
+
+
+def test_a_word_with_a_space_or_without_a_key_is_a_text(run):
+    code, printed, _ = run("score", "1 + 1=2", "=", "x == y")
+    assert code == 0
+    assert [line.split("  ")[-1] for line in printed.splitlines()] == ["1 + 1=2", "=", "x == y"]
+
+
+def test_a_checkpoint_verifies_itself(run):
+    code, printed, _ = run("verify")
+    assert code == 0
+    assert "passed" in printed and "transformers and ours" in printed
+    with pytest.raises(SystemExit) as left:
+        run("verify", "tolerance=0")
+    assert left.value.code == 1
+
+
+def test_help_and_overview(capsys):
+    assert main([]) == main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"bert {name}" in overview
+        assert main([name, "--help"]) == 0
+        assert capsys.readouterr().out.startswith(f"usage: bert {name} CHECKPOINT")
+
+
+MISTAKES = {
+    "command": (["fill_mask"], "no command 'fill_mask', but fill-mask"),
+    "no checkpoint": (["score"], "a checkpoint is missing; usage: bert score"),
+    "no texts": (["score", "{bert}"], "either as words or by input=FILE"),
+    "both": (["score", "{bert}", "a", "input=x.txt"], "not both"),
+    "no folder": (["score", "nowhere", "a"], "nowhere: no such folder"),
+    "no file": (["score", "{bert}", "input=nothing.txt"], "nothing.txt: no such file"),
+    "folder": (["score", "{bert}", "input={tmp}"], "is a folder"),
+    "format": (["score", "{bert}", "input={tmp}/a.pdf"], "a.pdf: its name ends in none of .txt"),
+    "key": (["score", "{bert}", "a", "batch_token=3"], "batch_token: unknown key"),
+    "value": (["fill-mask", "{bert}", "a", "top_k=0"], "top_k: 0 is not allowed"),
+    "dashes": (["fill-mask", "{bert}", "--top-k", "3"], "--top-k: options are written top_k=VALUE"),
+    "device": (["score", "{bert}", "a", "device=toaster"], "device: toaster cannot be used"),
+    "output": (["score", "{bert}", "a", "output=x.npy"], "does not end in .jsonl"),
+    "output folder": (["score", "{bert}", "a", "output={tmp}/no/x.jsonl"], "there is no folder"),
+    "column": (["score", "{bert}", "input={tmp}/a.csv", "column=b"], "line 2: 'b' is not there, only text"),
+    "not text": (["score", "{bert}", "input={tmp}/a.jsonl"], "a.jsonl, line 1: 'text' is not a text"),
+    "not json": (["score", "{bert}", "input={tmp}/b.jsonl"], "b.jsonl, line 2: is not JSON"),
+    "half": (["score", "{bert}", "input={tmp}/c.jsonl"], "c.jsonl, line 1: 'text' has half a surrogate pair"),
+    "not utf-8": (["score", "{bert}", "input={tmp}/a.txt"], "a.txt, line 2: is not UTF-8"),
+    "no mask": (["fill-mask", "{bert}", "input={tmp}/b.txt", "output={tmp}/o.jsonl"], "line 2: has no"),
+    "no mask in words": (["fill-mask", "{bert}", "[MASK]", "paris"], r"'paris': has no \[MASK\]"),
+    "too long": (["score", "{bert}", "a", "cat " * 63], "has 65 tokens and the model reads 64"),
+    "no head": (["score", "{bare}", "a"], "has no prediction head"),
+    "words": (["verify", "{bert}", "a"], "'a' is one word too many"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_take_one_line(folders, tmp_path, capsys, case):
+    contents = {
+        "a.pdf": b"%PDF",
+        "a.csv": b"text\nx\n",
+        "a.jsonl": b'{"text": 3}\n',
+        "b.jsonl": b'{"text": "a"}\ntext\n',
+        "c.jsonl": b'{"text": "\\ud83d"}\n',
+        "a.txt": b"fine\n\xff\xfe\n",
+        "b.txt": b"a [MASK]\nnone\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    words, message = MISTAKES[case]
+    names = {**folders, "tmp": tmp_path}
+    assert main([word.format(**names) for word in words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("error: ")
+    assert re.search(message, printed.err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(contents)
+
+
+@pytest.mark.launch
+def test_a_reader_that_stops_early_is_no_error(folders):
+    command = f"{sys.executable} -m bert.cli attention-maps {folders['bert']} the cat sat on | head -c 10"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stdout == '{"text": "'
+    assert done.stderr == ""
