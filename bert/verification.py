@@ -1,7 +1,7 @@
 """Whether a checkpoint means the same to transformers and to us, padded and packed, saved and loaded again.
 
-Everything is computed in float64, where the order of a sum hardly shows: a difference above 1e-4 is a mistake.
-What stays below, up to about 1e-6, is ModernBERT's: transformers turns its queries and keys in float32 always.
+Everything is computed in float64, where the order of a sum hardly shows: a difference above 1e-4 is a
+mistake. Below, up to about 1e-6, is what ModernBERT shows: transformers rotates queries and keys in float32.
 """
 
 import json
