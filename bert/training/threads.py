@@ -6,8 +6,8 @@ import os
 def use_cores(local_processes: int) -> None:
     """Compute on this process's share of the cores, where a launcher has chosen a single one unasked.
 
-    `accelerate launch` and torch's launcher set OMP_NUM_THREADS=1 where it is not set; what the user has set, and
-    `--num_cpu_threads_per_process`, stand.
+    `accelerate launch` and torch's launcher set OMP_NUM_THREADS=1 where it is not set; what the user has set,
+    and `--num_cpu_threads_per_process`, stand.
     """
     if os.environ.get("OMP_NUM_THREADS") == "1" and not _asked_for():
         import torch

@@ -41,7 +41,7 @@ def test_files_leave_precision_and_accumulation_to_the_run(file: Path) -> None:
     ("name", "kind", "processes", "machines"),
     [
         ("cpu", DistributedType.MULTI_CPU, 2, 1),
-        ("gpu", DistributedType.NO, 1, 1),
+        ("single", DistributedType.NO, 1, 1),
         ("ddp", DistributedType.MULTI_GPU, 8, 1),
         ("two_nodes", DistributedType.MULTI_GPU, 16, 2),
         ("fsdp2", DistributedType.FSDP, 8, 1),
@@ -59,7 +59,7 @@ def test_each_file_asks_for_what_its_name_says(name: str, kind: str, processes: 
 
 
 def test_every_file_is_named_here() -> None:
-    names = {"cpu", "gpu", "ddp", "two_nodes", "fsdp2", "fsdp2_hybrid", "deepspeed_zero2"}
+    names = {"cpu", "single", "ddp", "two_nodes", "fsdp2", "fsdp2_hybrid", "deepspeed_zero2"}
     assert {file.stem for file in FILES} == names
 
 
