@@ -1,0 +1,135 @@
+"""Checkpoints are whole or not there, and never all thrown away."""
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bert.errors import UserError
+from bert.training import manifest
+from bert.training.state import STATE, Checkpoints
+
+Write = Callable[[Path], None]
+
+
+class Run:
+    """Saves small files as checkpoints and hears what is said about them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.said: list[str] = []
+        self.checkpoints = Checkpoints(folder, self.said.append)
+
+    def save(self, step: int, score: float | None = None, write: Write | None = None) -> None:
+        write = write or (lambda folder: (folder / "model.safetensors").write_bytes(bytes(1000)) and None)
+        self.checkpoints.save(step, {"step": step, "score": score}, write)
+        self.checkpoints.wait()
+
+    @property
+    def steps(self) -> list[int]:
+        return [checkpoint.step for checkpoint in self.checkpoints.complete()]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[500] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_newest_and_the_best_are_kept(run: Run) -> None:
+    for step, score in ((1, 0.1), (2, 0.9), (3, 0.3), (4, None), (5, 0.5)):
+        run.save(step, score)
+    assert run.steps == [2, 4, 5]
+    best = run.checkpoints.best()
+    assert best is not None and best.step == 2
+    assert sorted(path.name for path in run.checkpoints.folder.iterdir()) == ["step-2", "step-4", "step-5"]
+
+
+@pytest.mark.parametrize(
+    "harm, said",
+    [
+        (truncate, "model.safetensors has 999 bytes instead of 1000"),
+        (flip, "model.safetensors has changed since it was written"),
+        (Path.unlink, "model.safetensors is missing"),
+    ],
+)
+def test_a_damaged_one_is_passed_over_and_named(run: Run, harm: Callable[[Path], None], said: str) -> None:
+    run.save(1)
+    run.save(2)
+    harm(run.checkpoints.folder / "step-2" / "model.safetensors")
+    newest = run.checkpoints.newest()
+    assert newest is not None and newest.step == 1
+    assert len(run.said) == 1 and "step-2 is damaged" in run.said[0] and said in run.said[0]
+    run.save(2)
+    assert manifest.damage(run.checkpoints.folder / "step-2") is None
+
+
+def test_a_manifest_that_is_missing_or_torn_counts_as_damage(run: Run) -> None:
+    run.save(1)
+    folder = run.checkpoints.folder / "step-1"
+    truncate(folder / manifest.MANIFEST)
+    assert "cannot be read" in (manifest.damage(folder) or "")
+    (folder / manifest.MANIFEST).unlink()
+    assert run.steps == [] and run.checkpoints.newest() is None
+
+
+def test_a_full_disk_is_reported_and_leaves_what_was_there(run: Run) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "half").write_bytes(bytes(10))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run.save(1)
+    run.save(2, write=fill)
+    run.save(3, write=fill)
+    assert run.steps == [1]
+    assert len(run.said) == 2 and "step 2 could not be written" in run.said[0] and "No space" in run.said[0]
+    assert run.checkpoints.failure is not None
+    run.save(4)
+    assert run.steps == [1, 4] and run.checkpoints.failure is None
+
+
+def test_what_a_killed_process_left_is_never_loaded_and_goes(run: Run) -> None:
+    run.save(1)
+    for name in ("partial-step-2", ".partial-step-2.77.new", "removed-step-1"):
+        (run.checkpoints.folder / name).mkdir()
+        (run.checkpoints.folder / name / STATE).write_text(json.dumps({"step": 9}))
+    newest = run.checkpoints.newest()
+    assert newest is not None and newest.step == 1
+    run.save(3)
+    assert sorted(path.name for path in run.checkpoints.folder.iterdir()) == ["step-1", "step-3"]
+
+
+def test_where_a_run_starts_from(run: Run, tmp_path: Path) -> None:
+    assert run.checkpoints.choose("auto") is None and run.checkpoints.choose("never") is None
+    other = Run(tmp_path / "other")
+    other.save(7)
+    elsewhere = str(other.checkpoints.folder / "step-7")
+    chosen = run.checkpoints.choose(elsewhere)
+    assert chosen is not None and chosen.step == 7
+    run.save(1)
+    run.save(2)
+    chosen = run.checkpoints.choose(elsewhere)
+    assert chosen is not None and chosen.step == 2, "the same command goes on with the run's own checkpoints"
+    with pytest.raises(UserError, match="has a checkpoint of step 2"):
+        run.checkpoints.choose("never")
+    with pytest.raises(UserError, match="is no whole checkpoint"):
+        run.checkpoints.choose(str(run.checkpoints.folder / "step-9"))
+
+
+def test_going_back_sets_later_checkpoints_aside(run: Run) -> None:
+    run.save(1)
+    run.save(2)
+    chosen = run.checkpoints.choose(str(run.checkpoints.folder / "step-1"))
+    assert chosen is not None and chosen.step == 1
+    assert run.steps == [1]
+    assert (run.checkpoints.folder / "set-aside-step-2").is_dir()

@@ -1,0 +1,265 @@
+"""Runs of a small encoder, in this process."""
+
+import json
+import math
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bert import checkpoint
+from bert.errors import RunFailed, UserError
+from bert.training import metrics
+from bert.training.progress import Evaluation
+from bert.training.run import open_run
+from bert.training.trainer import Trainer
+
+CURVE = Path(__file__).parent / "loss_curve.json"
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+class UntilStep:
+    """A source that kills its process when it is asked for a step."""
+
+    def __init__(self, source: Any, step: int) -> None:
+        self.source, self.step = source, step
+
+    def __getitem__(self, step: int) -> Any:
+        if step == self.step:
+            raise Killed
+        return self.source[step]
+
+
+def lines(config: Any, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return metrics.read(Path(config.run_dir) / name)
+
+
+def losses(config: Any) -> list[float]:
+    return [line["loss"] for line in lines(config)]
+
+
+def steps_saved(config: Any) -> list[str]:
+    return sorted(path.name for path in (Path(config.run_dir) / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "stable_adamw", "muon"])
+def test_an_interrupted_run_ends_bit_identical(
+    run_config: Any, trainer_of: Callable[..., Trainer], small_model: Any, counting: Any, name: str
+) -> None:
+    whole = run_config.but(run_dir=run_config.run_dir + "-whole", optimizer={"name": name})
+    parts = run_config.but(optimizer={"name": name})
+    padded = {"pad_vocab_multiple": 64}
+    trainer_of(whole, model=small_model(**padded)).train()
+    for stop in (3, 6, 11):
+        with pytest.raises(Killed):
+            trainer_of(parts, UntilStep(counting(), stop), small_model(**padded)).train()
+    trainer_of(parts, model=small_model(**padded)).train()
+    assert losses(parts) == losses(whole)
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        one, two = (load_file(f"{c.run_dir}/checkpoints/step-12/{file}") for c in (whole, parts))
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_workers_change_nothing(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    curves = []
+    for workers in (0, 2):
+        config = run_config.but(run_dir=f"{run_config.run_dir}-{workers}", training={"num_workers": workers})
+        trainer_of(config).train()
+        curves.append(losses(config))
+    assert curves[0] == curves[1]
+
+
+def test_the_loss_curve_is_the_stored_one(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    """Equal to the last bit on one kind of processor; across kinds, sums are taken in other orders."""
+    trainer_of(run_config).train()
+    stored = json.loads(CURVE.read_text())
+    assert losses(run_config) == pytest.approx(stored, rel=1e-4)
+
+
+def test_one_batch_is_learnt_by_heart(
+    run_config: Any, trainer_of: Callable[..., Trainer], small_model: Any, counting: Any
+) -> None:
+    config = run_config.but(training={"steps": 150, "save_every": 1000}, optimizer={"learning_rate": 5e-3})
+    trainer_of(config, counting(repeat=True), small_model(dropout=0.0, attention_dropout=0.0)).train()
+    assert losses(config)[-1] < 0.1
+
+
+def test_checkpoints_are_checkpoints(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    trainer = trainer_of(run_config)
+    trainer.train()
+    assert steps_saved(run_config) == ["step-12", "step-8"]
+    saved = checkpoint.load(f"{run_config.run_dir}/checkpoints/step-12")
+    for name, value in trainer.bare.state_dict().items():
+        assert torch.equal(saved.state_dict()[name], value), name
+    assert (Path(run_config.run_dir) / "checkpoints/step-12/README.md").read_text() == "step 12"
+
+
+def test_lines_of_metrics(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    config = run_config.but(tracking={"log_every": 5, "batch_digest": True})
+    trainer_of(config).train()
+    written = lines(config)
+    assert [line["step"] for line in written] == [5, 10, 12]
+    fine = run_config.but(run_dir=run_config.run_dir + "-fine")
+    trainer_of(fine).train()
+    assert written[0]["loss"] == pytest.approx(sum(losses(fine)[:5]) / 5)
+    assert written[0]["loss"] == pytest.approx(written[0]["mlm_loss"] + written[0]["nsp_loss"])
+    assert written[-1]["tokens"] == 12 * 8 * 16 and written[-1]["digest"] == "step 11"
+    expected = {"mlm_accuracy", "nsp_accuracy", "learning_rate", "grad_norm", "seconds", "tokens_per_second"}
+    assert expected <= written[0].keys()
+
+
+def test_the_best_checkpoint_is_kept(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    scores = iter([0.1, 0.7, 0.3, 0.2, 0.4])
+    config = run_config.but(training={"steps": 10, "evaluate_every": 2, "save_every": 5, "keep_last": 1})
+    trainer = trainer_of(config, evaluate=lambda model: Evaluation({"x": 1.0}, score=next(scores)))
+    result = trainer.train()
+    assert result.best is not None and result.best.name == "step-4"
+    assert steps_saved(config) == ["step-10", "step-4"]
+    assert [line["step"] for line in lines(config, "evaluations.jsonl")] == [2, 4, 6, 8, 10]
+
+
+def test_an_evaluation_may_end_the_run(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    config = run_config.but(training={"evaluate_every": 3})
+    stop = lambda model: Evaluation({"x": 1.0}, score=1.0, stop=True)  # noqa: E731
+    assert trainer_of(config, evaluate=stop).train().step == 3
+    assert trainer_of(config, evaluate=stop).train().step == 3, "it stays ended"
+
+
+def test_evaluation_leaves_no_trace(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    trainer_of(run_config).train()
+    watched = run_config.but(run_dir=run_config.run_dir + "-watched", training={"evaluate_every": 2})
+
+    def evaluate(model: Any) -> Evaluation:
+        assert not model.training and not torch.is_grad_enabled()
+        torch.rand(5)
+        return Evaluation({"x": 1.0}, score=1.0)
+
+    trainer_of(watched, evaluate=evaluate).train()
+    assert losses(watched) == losses(run_config)
+
+
+def test_a_run_by_the_clock_follows_its_share(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    config = run_config.but(
+        training={"steps": None, "hours": 1.0 / 3600}, schedule={"name": "wsd", "warmup": 0.2}
+    )
+    result = trainer_of(config).train()
+    rates = [line["learning_rate"] / 1e-2 for line in lines(config)]
+    assert result.step > 5 and 1.0 <= result.seconds < 3.0
+    assert rates[0] < 0.2 and max(rates) == 1.0 and rates[-1] < 0.2
+
+
+def test_a_run_by_tokens(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    config = run_config.but(training={"steps": None, "tokens": 5 * 128 + 1})
+    assert trainer_of(config).train().step == 6
+
+
+def test_steps_that_are_not_finite(
+    run_config: Any, trainer_of: Callable[..., Trainer], small_model: Any, capfd: Any
+) -> None:
+    def poisoned(*steps: int) -> Any:
+        model, calls = small_model(), iter(range(1000))
+
+        def poison(module: Any, inputs: Any, output: Any) -> None:
+            if module.training and next(calls) in steps:
+                output.losses["mlm"].sum = output.losses["mlm"].sum * math.nan
+
+        model.register_forward_hook(poison)
+        return model
+
+    trainer_of(run_config, model=poisoned(2, 5)).train()
+    written = lines(run_config)
+    assert [line["loss"] is None for line in written] == [k in (2, 5) for k in range(12)]
+    assert written[-1]["skipped"] == 2
+    assert "step 3 is skipped" in capfd.readouterr().err
+    lost = run_config.but(run_dir=run_config.run_dir + "-lost", training={"max_skipped": 3})
+    with pytest.raises(RunFailed, match="3 steps in a row were not finite, the last one step 8"):
+        trainer_of(lost, model=poisoned(5, 6, 7)).train()
+    assert steps_saved(lost) == ["step-4"]
+
+
+def test_a_disk_that_stays_full_fails_the_run_at_its_end(
+    run_config: Any, trainer_of: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    trainer = trainer_of(run_config)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bert.training.trainer.save_file", full)
+    with pytest.raises(RunFailed, match="step 12 could not be written"):
+        trainer.train()
+    assert losses(run_config)[-1] and "training goes on" in capfd.readouterr().err
+    monkeypatch.undo()
+    trainer_of(run_config).train()
+    assert steps_saved(run_config) == ["step-12", "step-8"]
+
+
+def test_a_run_of_another_configuration_is_refused_key_by_key(run_config: Any) -> None:
+    open_run(run_config)
+    other = run_config.but(seed=1, optimizer={"learning_rate": 0.5}, training={"num_workers": 1})
+    with pytest.raises(UserError, match=r"seed: 0 → 1; optimizer.learning_rate: 0.01 → 0.5\)"):
+        open_run(other)
+    open_run(run_config.but(training={"num_workers": 1}))
+
+
+def records_of(file: Path) -> Iterator[bytes]:
+    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB; crc, length, type), after 7 bytes."""
+    content, place, parts = file.read_bytes(), 7, []
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:  # no room for a header: the rest of the block is padding
+            place += 32768 - place % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", content, place + 4)
+        parts.append(content[place + 7 : place + 7 + length])
+        place += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield b"".join(parts)
+            parts = []
+
+
+def test_wandb_offline_holds_one_run_with_its_numbers(
+    run_config: Any, trainer_of: Callable[..., Trainer], counting: Any
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    config = run_config.but(tracking={"wandb": "offline", "project": "words"})
+    with pytest.raises(Killed):
+        trainer_of(config, UntilStep(counting(), 6)).train()
+    trainer_of(config).train()
+    wandb.teardown()
+    files = sorted(Path(config.run_dir).glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == 2
+    records = [Record.FromString(record) for file in files for record in records_of(file)]
+    runs = {(r.run.run_id, r.run.project) for r in records if r.WhichOneof("record_type") == "run"}
+    assert len(runs) == 1 and next(iter(runs))[1] == "words"
+    history = [r.history for r in records if r.WhichOneof("record_type") == "history"]
+    rows = [{(i.key or i.nested_key[0]): json.loads(i.value_json) for i in row.item} for row in history]
+    assert [row["step"] for row in rows] == [*range(1, 7), *range(5, 13)]
+    assert [row["loss"] for row in rows[6:]] == losses(config)[4:]
+
+
+def test_tensorboard_holds_the_numbers(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = run_config.but(tracking={"tensorboard": True})
+    trainer_of(config).train()
+    events = accumulator.EventAccumulator(f"{config.run_dir}/tensorboard").Reload()
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses(config))
+
+
+def test_without_wandb_a_run_works_and_asking_for_it_is_refused(
+    run_config: Any, trainer_of: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if name == "wandb" else find(name))
+    trainer_of(run_config.but(tracking={"wandb": "auto"})).train()
+    asked = run_config.but(run_dir=run_config.run_dir + "-asked", tracking={"wandb": "online"})
+    with pytest.raises(UserError, match="wandb is not installed"):
+        trainer_of(asked).train()
