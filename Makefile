@@ -24,6 +24,16 @@ install:   ## create .venv and install the package with the pins of constraints.
 $(BIN)/bert:
 	$(MAKE) install
 
+LAUNCH := $(BIN)/accelerate launch --config_file configs/accelerate/single.yaml
+DEMO   := runs/demo runs/demo-packages runs/demo-without-pretraining
+
+demo: $(BIN)/bert    ## the whole road on the documentation of the installed packages; nothing is downloaded
+	$(LAUNCH) -m pretrain demo/pretrain.yaml
+	$(BIN)/python demo/paragraphs.py runs/demo
+	$(LAUNCH) -m finetune demo/finetune.yaml
+	$(LAUNCH) -m finetune demo/finetune.yaml run_dir=runs/demo-without-pretraining model.pretrained=false
+	@$(BIN)/python demo/screen.py $(DEMO)
+
 test: $(BIN)/bert    ## run the default tests (under five minutes on two cores)
 	$(BIN)/python -m pytest
 
