@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +62,7 @@ def write_shard(path: Path, table: pa.Table) -> Shard:
     }
     described = dict(table.schema.metadata or {}) | {b"counts": json.dumps(counts).encode()}
     table = table.replace_schema_metadata(described)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     with open(temporary, "wb") as file:
         with pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table)
@@ -73,7 +74,7 @@ def write_shard(path: Path, table: pa.Table) -> Shard:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file under its name only when it is whole and on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     with open(temporary, "w") as file:
         json.dump(content, file, indent=1, ensure_ascii=False)
         file.flush()

@@ -1,0 +1,135 @@
+"""The last part of preparing a store: repeated documents dropped, everything counted, the index written.
+
+Each step can be interrupted and done again: what is dropped is decided once, from the shards as the workers wrote them,
+and a shard whose number of rows shows that it was dropped from already is left alone.
+"""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bert.errors import UserError
+from bert.tokenizer import Tokenizer
+from pretrain.data import documentation, progress
+from pretrain.data.config import PrepareConfig
+from pretrain.data.corpus import Corpus
+from pretrain.data.duplicates import exact_duplicates, near_duplicates
+from pretrain.data.shards import SPLITS, Shard, finish, read_shard, token_dtype, write_shard
+from pretrain.data.store import read_index
+
+
+def fingerprint(corpus: Corpus) -> str:
+    """A digest of which files the corpus has, their sizes and how they are divided."""
+    return hashlib.sha256(repr((corpus.units, corpus.block_size)).encode()).hexdigest()[:16]
+
+
+def assemble(
+    prepare: PrepareConfig, path: Path, tokenizer: Tokenizer, corpus: Corpus, options: Mapping[str, Any]
+) -> None:
+    """Make a store of what the workers wrote; UserError if that is no document at all."""
+    counts: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    written: list[tuple[str, str, int]] = []  # split, file, documents
+    for name in progress.blocks(path):
+        about = progress.read(path, name) or {}
+        counts.update(about["counts"])
+        skipped.update(about["skipped"])
+        written += [(split, shard["file"], shard["documents"]) for split, shard in about["shards"].items()]
+    if not written:
+        reasons = (
+            ", ".join(f"{number} {reason}" for reason, number in skipped.most_common()) or "no text in them"
+        )
+        raise UserError(
+            f"the corpus has no document that can be used ({reasons}); check corpus.files and corpus.format"
+        )
+    written.sort(key=lambda shard: (SPLITS[::-1].index(shard[0]), shard[1]))
+    repeated = _drop(prepare, path, written)
+    shards = {
+        split: [_count(path / split / file) for of, file, _ in written if of == split] for split in SPLITS
+    }
+    shards = {split: [shard for shard in listed if shard.documents] for split, listed in shards.items()}
+    sources: list[dict[str, Any]] = [
+        {"name": source.name, "format": source.format, "weight": source.weight} for source in corpus.sources
+    ]
+    for source, about in zip(corpus.sources, sources, strict=True):
+        if source.format == "documentation":
+            about["packages"] = documentation.versions([file.path for file in source.files])
+    finish(
+        path,
+        shards,
+        {
+            "tokenizer_digest": tokenizer.digest,
+            "vocab_size": tokenizer.vocab_size,
+            "dtype": token_dtype(tokenizer.vocab_size).name,
+            "sources": sources,
+            "options": dict(options),
+            "counts": dict(counts) | {"repeated": repeated, "skipped": dict(skipped)},
+        },
+    )
+    shutil.rmtree(progress.folder(path))
+
+
+def _drop(prepare: PrepareConfig, path: Path, written: list[tuple[str, str, int]]) -> int:
+    """Drop repeated documents from the shards and return how many there were."""
+    if prepare.deduplicate == "off":
+        return 0
+    dropped = progress.read(path, "dropped")
+    if dropped is None:
+        dropped = _find_repeated(prepare, path, written)
+        progress.write(path, "dropped", dropped)
+    for split, file, documents in written:
+        rows = dropped.get(f"{split}/{file}", [])
+        shard = path / split / file
+        table = read_shard(shard)
+        if rows and len(table) == documents:
+            kept = np.setdiff1d(np.arange(documents), rows)
+            write_shard(shard, table.take(pa.array(kept)))
+    return sum(map(len, dropped.values()))
+
+
+def _find_repeated(
+    prepare: PrepareConfig, path: Path, written: list[tuple[str, str, int]]
+) -> dict[str, list[int]]:
+    keys = [read_shard(path / split / file).column("key").to_numpy() for split, file, _ in written]
+    repeated = exact_duplicates(keys)
+    if prepare.deduplicate == "near":
+        folder = progress.folder(path)
+        signatures = [
+            np.load(folder / f"{Path(file).stem}.{split}.npy", mmap_mode="r") for split, file, _ in written
+        ]
+        repeated = np.union1d(repeated, near_duplicates(signatures, prepare.near_threshold))
+    starts = np.cumsum([0] + [documents for *_, documents in written])
+    bounds = np.searchsorted(repeated, starts)
+    return {
+        f"{split}/{file}": (repeated[bounds[n] : bounds[n + 1]] - starts[n]).tolist()
+        for n, (split, file, _) in enumerate(written)
+        if bounds[n + 1] > bounds[n]
+    }
+
+
+def _count(shard: Path) -> Shard:
+    documents = read_shard(shard).column("sentences").chunk(0)
+    sentences = documents.flatten()
+    return Shard(shard.name, len(documents), len(sentences), len(sentences.flatten()))
+
+
+def summary(path: Path) -> str:
+    """What is in a store, in a line or two."""
+    index = read_index(path)
+    train, heldout = (index["splits"][split] for split in SPLITS)
+    counts = index["counts"]
+    parts = [
+        f"{train['documents']:,} documents, {train['sentences']:,} sentences, {train['tokens']:,} tokens",
+        f"{heldout['documents']:,} documents held out",
+    ]
+    if counts["repeated"]:
+        parts.append(f"{counts['repeated']:,} repeated ones dropped")
+    for reason, number in counts["skipped"].items():
+        parts.append(f"{number:,} skipped: {reason}")
+    return "; ".join(parts)

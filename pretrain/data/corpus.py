@@ -1,0 +1,258 @@
+"""The corpus: which files it is made of, how each is read, and how reading is divided among workers.
+
+Sources → files → units → records → documents. A unit is what one worker reads at a time: several small files, a range
+of a large one, or a large one that can only be read from its start. Which units there are, and where in them each
+block of about `block_size` bytes begins, depends on the files alone, never on the number of workers.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert.errors import UserError
+from pretrain.data import documentation, files, tables
+from pretrain.data.config import DOCUMENTATION, CorpusConfig, SourceConfig
+from pretrain.data.files import File
+from pretrain.data.readers import (
+    Document,
+    Reader,
+    UnusableError,
+    documents,
+    line_records,
+    paragraph_records,
+    parse_json,
+    parse_line,
+    parse_row,
+    text_records,
+)
+
+READERS = {
+    "text": Reader(text_records),
+    "paragraphs": Reader(paragraph_records, ranges="bytes"),
+    "lines": Reader(line_records, parse_line, "bytes"),
+    "jsonl": Reader(line_records, parse_json, "bytes"),
+    "wiki": Reader(line_records, lambda line, _: parse_json(line, "paragraphs"), "bytes"),
+    "csv": Reader(tables.delimited(","), parse_row),
+    "tsv": Reader(tables.delimited("\t"), parse_row),
+    "parquet": Reader(tables.parquet_records, parse_row, "groups"),
+    "dataset": Reader(tables.dataset_records, parse_row, "rows"),
+    "documentation": Reader(documentation.records, lambda module, _: module.paragraphs),
+}
+_FORMATS = {
+    **dict.fromkeys((".txt", ".text", ".md", ".rst"), "plain"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
+    ".csv": "csv",
+    **dict.fromkeys((".tsv", ".tab"), "tsv"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+}
+_UNPACKED = {
+    ".gz": 3,
+    ".xz": 4,
+    ".zst": 3.5,
+    ".bz2": 4,
+    ".parquet": 2,
+    ".pq": 2,
+}  # times the size on disk, about
+_SMALLEST_BLOCK, _LARGEST_BLOCK, _BLOCKS = 1 << 21, 1 << 26, 256
+_LOOKED_AT = 100
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one format."""
+
+    name: str
+    format: str
+    column: str
+    weight: float
+    files: list[File]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one worker reads at a time: some files, or a range of one; `size` is about its bytes of text."""
+
+    source: int
+    format: str
+    column: str
+    files: tuple[str, ...]
+    within: tuple[int, int | None]
+    size: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    sources: list[Source]
+    units: list[Unit]
+    block_size: int
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of text there are."""
+        return sum(unit.size for unit in self.units)
+
+
+def open_corpus(config: CorpusConfig) -> Corpus:
+    """Find the files and how to read them; UserError for what is missing, empty or not what it is said to be."""
+    given = config.sources or [SourceConfig(config.files, config.format, config.text_column)]
+    sources = [_open_source(source) for source in given]
+    total = sum(_unpacked(file) for source in sources for file in source.files)
+    block_size = _SMALLEST_BLOCK
+    while block_size < min(total / _BLOCKS, _LARGEST_BLOCK):
+        block_size *= 2
+    units = [unit for number, source in enumerate(sources) for unit in _units(number, source, block_size)]
+    return Corpus(sources, units, block_size)
+
+
+def read(
+    unit: Unit, lines: bool, wanted: Callable[[int], bool] = lambda position: True
+) -> Iterator[tuple[int, Document | str]]:
+    """The documents of a unit with their positions in it; in place of an unusable one, the reason.
+
+    `lines`: every line is a sentence. Records at positions that are not `wanted` are passed over unread.
+    """
+    reader = READERS[unit.format]
+    skipped = unit.within[0] if reader.ranges == "bytes" else 0
+    begin = -1
+    for path in unit.files:
+        base = begin + 1
+        try:
+            for at, record in reader.records(path, unit.within, unit.column):
+                begin = base + at - skipped
+                if wanted(begin):
+                    for outcome in _parse(reader, record, unit.column, lines):
+                        yield begin, outcome
+        except files.DAMAGE:
+            if wanted(max(begin, 0)):
+                yield max(begin, 0), "damaged or truncated file"
+
+
+def _parse(reader: Reader, record: object, column: str, lines: bool) -> Iterator[Document | str]:
+    try:
+        yield from documents(reader, record, column, lines)
+    except UnusableError as error:
+        yield str(error)
+
+
+def _open_source(config: SourceConfig) -> Source:
+    name = ", ".join(config.files)
+    if config.files == [DOCUMENTATION] and config.format in ("auto", "documentation"):
+        packages = [File(package, size) for package, size in documentation.sizes().items()]
+        return Source(DOCUMENTATION, "documentation", "", config.weight, packages)
+    if config.format == "dataset" or all(_is_saved_dataset(name) for name in config.files):
+        found = [File(name, tables.dataset_size(name)) for name in config.files]
+        return Source(name, "dataset", config.text_column, config.weight, found)
+    suffixes = tuple(suffix for suffix, kind in _FORMATS.items() if config.format in ("auto", kind))
+    matched = [file for pattern in config.files for file in files.find(pattern, suffixes)]
+    found = list({file.path: file for file in matched}.values())
+    if not any(file.size for file in found):
+        raise UserError(
+            f"{name}: {'the file is' if len(found) == 1 else 'all files are'} empty; give files with text"
+        )
+    source = Source(name, _format_of(config, found), config.text_column, config.weight, found)
+    _check(source)
+    return source
+
+
+def _is_saved_dataset(name: str) -> bool:
+    return any((Path(name) / about).is_file() for about in ("dataset_dict.json", "dataset_info.json"))
+
+
+def _format_of(config: SourceConfig, found: Sequence[File]) -> str:
+    """The format that is named, or that the files' names tell, or that their look does."""
+    if config.format != "auto":
+        return config.format
+    kinds = {file.suffix: _FORMATS.get(file.suffix) for file in found}
+    for file in found:
+        if kinds[file.suffix] is None:
+            known = "|".join(sorted(READERS))
+            raise UserError(
+                f"{file.path}: the name does not tell the format; set corpus.format to one of {known}"
+            )
+    if len(set(kinds.values())) > 1:
+        raise UserError(
+            f"{', '.join(config.files)}: files of several formats; name each kind in corpus.sources"
+        )
+    kind = kinds[found[0].suffix]
+    if kind == "plain":
+        return _plain_format(found)
+    if kind == "jsonl" and "paragraphs" in tables.json_keys(found[0].path) and config.text_column == "text":
+        return "wiki"
+    return str(kind)
+
+
+def _plain_format(found: Sequence[File]) -> str:
+    """Many small files hold a document each; a few, or large ones, many: between blank lines, or else one a line."""
+    if len(found) >= 32 and sum(map(_unpacked, found)) < len(found) << 20:
+        return "text"
+    start = files.first_bytes(next(file for file in found if file.size))
+    return "paragraphs" if b"\n\n" in start.replace(b"\r", b"").strip() else "lines"
+
+
+def _check(source: Source) -> None:
+    """Look at the files before hours are spent on them: text in UTF-8, and a column of that name."""
+    nonempty = [file for file in source.files if file.size]
+    if source.format != "parquet":
+        for file in nonempty if len(nonempty) <= _LOOKED_AT else nonempty[:1]:
+            files.look(file)
+    if source.format in ("csv", "tsv", "parquet", "jsonl", "wiki"):
+        column = "paragraphs" if source.format == "wiki" else source.column
+        found = tables.columns(nonempty[0].path, source.format)
+        if found and column not in found:
+            raise UserError(
+                f"{nonempty[0].path}: has no column {column!r} but {', '.join(found)}; set corpus.text_column"
+            )
+
+
+def _unpacked(file: File) -> int:
+    """About how many bytes of text a file holds."""
+    packed = next((share for suffix, share in _UNPACKED.items() if file.path.lower().endswith(suffix)), 1)
+    return int(file.size * packed)
+
+
+def _units(number: int, source: Source, block_size: int) -> Iterator[Unit]:
+    """Small files together up to a block, large ones in ranges of a block where their format allows it."""
+
+    def unit(paths: Sequence[str], within: tuple[int, int | None], size: int) -> Unit:
+        return Unit(number, source.format, source.column, tuple(paths), within, size)
+
+    waiting: list[str] = []
+    waiting_size = 0
+    for file in source.files:
+        size = _unpacked(file)
+        if waiting and waiting_size + size > block_size:
+            yield unit(waiting, (0, None), waiting_size)
+            waiting, waiting_size = [], 0
+        if size > block_size:
+            yield from (unit([file.path], within, part) for within, part in _ranges(source, file, block_size))
+        else:
+            waiting.append(file.path)
+            waiting_size += size
+    if waiting:
+        yield unit(waiting, (0, None), waiting_size)
+
+
+def _ranges(source: Source, file: File, block_size: int) -> Iterator[tuple[tuple[int, int | None], int]]:
+    ranges = READERS[source.format].ranges
+    if ranges == "bytes" and not file.compressed:
+        for start in range(0, file.size, block_size):
+            stop = min(start + block_size, file.size)
+            yield (start, stop), stop - start
+    elif ranges == "groups":
+        yield from _runs(tables.row_groups(file.path), block_size)
+    elif ranges == "rows":
+        yield from _runs(tables.dataset_parts(file.path), block_size)
+    else:
+        yield (0, None), _unpacked(file)
+
+
+def _runs(sizes: Sequence[int], block_size: int) -> Iterator[tuple[tuple[int, int], int]]:
+    """Neighbours together up to a block."""
+    start, total = 0, 0
+    for number, size in enumerate(sizes):
+        if number > start and total + size > block_size:
+            yield (start, number), total
+            start, total = number, 0
+        total += size
+    if sizes:
+        yield (start, len(sizes)), total

@@ -1,0 +1,190 @@
+"""Files of a corpus: finding them, opening them wherever and however compressed they lie, and a first look."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from glob import has_magic
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO, cast
+
+from bert.errors import UserError
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # what a torn or broken file raises
+_LOOK = 1 << 16
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a corpus: a path or URL and its size in bytes as it lies there."""
+
+    path: str
+    size: int
+
+    @property
+    def compressed(self) -> bool:
+        return self.path.lower().endswith(COMPRESSED)
+
+    @property
+    def suffix(self) -> str:
+        """The ending that tells the format, without the compression's: .jsonl of wiki.jsonl.gz."""
+        name = PurePosixPath(self.path.lower())
+        return (name.with_suffix("") if self.compressed else name).suffix
+
+
+def find(pattern: str, suffixes: Sequence[str]) -> list[File]:
+    """The files of a path, folder, glob or URL, sorted; of a folder those that end in one of `suffixes`, if any.
+
+    Raises UserError where there is nothing.
+    """
+    files = _find_remote(pattern) if "://" in pattern else _find_local(pattern)
+    if isinstance(files, File):
+        return [files]
+    chosen = sorted(
+        (file for file in files if not suffixes or file.suffix in suffixes), key=lambda file: file.path
+    )
+    if not chosen:
+        ending = f" that ends in {', '.join(suffixes)}" if suffixes and files else ""
+        raise UserError(f"{pattern}: no file here{ending}; corpus.files takes files, folders, globs and URLs")
+    return chosen
+
+
+def _find_local(pattern: str) -> "File | list[File]":
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return File(str(path), path.stat().st_size)
+    if path.is_dir():
+        inside = [found for found in path.rglob("*") if not _hidden(found.relative_to(path))]
+    elif has_magic(pattern):
+        anchor = Path(path.anchor)
+        inside = list(anchor.glob(str(path.relative_to(anchor))))
+    else:
+        raise UserError(f"{pattern}: no such file or folder; check corpus.files")
+    return [File(str(found), found.stat().st_size) for found in inside if found.is_file()]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def _find_remote(url: str) -> "File | list[File]":
+    filesystem, path = _filesystem(url)
+    try:
+        if not has_magic(path) and filesystem.isfile(path):
+            return File(url, int(filesystem.size(path) or 0))
+        found = filesystem.glob(path, detail=True) if has_magic(path) else filesystem.find(path, detail=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{url}: cannot be read ({_one_line(error)})") from None
+    details = [about for about in found.values() if about["type"] == "file"]
+    return [File(filesystem.unstrip_protocol(about["name"]), int(about["size"] or 0)) for about in details]
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError, OSError) as error:
+        raise UserError(f"{url}: cannot be read ({_one_line(error)})") from None
+
+
+def open_raw(path: str) -> BinaryIO:
+    """A file as it lies there, positioned at its start and able to seek."""
+    try:
+        if "://" in path:
+            filesystem, inner = _filesystem(path)
+            return cast(BinaryIO, filesystem.open(inner, "rb"))
+        return open(path, "rb", buffering=1 << 18)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({_one_line(error)})") from None
+
+
+def open_text(path: str) -> IO[bytes]:
+    """A file's content, decompressed on the way."""
+    raw = open_raw(path)
+    match PurePosixPath(path.lower()).suffix:
+        case ".gz":
+            return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+        case ".bz2":
+            return bz2.BZ2File(raw)
+        case ".xz":
+            return lzma.LZMAFile(raw)
+        case ".zst":
+            return io.BufferedReader(_ZstdFile(raw, path), 1 << 18)
+    return raw
+
+
+class _ZstdFile(io.RawIOBase):
+    """The frames of a zstandard file, unpacked; a frame that breaks off raises EOFError as gzip and xz do."""
+
+    def __init__(self, raw: BinaryIO, path: str) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise UserError(
+                f"{path}: reading .zst needs the package zstandard (pip install zstandard)"
+            ) from None
+        self._raw, self._library = raw, zstandard
+        self._frame: Any = None
+        self._left, self._ready = b"", b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and self._advance():
+            pass
+        length = min(len(buffer), len(self._ready))
+        buffer[:length], self._ready = self._ready[:length], self._ready[length:]
+        return length
+
+    def _advance(self) -> bool:
+        """Unpack some more; False at the end."""
+        packed = self._left or self._raw.read(1 << 16)
+        if not packed:
+            if self._frame is not None:
+                raise EOFError("the last frame breaks off")
+            return False
+        self._frame = self._frame or self._library.ZstdDecompressor().decompressobj()
+        try:
+            self._ready = self._frame.decompress(packed)
+        except self._library.ZstdError as error:
+            raise EOFError(str(error)) from None
+        self._left = self._frame.unused_data if self._frame.eof else b""
+        self._frame = None if self._frame.eof else self._frame
+        return True
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def first_bytes(file: File) -> bytes:
+    """The beginning of a file's content, as far as it can be read."""
+    with open_text(file.path) as content:
+        try:
+            return content.read(_LOOK)
+        except DAMAGE:
+            return b""
+
+
+def look(file: File) -> None:
+    """Refuse a file that begins as no UTF-8 text does; single broken bytes are left to the reader to count."""
+    start = first_bytes(file)
+    if b"\0" in start and start.count(b"\0") * 100 > len(start):
+        raise UserError(
+            f"{file.path}: is not text (a binary file, or UTF-16); give UTF-8 text, or leave it out"
+        )
+    broken = start[:-4].decode("utf-8", "replace").count("�") - start.count("�".encode())
+    if broken * 500 > len(start):
+        raise UserError(
+            f"{file.path}: is not UTF-8 text; convert it (iconv -f latin1 -t utf-8 FILE > NEW), or leave it out"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,92 @@
+"""How much disk and time a store will take, told from a little of the corpus before the work begins."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from bert.errors import UserError
+from pretrain.data.corpus import Unit, read
+from pretrain.data.readers import Document
+from pretrain.data.shards import token_dtype
+from pretrain.data.text import normalizer, sentence_splitter
+from pretrain.data.tokenizing import Job, load_tokenizer
+
+_UNITS, _CHARACTERS = 8, 50_000
+
+
+@dataclass(frozen=True)
+class Forecast:
+    size: float
+    """bytes of text"""
+    disk: float
+    """bytes of the store"""
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"about {_bytes(self.size)} of text → {_bytes(self.disk)} of store in {_duration(self.seconds)}"
+        )
+
+
+def make_forecast(job: Job, units: Sequence[Unit], workers: int) -> Forecast:
+    """A forecast from the beginnings of a few of the units that are left to do."""
+    tokenizer = load_tokenizer(job.tokenizer)
+    tidy, split = normalizer(job.config), sentence_splitter(job.config)
+    characters = size = tokens = sentences = 0
+    started = time.perf_counter()
+    for unit in units[:: max(1, len(units) // _UNITS)][:_UNITS]:
+        for document in _beginning(unit, job.config.sentences == "lines"):
+            found = split([tidy(paragraph) for paragraph in document.paragraphs])
+            tokens += sum(map(len, tokenizer.encode_batch(found, special_tokens=False)))
+            sentences += len(found)
+            size += sum(len(text.encode("utf-8", "replace")) for text in found)
+            characters += sum(map(len, found))
+    seconds = time.perf_counter() - started
+    width = token_dtype(tokenizer.vocab_size).itemsize
+    total = sum(
+        unit.size for unit in {(unit.source, unit.files, unit.within): unit for unit in units}.values()
+    )
+    scale = total / max(1, size)
+    return Forecast(total, (tokens * width + 12 * sentences) * scale, seconds * scale / workers)
+
+
+def _beginning(unit: Unit, lines: bool) -> list[Document]:
+    documents: list[Document] = []
+    characters = 0
+    for _, outcome in read(unit, lines):
+        if isinstance(outcome, Document):
+            documents.append(outcome)
+            characters += sum(map(len, outcome.paragraphs))
+        if characters > _CHARACTERS:
+            break
+    return documents
+
+
+def check_space(forecast: Forecast, path: Path) -> None:
+    """UserError where the disk has no room for the store."""
+    there = next(folder for folder in chain([path], path.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if forecast.disk > free:
+        raise UserError(
+            f"{path}: the store would take about {_bytes(forecast.disk)}, the disk has {_bytes(free)} free; "
+            "set prepare.store to a folder on another one"
+        )
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{max(1, rest)} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

@@ -1,0 +1,165 @@
+"""Learning a vocabulary with `tokenizers`, and measuring it.
+
+The library numbers the pieces inside words in the order of a hash table, so ties between equally frequent pairs fall
+differently every time (WordPiece). Here the alphabet is counted first and handed to it in order: the same text gives
+the same vocabulary.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from bert import tokenizer_files
+from bert.errors import UserError
+from bert.tokenizer import Tokenizer
+from pretrain.data.config import TokenizerConfig
+from pretrain.data.sample import Sample
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_AT_A_TIME = 2048  # paragraphs
+
+
+def train(config: TokenizerConfig, sample: Sample) -> Tokenizer:
+    """The tokenizer that a sample of text gives."""
+    return {"wordpiece": _wordpiece, "bpe": _byte_level_bpe, "unigram": _unigram}[config.algorithm](
+        config, sample
+    )
+
+
+def _wordpiece(config: TokenizerConfig, sample: Sample) -> Tokenizer:
+    about = {"do_lower_case": config.lowercase, "tokenize_chinese_chars": config.cjk_spacing}
+    backend = tokenizer_files.word_piece({token: n for n, token in enumerate(SPECIAL)}, about, {})
+    alphabet = _alphabet(config, sample, backend.normalizer)
+    inside = [f"##{character}" for character in alphabet if _continues(backend, character)]
+    _check_size(config, len(SPECIAL) + len(alphabet) + len(inside), len(alphabet))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=SPECIAL + inside,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(sample.paragraphs()), trainer)
+    learnt = sorted(backend.get_vocab(), key=backend.get_vocab().__getitem__)
+    known = {*SPECIAL, *alphabet, *inside}
+    tokens = [*SPECIAL, *alphabet, *inside, *(token for token in learnt if token not in known)]
+    return Tokenizer(tokenizer_files.word_piece({token: n for n, token in enumerate(tokens)}, about, {}))
+
+
+def _continues(backend: Backend, character: str) -> bool:
+    """Whether a character can stand inside a word: it is no punctuation and, spaced as it may be, no Chinese."""
+    words = backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{character}"))
+    return len(words) == 1 and len(words[0][0]) > 1
+
+
+def _byte_level_bpe(config: TokenizerConfig, sample: Sample) -> Tokenizer:
+    backend = Backend(models.BPE())
+    backend.normalizer = _plain_normalizer(config)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    _check_size(config, len(SPECIAL) + len(alphabet), len(alphabet))
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=SPECIAL,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(sample.paragraphs()), trainer)
+    return Tokenizer(backend)
+
+
+def _unigram(config: TokenizerConfig, sample: Sample) -> Tokenizer:
+    backend = Backend(models.Unigram())
+    backend.normalizer = _plain_normalizer(config)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    alphabet = _alphabet(config, sample, backend.normalizer)
+    _check_size(config, len(SPECIAL) + len(alphabet), len(alphabet))
+    unknown = {
+        ord(character): " "
+        for character in _characters(sample, backend.normalizer)
+        if character not in alphabet
+    }
+    trainer = trainers.UnigramTrainer(
+        vocab_size=config.vocab_size, special_tokens=SPECIAL, unk_token="[UNK]", show_progress=False
+    )
+    normalized = (backend.normalizer.normalize_str(text).translate(unknown) for text in sample.paragraphs())
+    backend.train_from_iterator(_batches(normalized), trainer)
+    return Tokenizer(backend)
+
+
+def _plain_normalizer(config: TokenizerConfig) -> Any:
+    steps = [normalizers.NFKC()]
+    if config.lowercase:
+        steps += [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents(), normalizers.NFC()]
+    return normalizers.Sequence(steps)
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    texts = iter(texts)
+    while batch := list(islice(texts, _AT_A_TIME)):
+        yield batch
+
+
+def _alphabet(config: TokenizerConfig, sample: Sample, normalizer: Any) -> list[str]:
+    """The commonest characters that make up `character_coverage` of the text, by code point."""
+    counts = _characters(sample, normalizer)
+    enough = config.character_coverage * sum(counts.values())
+    chosen: list[str] = []
+    covered = 0
+    for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if covered >= enough or count < config.min_frequency:
+            break
+        chosen.append(character)
+        covered += count
+    return sorted(chosen)
+
+
+def _characters(sample: Sample, normalizer: Any) -> Counter[str]:
+    """How often each character occurs, normalised; white space left out."""
+    raw = np.zeros(0x110000, np.int64)
+    for batch in _batches(sample.paragraphs()):
+        points = np.frombuffer("".join(batch).encode("utf-32-le"), np.uint32)
+        raw += np.bincount(points, minlength=len(raw))
+    counts: Counter[str] = Counter()
+    for point in np.flatnonzero(raw):
+        for character in normalizer.normalize_str(chr(point)):
+            if not character.isspace():
+                counts[character] += int(raw[point])
+    return counts
+
+
+def _check_size(config: TokenizerConfig, needed: int, characters: int) -> None:
+    if needed > config.vocab_size:
+        raise UserError(
+            f"tokenizer.vocab_size={config.vocab_size} is too small for an alphabet of {characters} characters: it takes "
+            f"{needed} entries; raise it, or lower tokenizer.character_coverage"
+        )
+
+
+def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float | int]:
+    """Tokens per word, share of unknown tokens and bytes per token of some text. Words are what the tokenizer
+    splits the text into before it looks for pieces: between spaces and punctuation, and each Chinese character."""
+    tokens = words = unknown = size = 0
+    for batch in _batches(texts):
+        for text, encoding in zip(batch, tokenizer.encodings(batch, special_tokens=False), strict=True):
+            tokens += len(encoding.ids)
+            words += len(set(encoding.word_ids))
+            unknown += encoding.ids.count(tokenizer.unk_id) if tokenizer.unk_id is not None else 0
+            size += len(text.encode())
+    return {
+        "bytes": size,
+        "words": words,
+        "tokens": tokens,
+        "tokens_per_word": round(tokens / max(1, words), 4),
+        "unknown_share": round(unknown / max(1, tokens), 6),
+        "bytes_per_token": round(size / max(1, tokens), 4),
+    }

@@ -1,0 +1,147 @@
+"""python -m pretrain.prepare CONFIG.yaml [key=value ...]: make the store of tokenised documents, or go on with it.
+
+1. The corpus is divided into units of work, by its files alone.
+2. A little of it is tokenised, to tell how much disk and time the whole will take.
+3. Workers write shards, each with a file of counts; what is there already is not done again.
+4. Documents that repeat others are dropped, the offsets over all shards written, and at last the index.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bert.config import parse_command, to_dict
+from bert.errors import UserError, run_command
+from pretrain.config import PretrainConfig
+from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
+
+if TYPE_CHECKING:
+    from bert.tokenizer import Tokenizer
+    from pretrain.data.corpus import Corpus
+    from pretrain.data.tokenizing import Job
+
+USAGE = "python -m pretrain.prepare CONFIG.yaml [key=value ...]"
+_MOST_LANES = 8
+
+
+def store_folder(config: PretrainConfig) -> Path:
+    """Where a run's store is."""
+    return Path(config.prepare.store or Path(config.run_dir) / "store")
+
+
+def ensure_store(config: PretrainConfig) -> Path:
+    """The folder of a configuration's finished store, which is prepared if it is missing or unfinished.
+
+    Raises UserError where the folder holds a store that was prepared otherwise.
+    """
+    from bert.tokenizer import Tokenizer
+    from pretrain.data.store import read_index
+
+    path = store_folder(config)
+    tokenizer = Tokenizer.load(tokenizer_folder(config))
+    options = _options(config, tokenizer.digest)
+    if (path / "index.json").is_file():
+        _check_options(path, read_index(path)["options"], options)
+    else:
+        _prepare(config, path, tokenizer, options)
+    return path
+
+
+def _options(config: PretrainConfig, tokenizer_digest: str) -> dict[str, Any]:
+    """All that decides what is in a store, by dotted key."""
+    options = {f"corpus.{key}": value for key, value in to_dict(config.corpus).items()}
+    options["prepare.deduplicate"] = config.prepare.deduplicate
+    if config.prepare.deduplicate == "near":
+        options["prepare.near_threshold"] = config.prepare.near_threshold
+    return options | {"tokenizer": tokenizer_digest}
+
+
+def _check_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        shown = "; ".join(f"{key} {_short(before.get(key))} → {_short(now.get(key))}" for key in changed)
+        raise UserError(
+            f"{path} was prepared otherwise: {shown}; delete it, or set prepare.store to another folder"
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options: dict[str, Any]) -> None:
+    from pretrain.data import progress
+    from pretrain.data.assembling import assemble, fingerprint, summary
+    from pretrain.data.corpus import open_corpus
+    from pretrain.data.executors import open_executor, run_all
+    from pretrain.data.forecast import check_space, make_forecast
+    from pretrain.data.tokenizing import run
+
+    started = time.monotonic()
+    corpus = open_corpus(config.corpus)
+    plan = options | {"files": fingerprint(corpus)}
+    before = progress.read(path, "plan")
+    if before is not None:
+        _check_options(path, before, plan)
+    with open_executor(config.prepare) as (executor, workers):
+        jobs = _jobs(config, path, corpus, workers)
+        if jobs:
+            forecast = make_forecast(jobs[0], [job.unit for job in jobs], workers)
+            check_space(forecast, path)
+            print(f"prepare: {_described(corpus)}; {forecast}", flush=True)
+        progress.write(path, "plan", plan)
+        with progress.Bar(sum(job.unit.size // job.lanes for job in jobs)) as bar:
+            for job, _ in run_all(executor, workers, run, jobs):
+                bar.advance(job.unit.size // job.lanes)
+    assemble(config.prepare, path, tokenizer, corpus, options)
+    print(f"prepare: {summary(path)}; {time.monotonic() - started:.0f} s → {path}", flush=True)
+
+
+def _jobs(config: PretrainConfig, path: Path, corpus: "Corpus", workers: int) -> list["Job"]:
+    """What is left to do, the largest first. Several workers share a large file that is read from its start."""
+    from pretrain.data import progress
+    from pretrain.data.tokenizing import Job
+
+    done = progress.done_blocks(path)
+    left = [
+        Job(
+            store=str(path.resolve()),
+            tokenizer=str(tokenizer_folder(config).resolve()),
+            config=config.corpus,
+            number=number,
+            unit=unit,
+            block_size=corpus.block_size,
+            signatures=config.prepare.deduplicate == "near",
+            done=done.get(number, frozenset()),
+        )
+        for number, unit in enumerate(corpus.units)
+        if not progress.is_done(path, number, done.get(number, frozenset()))
+    ]
+    large = sum(job.unit.size > 2 * job.block_size for job in left)
+    jobs = []
+    for job in sorted(left, key=lambda job: -job.unit.size):
+        lanes = min(_MOST_LANES, -(-workers // large)) if job.unit.size > 2 * job.block_size else 1
+        jobs += [dataclasses.replace(job, lane=lane, lanes=lanes) for lane in range(lanes)]
+    return jobs
+
+
+def _described(corpus: "Corpus") -> str:
+    """How the corpus is read."""
+    return ", ".join(
+        f"{len(source.files):,} {'packages' if source.format == 'documentation' else 'files'} as {source.format}"
+        for source in corpus.sources
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    config = parse_command(PretrainConfig, argv, USAGE)
+    ensure_tokenizer(config)
+    ensure_store(config)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

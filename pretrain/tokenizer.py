@@ -1,0 +1,108 @@
+"""python -m pretrain.tokenizer CONFIG.yaml [key=value ...]: learn the vocabulary of a corpus, or take one over.
+
+A sample of bounded size, drawn from all files, trains it; held-out documents measure it. The folder gets the files
+that transformers reads, and report.json: the settings, tokens per word, unknown tokens, bytes per token.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bert.config import parse_command, to_dict
+from bert.errors import UserError, run_command
+from pretrain.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from bert.tokenizer import Tokenizer
+
+USAGE = "python -m pretrain.tokenizer CONFIG.yaml [key=value ...]"
+REPORT = "report.json"
+
+
+def tokenizer_folder(config: PretrainConfig) -> Path:
+    """Where a run's tokenizer is."""
+    return Path(config.tokenizer.path or Path(config.run_dir) / "tokenizer")
+
+
+def ensure_tokenizer(config: PretrainConfig) -> Path:
+    """The folder of a configuration's tokenizer, which is trained or taken over if it is missing.
+
+    Raises UserError where the folder holds a tokenizer that was trained with other settings.
+    """
+    folder = tokenizer_folder(config)
+    if (folder / "tokenizer.json").is_file():
+        _check_settings(folder, config)
+    elif config.tokenizer.from_ is not None:
+        _take_over(config, folder)
+    else:
+        _train(config, folder)
+    return folder
+
+
+def _settings(config: PretrainConfig) -> dict[str, Any]:
+    """What decides which tokenizer there is, where it lies left out."""
+    return {f"tokenizer.{key}": value for key, value in to_dict(config.tokenizer).items() if key != "path"}
+
+
+def _check_settings(folder: Path, config: PretrainConfig) -> None:
+    if (folder / REPORT).is_file():
+        before = json.loads((folder / REPORT).read_text())["settings"]
+        changed = [
+            f"{key} {before.get(key)} → {value}"
+            for key, value in _settings(config).items()
+            if before.get(key) != value
+        ]
+        if changed:
+            raise UserError(
+                f"{folder} holds a tokenizer made otherwise: {'; '.join(changed)}; delete it, or set tokenizer.path"
+            )
+
+
+def _take_over(config: PretrainConfig, folder: Path) -> None:
+    from bert.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(str(config.tokenizer.from_))
+    _save(tokenizer, folder, {"settings": _settings(config)})
+    print(f"tokenizer: {tokenizer.vocab_size:,} tokens from {config.tokenizer.from_} → {folder}", flush=True)
+
+
+def _train(config: PretrainConfig, folder: Path) -> None:
+    from pretrain.data.sample import draw_sample
+    from pretrain.data.vocabularies import measure, train
+
+    started = time.monotonic()
+    sample = draw_sample(config.corpus, config.tokenizer.sample_bytes)
+    if not sample.size:
+        raise UserError(
+            "the corpus has no document to learn a vocabulary from; check corpus.files and corpus.format"
+        )
+    tokenizer = train(config.tokenizer, sample)
+    trained_on = {"documents": sample.documents, "bytes": sample.size}
+    figures = measure(tokenizer, sample.heldout or list(sample.paragraphs()))
+    measured_on = "held-out documents" if sample.heldout else "its training documents: none is held out"
+    report = {"settings": _settings(config), "trained_on": trained_on, "measured_on": measured_on} | figures
+    _save(tokenizer, folder, report)
+    print(
+        f"tokenizer: {tokenizer.vocab_size:,} tokens from {sample.size / 1e6:.3g} MB of text; "
+        f"{figures['tokens_per_word']:.2f} tokens a word, {figures['bytes_per_token']:.2f} bytes a token, "
+        f"{100 * figures['unknown_share']:.2g} % unknown; {time.monotonic() - started:.0f} s → {folder}",
+        flush=True,
+    )
+
+
+def _save(tokenizer: "Tokenizer", folder: Path, report: dict[str, Any]) -> None:
+    """Write the tokenizer; tokenizer.json, by which it is known to be there, comes last with the rest of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    tokenizer.save(folder)
+
+
+def main(argv: Sequence[str]) -> None:
+    ensure_tokenizer(parse_command(PretrainConfig, argv, USAGE))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
