@@ -102,6 +102,17 @@ class HeldOut:
             lines.append(text)
         return lines
 
+    def some_sentences(self, number: int, max_tokens: int) -> list[str]:
+        """Some held-out sentences of 5 to `max_tokens` tokens, spread over the split."""
+        store = self.batches.store
+        lengths = np.diff(store.sentence_offsets)
+        fitting = np.flatnonzero((lengths >= 5) & (lengths <= max_tokens))
+        spread = np.linspace(0, len(fitting) - 1, min(number, len(fitting))).astype(np.int64)
+        return [
+            self.tokenizer.decode(store.gather(store.sentence_offsets[[at]], lengths[[at]]))
+            for at in fitting[np.unique(spread)]
+        ]
+
 
 def unigram_log_probs(store: Store, tokenizer: Tokenizer) -> np.ndarray:
     """Log probability of each token by its frequency in the training split, add-one smoothed; float64

@@ -27,8 +27,8 @@ from pretrain.card import model_card
 from pretrain.config import PretrainConfig
 from pretrain.data.collator import EvaluationBatches, StepBatches
 from pretrain.heldout import HeldOut
-from pretrain.prepare import ensure_store
-from pretrain.tokenizer import ensure_tokenizer
+from pretrain.prepare import ensure_store, store_folder
+from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
 from pretrain.vocabulary import add_words, fit_vocabulary
 
 if TYPE_CHECKING:
@@ -95,14 +95,6 @@ def take_tokenizer(config: PretrainConfig, source: str) -> None:
         if config.model.new_words is not None:
             tokenizer = add_words(tokenizer, Path(config.model.new_words))
         tokenizer.save(folder)
-
-
-def tokenizer_folder(config: PretrainConfig) -> Path:
-    return Path(config.tokenizer.path or Path(config.run_dir) / "tokenizer")
-
-
-def store_folder(config: PretrainConfig) -> Path:
-    return Path(config.prepare.store or Path(config.run_dir) / "store")
 
 
 def check_lengths(config: PretrainConfig) -> None:

@@ -31,8 +31,8 @@ class Guards:
             self.skipped_in_a_row += 1
             if self.skipped_in_a_row >= max_skipped:
                 raise RunFailed(
-                    f"{max_skipped} steps in a row were not finite, the last one step {step}; none of them changed "
-                    "the weights; lower optimizer.learning_rate or set training.precision=fp32"
+                    f"{max_skipped} steps in a row were not finite, the last one step {step}; none of them "
+                    "changed the weights; lower optimizer.learning_rate or set training.precision=fp32"
                 )
             figures = f"loss {loss:.4g}, gradient norm {grad_norm:.4g}"
             return f"step {step} is skipped: {figures} (batch {digest or 'unknown'})"
@@ -52,6 +52,6 @@ class Guards:
             return None
         self.quiet_until = step + 100
         return (
-            f"step {step}: the loss rose to {loss:.3f} from about {self.mean:.3f} (batch {digest or 'unknown'}); "
-            "should it stay there, go on from an earlier checkpoint (resume=PATH)"
+            f"step {step}: the loss rose to {loss:.3f} from about {self.mean:.3f} (batch "
+            f"{digest or 'unknown'}); should it stay there, go on from an earlier checkpoint (resume=PATH)"
         )

@@ -34,7 +34,7 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path) -> None:
     """Read back what `optimizer_tensors` gave; each process takes its shard from the file."""
     with safe_open(path, framework="pt") as file:
         keys: dict[str, list[str]] = {}
-        for entry in file.keys():
+        for entry in file.keys():  # noqa: SIM118 (not a dict)
             name, _, key = entry.rpartition("/")
             keys.setdefault(name, []).append(key)
         for name, parameter, group in _named(model, optimizer):

@@ -210,7 +210,8 @@ def test_a_run_of_another_configuration_is_refused_key_by_key(run_config: Any) -
 
 
 def records_of(file: Path) -> Iterator[bytes]:
-    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB; crc, length, type), after 7 bytes."""
+    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB; crc, length, type), after 7
+    bytes."""
     content, place, parts = file.read_bytes(), 7, []
     while place + 7 <= len(content):
         if 32768 - place % 32768 < 7:  # no room for a header: the rest of the block is padding

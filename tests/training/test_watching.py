@@ -33,7 +33,7 @@ def test_a_rise_of_the_loss_is_reported_once() -> None:
     losses = [5.0 + noise.gauss(0, 0.1) for _ in range(300)]
     assert all(guards.check(i, loss, 1.0, True, "", 20) is None for i, loss in enumerate(losses))
     message = guards.check(300, 9.0, 1.0, True, "abc", 20)
-    assert message and "rose to 9.000 from about 5.0" in message and "abc" in message
+    assert message and "rose to 9.000 from about" in message and "abc" in message
     assert guards.check(301, 9.0, 1.0, True, "abc", 20) is None
 
 

@@ -1,0 +1,194 @@
+"""The command `python -m pretrain.evaluate`: what a pretrained encoder is worth, on held-out text and minimal
+pairs."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bert import config as configuration
+from bert.config import NonNegativeInt, PositiveInt, help_text
+from bert.errors import UserError, run_command
+from pretrain.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from bert.model.models import MaskedLanguageModel
+    from bert.tokenizer import Tokenizer
+
+USAGE = """\
+usage: python -m pretrain.evaluate RUN [key=value ...]
+
+Measure a run's model on its held-out text, 15 % of the tokens masked, beside what guessing by word frequency gives;
+and on minimal pairs of sentences. RUN/evaluation.json holds the result.
+"""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    checkpoint: str | None = None
+    """checkpoint to measure; by default the run's finished model, or else its newest checkpoint"""
+    sequences: NonNegativeInt = 0
+    """how many held-out sequences to read; 0 = all of them"""
+    pseudo_perplexity: NonNegativeInt = 200
+    """on how many held-out sentences to measure the pseudo-perplexity; 0 leaves it out"""
+    pairs: list[str] = field(default_factory=list)
+    """files of minimal pairs (jsonl with sentence_good and sentence_bad, as BLiMP), globs allowed"""
+    micro_tokens: PositiveInt = 16_384
+    """token budget of a forward pass"""
+    device: str = "auto"
+    """where to compute: auto, cpu, cuda, cuda:1 …"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """arithmetic of the forward pass"""
+    output: str | None = None
+    """file of the result; by default RUN/evaluation.json"""
+
+
+def evaluate(run: Path, config: EvaluateConfig) -> dict[str, Any]:
+    """Everything that is asked for, as a JSON object."""
+    import torch
+
+    from bert import checkpoint
+    from bert.inference.common import open_masked_language_model, pick_device
+    from bert.training.loop import DTYPES
+
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run}: is no run folder (it has no config.yaml); give the run_dir of a pretraining")
+    folder = checkpoint.resolve(config.checkpoint or run)
+    model, tokenizer = open_masked_language_model(folder, config.device)
+    device = torch.device(pick_device(config.device))
+    enabled = config.precision != "fp32"
+    with torch.autocast(device.type, dtype=DTYPES["bf16"], enabled=enabled), torch.no_grad():
+        result: dict[str, Any] = {"checkpoint": str(folder)}
+        result |= _held_out(run, config, model, tokenizer, device)
+        if config.pairs:
+            result["pairs"] = minimal_pairs(model, tokenizer, expand(config.pairs), config.micro_tokens)
+    return result
+
+
+def _held_out(
+    run: Path, config: EvaluateConfig, model: "MaskedLanguageModel", tokenizer: "Tokenizer", device: Any
+) -> dict[str, Any]:
+    from pretrain.data.collator import EvaluationBatches
+    from pretrain.heldout import HeldOut
+    from pretrain.prepare import store_folder
+    from pretrain.tokenizer import tokenizer_folder
+
+    of_run = replace(configuration.load(PretrainConfig, run / "config.yaml"), run_dir=str(run))
+    batch = replace(of_run.batch, micro_tokens=max(config.micro_tokens, of_run.batch.max_length))
+    places = store_folder(of_run), tokenizer_folder(of_run)
+    batches = EvaluationBatches(*places, of_run.objective, batch, sequences=config.sequences)
+    if not len(batches):
+        return {"sequences": 0}
+    held_out = HeldOut(batches, tokenizer, of_run.evaluation.sentences, device)
+    result = {"sequences": batches.num_examples, **held_out.measure(model)}
+    if config.pseudo_perplexity:
+        sentences = held_out.some_sentences(config.pseudo_perplexity, model.config.max_positions // 2)
+        result["pseudo_perplexity"] = pseudo_perplexity(model, tokenizer, sentences, config.micro_tokens)
+    return {**result, "filled": held_out.filled(model)}
+
+
+def pseudo_perplexity(
+    model: "MaskedLanguageModel", tokenizer: "Tokenizer", sentences: Sequence[str], budget: int
+) -> float:
+    """exp of the mean, over all tokens, of minus the log probability of a token when it alone is masked
+    (Salazar et al. 2020)."""
+    import numpy as np
+
+    from bert.inference import score_tokens
+
+    return float(np.exp(-np.concatenate(score_tokens((model, tokenizer), sentences, budget)).mean()))
+
+
+def minimal_pairs(
+    model: "MaskedLanguageModel", tokenizer: "Tokenizer", files: Sequence[Path], budget: int
+) -> dict[str, float]:
+    """For each file, and as their mean, the share of pairs whose good sentence has the higher
+    pseudo-log-likelihood; 0.5 is chance."""
+    from bert.inference import score
+
+    shares = {}
+    for file in files:
+        good, bad = read_pairs(file)
+        scores = score((model, tokenizer), [*good, *bad], budget)
+        shares[file.name.partition(".")[0]] = float((scores[: len(good)] > scores[len(good) :]).mean())
+    return {**shares, "mean": sum(shares.values()) / len(shares)}
+
+
+def read_pairs(file: Path) -> tuple[list[str], list[str]]:
+    """The good and the bad sentences of a file."""
+    good, bad = [], []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"pairs: {file} cannot be read as text ({error})") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            pair = json.loads(line)
+            good.append(pair["sentence_good"])
+            bad.append(pair["sentence_bad"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"pairs: {file}, line {number}: is no JSON object with sentence_good and sentence_bad"
+            ) from None
+    if not good:
+        raise UserError(
+            f"pairs: {file} is empty; a line is a JSON object with sentence_good and sentence_bad"
+        )
+    return good, bad
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """The files that names and globs stand for."""
+    files = []
+    for pattern in patterns:
+        path = Path(pattern)
+        found = (
+            [path] if path.is_file() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        )
+        if not any(one.is_file() for one in found):
+            raise UserError(f"pairs: no file {pattern}; give jsonl files with sentence_good and sentence_bad")
+        files += [one for one in found if one.is_file()]
+    return files
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """The result for people: model beside baseline."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("held-out text", "model", "guessing")
+    for name, baseline in {
+        "mlm_loss": "unigram_loss",
+        "perplexity": None,
+        "mlm_accuracy": "unigram_accuracy",
+        "nsp_accuracy": "nsp_chance",
+        "pseudo_perplexity": None,
+    }.items():
+        if name in result:
+            table.add_row(name, f"{result[name]:.4f}", f"{result[baseline]:.4f}" if baseline else "")
+    for name, share in result.get("pairs", {}).items():
+        table.add_row(f"pairs: {name}", f"{share:.4f}", "0.5000")
+    console = Console()
+    console.print(table)
+    for line in result.get("filled", []):
+        console.print(line, markup=False, highlight=False)
+
+
+def main(argv: Sequence[str]) -> None:
+    if "--help" in argv or "-h" in argv:
+        print(help_text(EvaluateConfig, USAGE))
+        return
+    if not argv or "=" in argv[0] or argv[0].startswith("-"):
+        raise UserError("a run is missing; usage: python -m pretrain.evaluate RUN [key=value ...]")
+    run, config = Path(argv[0]), configuration.load(EvaluateConfig, None, argv[1:])
+    result = evaluate(run, config)
+    output = Path(config.output) if config.output else run / "evaluation.json"
+    output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    show(result)
+    print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
