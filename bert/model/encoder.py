@@ -1,7 +1,6 @@
 """The encoder. (*) is (B, S) padded or (T,) packed, D hidden."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch.utils.checkpoint
 from torch import Tensor, nn
@@ -68,48 +67,36 @@ class Encoder(nn.Module):
     ) -> Encoded:
         """Padded: ids (B, S), with a mask that is 1 at real tokens. Packed: ids and positions (T,), with
         `sequence_offsets` (N + 1,) int32 and the length of the longest sequence. Positions count from 0."""
-        layout: Layout
-        if sequence_offsets is None:
-            # RoBERTa's positions leave out padding wherever it stands; BERT's count it.
-            uncounted = self.config.pad_token_id if self.config.position_offset else None
-            layout = Padded.read(input_ids, attention_mask, position_ids, uncounted)
-        else:
-            assert position_ids is not None and max_sequence_length is not None
-            layout = Packed(position_ids, sequence_offsets, max_sequence_length)
-        if layout.row_length > self.config.max_positions and self.config.positions == "learned":
-            longest, limit = layout.row_length, self.config.max_positions
-            raise UserError(f"a sequence of {longest} tokens: this model reads at most {limit}; cut the text")
-        states: list[Tensor] | None = [] if output_hidden_states else None
+        layout = self._layout(input_ids, attention_mask, position_ids, sequence_offsets, max_sequence_length)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        dtype = self.embeddings.tokens.weight.dtype
+        backend = backends.choose(self.config, layout, dtype, dropout, maps=output_attentions)
         maps: list[Tensor] | None = [] if output_attentions else None
-        backend = self._backend(layout, with_maps=output_attentions)
         if backend.packs and isinstance(layout, Padded):
             packed, places = layout.pack()
             ids = input_ids.flatten()[places]
             types = None if token_type_ids is None else token_type_ids.flatten()[places]
-            hidden = layout.unpack(self._through_layers(ids, types, packed, backend, states, maps), places)
-            states = states and [layout.unpack(state, places) for state in states]
+            states = self._states(ids, types, packed, backend, maps, keep_all=output_hidden_states)
+            states = [layout.unpack(state, places) for state in states]
         else:
-            hidden = self._through_layers(input_ids, token_type_ids, layout, backend, states, maps)
+            states = self._states(input_ids, token_type_ids, layout, backend, maps, output_hidden_states)
         return Encoded(
-            last_hidden_state=hidden,
+            last_hidden_state=states[-1],
             layout=layout,
-            hidden_states=None if states is None else tuple(states),
+            hidden_states=tuple(states) if output_hidden_states else None,
             attentions=None if maps is None else tuple(maps),
         )
 
-    def _backend(self, layout: Layout, with_maps: bool) -> Backend:
-        dropout = self.config.attention_dropout if self.training else 0.0
-        return backends.choose(self.config, layout, self.embeddings.tokens.weight.dtype, dropout, with_maps)
-
-    def _through_layers(
+    def _states(
         self,
         input_ids: Tensor,
         token_type_ids: Tensor | None,
         layout: Layout,
         backend: Backend,
-        states: list[Tensor] | None,
         maps: list[Tensor] | None,
-    ) -> Tensor:
+        keep_all: bool,
+    ) -> list[Tensor]:
+        """The last hidden state (*, D), after all those before it if they are to be kept."""
         contexts = {
             window: AttentionContext(
                 backend=backend,
@@ -120,16 +107,35 @@ class Encoder(nn.Module):
             for window in dict.fromkeys(self.config.windows)
         }
         hidden = self.embeddings(input_ids, token_type_ids, layout.position_ids)
+        kept = []
         for layer, window in zip(self.layers, self.config.windows, strict=True):
-            if states is not None:
-                states.append(hidden)
+            if keep_all:
+                kept.append(hidden)
             hidden = self._run(layer, hidden, contexts[window])
-        hidden = self.final_norm(hidden)
-        if states is not None:
-            states.append(hidden)
-        return hidden
+        return [*kept, self.final_norm(hidden)]
 
-    def _run(self, layer: nn.Module, hidden: Tensor, context: Any) -> Tensor:
+    def _run(self, layer: nn.Module, hidden: Tensor, context: AttentionContext) -> Tensor:
         if self.config.gradient_checkpointing and self.training:
             return torch.utils.checkpoint.checkpoint(layer, hidden, context, use_reentrant=False)
         return layer(hidden, context)
+
+    def _layout(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        offsets: Tensor | None,
+        longest: int | None,
+    ) -> Layout:
+        layout: Layout
+        if offsets is None:
+            # RoBERTa's positions leave out padding wherever it stands; BERT's count it.
+            uncounted = self.config.pad_token_id if self.config.position_offset else None
+            layout = Padded.read(input_ids, attention_mask, position_ids, uncounted)
+        else:
+            assert position_ids is not None and longest is not None
+            layout = Packed(position_ids, offsets, longest)
+        if layout.row_length > self.config.max_positions and self.config.positions == "learned":
+            length, limit = layout.row_length, self.config.max_positions
+            raise UserError(f"a sequence of {length} tokens: this model reads at most {limit}; cut the text")
+        return layout

@@ -116,6 +116,7 @@ def test_torn_weights_and_missing_tensors_are_refused(tmp_path, model):
         checkpoint.load(tmp_path / "m")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 def test_pickles_are_read_for_their_tensors_only(tmp_path, model):
     checkpoint.save(model, tmp_path / "m")
     weights = load_file(tmp_path / "m" / checkpoint.WEIGHTS)
