@@ -186,5 +186,5 @@ def finish(config: PretrainConfig, result: Result) -> None:
         for file in last.iterdir():
             if file.name not in (OPTIMIZER, STATE, manifest.MANIFEST):
                 shutil.copyfile(file, aside / file.name)
-    verify(run_dir / "model")
+    print(verify(run_dir / "model"), flush=True)
     print(f"the finished model is {run_dir / 'model'}", flush=True)
