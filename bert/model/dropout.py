@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """Zeroes elements with probability p and scales the others, so that the mean stays (Srivastava et al. 2014)."""
+    """Zeroes elements with probability p and scales the others: the mean stays (Srivastava et al. 2014)."""
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """(*) → (*), on top of `residual` (*) if there is one."""
@@ -19,7 +19,7 @@ class Dropout(nn.Dropout):
 
 
 def draw_kept(x: Tensor, p: float) -> tuple[Tensor, float]:
-    """1 where an element of `x` (*) is kept and 0 where not, in x's type, and what the kept ones are scaled by.
+    """1 where an element of `x` (*) is kept and 0 where not, in x's type; and what the kept are scaled by.
 
     torch's generator on CPUs is serial and spends a draw of its own on each element, which takes as long as a
     matrix product. Here a draw of 64 bits serves four elements: p is rounded to a multiple of 1/65536.

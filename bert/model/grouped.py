@@ -1,7 +1,7 @@
 """Attention for CPUs: sequences of similar length form dense groups.
 
-torch leaves a gap there: scaled_dot_product_attention has no fast kernel with dropout, and the backward pass of its flash
-kernel takes several times as long as plain matrix products at the lengths encoders are trained with.
+torch leaves a gap there: scaled_dot_product_attention has no fast kernel with dropout, and the backward pass of
+its flash kernel takes several times as long as plain matrix products at the lengths encoders are trained with.
 
 T tokens · N sequences of a group · S its longest · H heads · R = N·H · d head size · P places of all groups
 """
@@ -16,7 +16,7 @@ from bert.model.dropout import draw_kept
 from bert.model.layout import Packed, visible_keys
 
 STRIDE = 32
-"""Sequences form a group if their lengths, rounded up to this, agree: few groups, and little padding in each."""
+"""Sequences form a group if their lengths, rounded up to this, agree: few groups with little padding."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Group:
 class Grouping:
     groups: list[Group]
     places: Tensor
-    """(T,) where each token is among the P places of all groups, one group after the other; P for tokens of no sequence"""
+    """(T,) where each token is among the P places of all groups, in turn; P for tokens of no sequence"""
 
     def places_like(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(P + 1, H, d) to be filled in, for x (T, H, d), and the part (N, S, H, d) of each group."""
@@ -65,7 +65,7 @@ class Grouping:
 
 
 class Grouped:
-    """softmax(QKᵀ / √d + mask) V by batched matrix products over groups of sequences of nearly the same length."""
+    """softmax(QKᵀ / √d + mask) V by batched matrix products over groups of about equally long sequences."""
 
     packs = True
 
@@ -104,7 +104,7 @@ def _group(layout: Packed, window: int | None) -> Grouping:
 
 
 class _Attend(torch.autograd.Function):
-    """Keeps the probabilities for the backward pass, which is written out: through autograd it would copy twice as much."""
+    """Keeps the probabilities for a backward pass that is written out: autograd would copy twice as much."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Grouping, dropout: float) -> Tensor:

@@ -38,11 +38,12 @@ class MaskedLanguageHead(Transform):
         return logits[..., : self.vocab_size]
 
     def loss(self, hidden: Tensor, embeddings: Tensor, labels: Tensor) -> Loss:
-        """(M, D), the embedding table and labels (M,) → the cross-entropy of the logits, which it does not keep."""
+        """(M, D), the embedding table and labels (M,) → the cross-entropy of logits that are not kept."""
         bias: Tensor | None = self.bias
         if len(embeddings) > self.vocab_size:  # rows that only pad the table are no tokens
             bias = embeddings.new_zeros(len(embeddings)) if bias is None else bias
-            bias = bias.masked_fill(torch.arange(len(bias), device=bias.device) >= self.vocab_size, -torch.inf)
+            rows = torch.arange(len(bias), device=bias.device)
+            bias = bias.masked_fill(rows >= self.vocab_size, -torch.inf)
         return consuming_cross_entropy(F.linear(super().forward(hidden), embeddings), bias, labels)
 
 
