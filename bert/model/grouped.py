@@ -1,7 +1,7 @@
 """Attention for CPUs: sequences of similar length form dense groups.
 
-torch leaves a gap there: scaled_dot_product_attention has no fast kernel with dropout, and the backward pass of
-its flash kernel takes several times as long as plain matrix products at the lengths encoders are trained with.
+torch leaves a gap there: scaled_dot_product_attention has no fast kernel with dropout, and the backward pass
+of its flash kernel takes several times as long as plain matrix products at the lengths of pretraining.
 
 T tokens · N sequences of a group · S its longest · H heads · R = N·H · d head size · P places of all groups
 """
