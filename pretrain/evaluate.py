@@ -1,5 +1,4 @@
-"""The command `python -m pretrain.evaluate`: what a pretrained encoder is worth, on held-out text and minimal
-pairs."""
+"""The command `python -m pretrain.evaluate`: an encoder measured on held-out text and on minimal pairs."""
 
 import json
 import sys

@@ -38,7 +38,8 @@ class RunConfig:
     def but(self, **sections: Any) -> "RunConfig":
         """With other values: `but(training={"steps": 3})`."""
         changes = {
-            k: replace(getattr(self, k), **v) if isinstance(v, dict) else v for k, v in sections.items()
+            key: replace(getattr(self, key), **value) if isinstance(value, dict) else value
+            for key, value in sections.items()
         }
         return replace(self, **changes)
 

@@ -1,0 +1,131 @@
+"""Pretraining in processes of its own, on a small corpus whose tokenizer and store are made once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert import config as configuration
+from bert.training import metrics
+from pretrain.config import PretrainConfig
+from pretrain.prepare import ensure_store
+from pretrain.tokenizer import ensure_tokenizer
+
+RECIPE = """
+seed: 1
+corpus: {{files: ["{corpus}"], heldout_share: 0.1}}
+tokenizer: {{vocab_size: 1000, path: "{folder}/tokenizer"}}
+prepare: {{workers: 1, store: "{folder}/store"}}
+model: {{hidden_size: 32, num_layers: 2, num_heads: 2, intermediate_size: 64, max_positions: 64}}
+batch: {{sequences: 16, max_length: 64, micro_tokens: 512}}
+optimizer: {{learning_rate: 1e-3}}
+training: {{steps: 40, save_every: 5, evaluate_every: 20, precision: fp32}}
+evaluation: {{sequences: 64}}
+tracking: {{log_every: 1, wandb: off, batch_digest: true}}
+"""
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.getcwd()}
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
+LAUNCHERS = {
+    "python": [sys.executable, "-m"],
+    "cpu": [*ACCELERATE, "--cpu", "--num_processes", "2", "-m"],
+    "fsdp": [
+        *(
+            *ACCELERATE,
+            "--use_fsdp",
+            "--fsdp_version",
+            "2",
+            "--num_processes",
+            "2",
+            "--main_process_port",
+            "0",
+        ),
+        *("--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "-m"),
+    ],
+}
+
+
+@dataclass
+class Pretraining:
+    """Commands of pretraining with one recipe; runs go into `folder`."""
+
+    recipe: Path
+    folder: Path
+    started: list[subprocess.Popen[str]]
+
+    def start(self, run: str, *words: str, launcher: str = "python", module: str = "pretrain") -> Any:
+        """A command in a process group of its own."""
+        named = [str(self.recipe), f"run_dir={self.folder / run}"] if module == "pretrain" else []
+        process = subprocess.Popen(
+            [*LAUNCHERS[launcher], module, *named, *words],
+            env={**os.environ, **ENVIRONMENT},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, run: str, *words: str, launcher: str = "python", expect: int = 0) -> str:
+        """What a command printed; it must end with the exit code `expect`."""
+        process = self.start(run, *words, launcher=launcher)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == expect, output
+        return str(output)
+
+    def kill(self, process: "subprocess.Popen[str]", number: int = signal.SIGKILL) -> None:
+        """Send a signal to every process of a command at once, and wait until all are gone."""
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        if number == signal.SIGKILL:
+            process.communicate(timeout=60)
+
+    def config(self, run: str, *words: str) -> PretrainConfig:
+        return configuration.load(PretrainConfig, self.recipe, [f"run_dir={self.folder / run}", *words])
+
+    def lines(self, run: str, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        return metrics.read(self.folder / run / name)
+
+    def weights(self, run: str) -> Any:
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / run / "model" / "model.safetensors")
+
+    def wait_for(self, ready: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+        """Return when something has come about, or the command has ended."""
+        while process.poll() is None and not ready():
+            time.sleep(0.002)
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe's file; its tokenizer and its store are made."""
+    from pydoc_data.topics import topics
+
+    folder = tmp_path_factory.mktemp("pretraining")
+    (folder / "corpus").mkdir()
+    for number, text in enumerate(topics.values()):
+        (folder / "corpus" / f"{number}.txt").write_text(text, encoding="utf-8")
+    path = folder / "recipe.yaml"
+    path.write_text(RECIPE.format(folder=folder, corpus=folder / "corpus"))
+    config = configuration.load(PretrainConfig, path)
+    ensure_tokenizer(config)
+    ensure_store(config)
+    return path
+
+
+@pytest.fixture
+def pretraining(recipe: Path, tmp_path: Path) -> Iterator[Pretraining]:
+    commands = Pretraining(recipe, tmp_path, [])
+    yield commands
+    for process in commands.started:
+        commands.kill(process)

@@ -1,0 +1,188 @@
+"""Runs that are killed, stopped or starved end as if nothing had happened; the same command goes on."""
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bert.training.launch import EXIT_INTERRUPTED
+from pretrain.train import train
+
+
+def assert_identical(pretraining: Any, one: str, other: str) -> None:
+    """Bit for bit: weights, losses, batches."""
+    weights, theirs = pretraining.weights(one), pretraining.weights(other)
+    assert weights.keys() == theirs.keys()
+    assert all(torch.equal(weights[name], theirs[name]) for name in weights)
+    seen = [
+        [(line["step"], line["loss"], line["digest"]) for line in pretraining.lines(run)]
+        for run in (one, other)
+    ]
+    assert seen[0] == seen[1]
+
+
+def steps(pretraining: Any, run: str) -> int:
+    lines = pretraining.lines(run)
+    return lines[-1]["step"] if lines else 0
+
+
+def checkpoints(pretraining: Any, run: str) -> list[Path]:
+    found = (pretraining.folder / run / "checkpoints").glob("step-*")
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def saving(pretraining: Any, run: str) -> bool:
+    return any((pretraining.folder / run / "checkpoints").glob("partial-*"))
+
+
+def test_a_run_that_is_stopped_and_killed_ends_bit_identical(pretraining: Any) -> None:
+    """Dropout on, with a worker: SIGTERM during the evaluation, kill -9 during a save, then left alone."""
+    words = ("training.num_workers=1", "evaluation.sequences=1000")
+    train(pretraining.config("whole", *words))
+    process = pretraining.start("parts", *words)
+    pretraining.wait_for(lambda: steps(pretraining, "parts") == 20, process)
+    assert not pretraining.lines("parts", "evaluations.jsonl"), "it is evaluating"
+    pretraining.kill(process, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_INTERRUPTED, output
+    assert checkpoints(pretraining, "parts")[-1].name == "step-20"
+    process = pretraining.start("parts", *words)
+    pretraining.wait_for(lambda: steps(pretraining, "parts") >= 25, process)
+    pretraining.wait_for(lambda: saving(pretraining, "parts"), process)
+    pretraining.kill(process)
+    assert 20 < steps(pretraining, "parts") < 40
+    pretraining.run("parts", *words)
+    assert_identical(pretraining, "whole", "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("launcher, workers", [("python", 2), ("cpu", 1)])
+def test_twenty_kills(pretraining: Any, launcher: str, workers: int) -> None:
+    words = ("training.steps=400", f"training.num_workers={workers}", "training.evaluate_every=100")
+    pretraining.run("whole", *words, launcher=launcher)
+    instants, kills, in_saves = random.Random(0), 0, 0
+    while kills < 20:
+        process, before = pretraining.start("parts", *words, launcher=launcher), steps(pretraining, "parts")
+        if kills % 5 == 4:  # at any time, perhaps before the first step
+            time.sleep(instants.uniform(0, 8))
+        else:
+            pretraining.wait_for(lambda: steps(pretraining, "parts") > before, process)  # noqa: B023
+            time.sleep(instants.uniform(0, 0.5))
+        if kills % 2:
+            pretraining.wait_for(lambda: saving(pretraining, "parts"), process)
+            in_saves += saving(pretraining, "parts")
+        if process.poll() is not None:
+            break
+        pretraining.kill(process)
+        kills += 1
+    pretraining.run("parts", *words, launcher=launcher)
+    assert kills >= 15 and in_saves
+    assert_identical(pretraining, "whole", "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_passed_over(pretraining: Any, harm: str) -> None:
+    pretraining.run("whole")
+    process = pretraining.start("parts")
+    pretraining.wait_for(lambda: steps(pretraining, "parts") >= 17, process)
+    pretraining.kill(process)
+    file = checkpoints(pretraining, "parts")[-1] / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    if harm == "truncated":
+        file.write_bytes(content[:-1])
+    elif harm == "flipped":
+        content[-100] ^= 1
+        file.write_bytes(content)
+    else:
+        file.unlink()
+    assert "is damaged and not used" in pretraining.run("parts")
+    assert_identical(pretraining, "whole", "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+def test_a_full_disk(pretraining: Any) -> None:
+    """No file may grow beyond 200 kB: checkpoints fail, training goes on, and succeeds once there is room."""
+    import resource
+
+    pretraining.run("whole")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        process = pretraining.start("parts")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1, output
+    assert "the checkpoint of step 5 could not be written" in output and "make room" in output
+    assert checkpoints(pretraining, "parts") == []
+    pretraining.run("parts")
+    assert_identical(pretraining, "whole", "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_launcher_alone_saves_and_ends(pretraining: Any, number: int) -> None:
+    """accelerate passes no signal on to processes on CPUs; they notice that it is gone, or are told."""
+    for launcher in ("python", "cpu"):
+        process = pretraining.start(launcher, "training.steps=100000", launcher=launcher)
+        pretraining.wait_for(lambda: steps(pretraining, launcher) >= 8, process)  # noqa: B023
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        done = steps(pretraining, launcher)
+        deadline = time.monotonic() + 30
+        while (
+            not checkpoints(pretraining, launcher)[-1].name == f"step-{done}" and time.monotonic() < deadline
+        ):
+            time.sleep(0.1)
+            done = steps(pretraining, launcher)
+        assert checkpoints(pretraining, launcher)[-1].name == f"step-{done}"
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_dies_ends_the_run_soon(pretraining: Any, victim: int) -> None:
+    import psutil
+
+    process = pretraining.start("run", "training.steps=100000", launcher="cpu")
+    pretraining.wait_for(lambda: steps(pretraining, "run") >= 8, process)
+    ranks = {}
+    for child in psutil.Process(process.pid).children(recursive=True):
+        environment = child.environ()
+        if "RANK" in environment and child.parent() and "RANK" not in child.parent().environ():
+            ranks[int(environment["RANK"])] = child
+    assert sorted(ranks) == [0, 1]
+    began = time.monotonic()
+    ranks[victim].kill()
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert f"error: process {victim} was ended by SIGKILL; the same command goes on" in output
+    if victim == 1:
+        assert "error: another process of this run ended after step" in output
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+def test_mistakes_end_with_code_2_and_one_line(pretraining: Any, tmp_path: Path) -> None:
+    def error(run: str, *words: str) -> str:
+        lines = pretraining.run(run, *words, expect=2).strip().splitlines()
+        assert lines[-1].startswith("error: "), lines
+        return lines[-1]
+
+    train(pretraining.config("run", "training.steps=2"))
+    assert "seed: 1 → 2" in error("run", "training.steps=2", "seed=2")
+    assert "has a checkpoint of step 2" in error("run", "training.steps=2", "resume=never")
+    assert "batch.max_length: is 128, but the model reads 64 tokens" in error("long", "batch.max_length=128")
+    assert "model.layers: unknown key" in error("key", "model.layers=3")
+    assert "schedule.warmup: 100 steps" in error("warm", "schedule.warmup=100")
+    assert not any((tmp_path / run).exists() for run in ("long", "key"))
