@@ -118,6 +118,21 @@ def test_tokens_are_lost_at_either_end(number_store: Any) -> None:
         assert front.std() == pytest.approx(np.sqrt(lost[0]) / 2, rel=0.05)
 
 
+def test_short_targets_are_uniform_and_met(number_store: Any) -> None:
+    """With sentences of two tokens pairs have their document's target, 2 to the limit, or one token more."""
+    documents, limit = 4000, MAX_LENGTH - 3
+    plan = Plan(number_store([[2] * 100] * documents), ObjectiveConfig(short_prob=1.0), MAX_LENGTH, seed=0)
+    examples = plan.take(0, plan.num_examples(0))
+    longest = np.zeros((2, documents), np.int64)
+    np.maximum.at(longest, (examples.label, examples.a_start // 200), examples.a_length + examples.b_length)
+    both = (longest > 0).all(axis=0)
+    assert both.mean() > 0.95
+    assert (longest[0, both] == longest[1, both]).mean() > 0.8  # the others met the end of a document
+    counts = np.bincount((longest.max(axis=0) + 1) // 2)[2:]  # two sentences at least, whatever the target
+    expected = documents / (limit - 1) * np.array([3] + [2] * 28 + [1])
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
+
+
 @pytest.mark.parametrize("max_length", [32, 128])
 def test_balanced_pairs_are_half_random(
     number_store: Any, documents: list[list[int]], max_length: int

@@ -1,0 +1,118 @@
+"""Checks of the training: does the model learn at all, and what will the run cost."""
+
+import resource
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bert.model import models
+from bert.model.models import Model
+from bert.training import optimizers
+from bert.training.batch import StepData
+from bert.training.loop import Stepper
+from pretrain.checks.batches import with_batch
+from pretrain.config import PretrainConfig
+from pretrain.data.collator import StepBatches
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+OVERFIT_SEQUENCES, OVERFIT_STEPS, OVERFIT_SECONDS, OVERFIT_LOSS = 4, 200, 60.0, 0.1
+MEASURED_SECONDS = 20.0
+
+
+def overfit(model: Model, batches: StepBatches, device: torch.device) -> dict[str, Any]:
+    """Train on one small batch again and again, without dropout: a sound model learns it by heart."""
+    small = replace(batches.batch, sequences=OVERFIT_SEQUENCES, static_shapes=False, phases=())
+    data = with_batch(batches, small)[0]
+    plain = replace(model.config, dropout=0.0, attention_dropout=0.0)
+    fresh = models.build(plain, type(model).__name__).to(device)
+    optimizer = torch.optim.AdamW(fresh.parameters(), lr=0.256 / model.config.hidden_size)
+    first = loss = float("nan")
+    began, step = time.monotonic(), 0
+    while step < OVERFIT_STEPS and time.monotonic() - began < OVERFIT_SECONDS and not loss < OVERFIT_LOSS:
+        for group in optimizer.param_groups:
+            group["lr"] = 0.256 / model.config.hidden_size * min(1.0, (step + 1) / 10)
+        loss = _learn(fresh, optimizer, data, device)
+        first, step = loss if step == 0 else first, step + 1
+    reached = loss < OVERFIT_LOSS
+    return {"first_loss": round(first, 4), "last_loss": round(loss, 4), "steps": step, "reached": reached}
+
+
+def _learn(model: Model, optimizer: torch.optim.Optimizer, data: StepData, device: torch.device) -> float:
+    optimizer.zero_grad()
+    total = 0.0
+    for batch in data.on(device):
+        losses = model(**batch).losses
+        loss = sum(one.sum / max(data.counts[name], 1) for name, one in losses.items())
+        loss.backward()
+        total += float(loss)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return total
+
+
+def step_cost(
+    config: PretrainConfig, accelerator: "Accelerator", model: Model, batches: StepBatches
+) -> dict[str, Any]:
+    """Seconds and memory of a step on this machine, from steps of one and of two of its micro-batches."""
+    model, optimizer = accelerator.prepare(model, optimizers.build(model, config.optimizer))
+    stepper = Stepper(
+        accelerator, model, optimizer, config.seed, config.training.precision, config.optimizer.max_grad_norm
+    )
+    data = batches[0]
+    parts = [replace(data, micro_batches=data.micro_batches[:number]) for number in (1, 2)]
+    _timed(stepper, parts[0], repeats=1)
+    one, two = (_timed(stepper, part, repeats=3) for part in parts)
+    number = len(data.micro_batches)
+    seconds = one if number == 1 else one + (number - 1) * max(two - one, one / 2)
+    return {"seconds_per_step": round(seconds, 4), "memory_bytes": _peak_memory(accelerator.device)}
+
+
+def _timed(stepper: Stepper, data: StepData, repeats: int) -> float:
+    """The least seconds of some steps, as many as the time allows."""
+    least, began = float("inf"), time.monotonic()
+    for _ in range(repeats):
+        start = time.perf_counter()
+        stepper(0, data, 0.0, {})  # brings its numbers to the host, so the device has finished
+        least = min(least, time.perf_counter() - start)
+        if time.monotonic() - began > MEASURED_SECONDS:
+            break
+    return least
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forecast(
+    config: PretrainConfig,
+    steps: int | None,
+    model: Model,
+    batches: StepBatches,
+    cost: dict[str, Any],
+    disk: int,
+) -> dict[str, Any]:
+    """Length, time and disk of the whole run on one process of this machine."""
+    training, phase = config.training, batches.phases[0]
+    tokens_per_step = batches.plan(phase).mean_length * phase.sequences
+    limits = [steps, training.tokens and training.tokens / tokens_per_step]
+    limits.append(training.hours and training.hours * 3600 / cost["seconds_per_step"])
+    run_steps = round(min(limit for limit in limits if limit))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    kept = training.keep_last + training.keep_best + 1
+    return {
+        "parameters": parameters,
+        "steps": run_steps,
+        "epochs": round(run_steps / batches.steps_per_epoch, 2),
+        "tokens": round(run_steps * tokens_per_step),
+        "hours": round(run_steps * cost["seconds_per_step"] / 3600, 3),
+        "tokens_per_second": round(tokens_per_step / cost["seconds_per_step"]),
+        "memory_bytes": cost["memory_bytes"],
+        "disk_bytes": disk + parameters * (4 + 12 * kept),
+    }

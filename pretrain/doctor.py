@@ -1,0 +1,118 @@
+"""python -m pretrain.doctor CONFIG.yaml [key=value ...]: look at a run before it costs anything.
+
+The tokenizer is trained and the store prepared where they are missing. Then the text, the batches and the
+model are checked one after the other, and what the run will cost on this machine is measured.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bert.config import parse_command
+from bert.errors import run_command
+from pretrain.config import PretrainConfig
+
+USAGE = """\
+usage: python -m pretrain.doctor CONFIG.yaml [key=value ...]
+
+Check text, batches and model of a pretraining run, and forecast its time, memory and disk on this machine.
+The tokenizer is trained and the store prepared where they are missing; nothing else is kept.
+"""
+
+
+@dataclass(frozen=True)
+class DoctorConfig(PretrainConfig):
+    format: Literal["text", "json"] = "text"
+    """how the doctor reports: text to read, or one JSON object"""
+
+
+def examine(config: PretrainConfig) -> dict[str, Any]:
+    """All figures, by check, and as `advice` what they give rise to."""
+    from bert.tokenizer import Tokenizer
+    from bert.training.launch import make_accelerator
+    from pretrain import train
+    from pretrain.checks import batches as batch_checks
+    from pretrain.checks import text, training
+    from pretrain.data.collator import StepBatches
+    from pretrain.data.store import Store
+    from pretrain.prepare import ensure_store
+    from pretrain.tokenizer import ensure_tokenizer
+
+    train.check_lengths(config)
+    tokenizer_path, path = ensure_tokenizer(config), ensure_store(config)
+    tokenizer, store, heldout = Tokenizer.load(tokenizer_path), Store(path), Store(path, "heldout")
+    steps = train.run_steps(config, path, tokenizer_path)
+    folder = Path(config.run_dir) / "plan"
+    parts = config.objective, config.batch, config.seed, steps
+    batches = StepBatches(path, tokenizer_path, *parts, folder=folder)
+    figures: dict[str, Any] = {
+        "text": text.sizes(store, heldout),
+        "lengths": text.lengths(store),
+        "scripts": text.scripts(store, tokenizer),
+        "vocabulary": text.vocabulary(store, heldout, tokenizer),
+        "examples": batch_checks.examples(batches),
+        "packing": batch_checks.packing(batches),
+        "shown": batch_checks.shown(batches, tokenizer),
+    }
+    accelerator, model = make_accelerator(config.training), train.build_model(config, tokenizer, None)
+    figures["overfit"] = training.overfit(model, batches, accelerator.device)
+    cost = training.step_cost(config, accelerator, model, batches)
+    figures["forecast"] = training.forecast(
+        config, steps, model, batches, cost, figures["text"]["disk_bytes"]
+    )
+    return figures | {"advice": list(advice(config, figures))}
+
+
+def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each figure that is out of the ordinary, with what to do about it."""
+    text, vocabulary, examples = figures["text"], figures["vocabulary"], figures["examples"]
+    overfit, epochs = figures["overfit"], figures["forecast"]["epochs"]
+    if text["heldout_documents"] < 50:
+        yield f"{text['heldout_documents']} held-out documents measure little: raise corpus.heldout_share"
+    if vocabulary["unknown_share"] > 0.01:
+        yield (
+            f"{100 * vocabulary['unknown_share']:.1f} % of the tokens are unknown: the vocabulary does not fit "
+            "the text; train one on it, or raise tokenizer.vocab_size or tokenizer.character_coverage"
+        )
+    if vocabulary["unused_share"] > 0.3:
+        yield (
+            f"{100 * vocabulary['unused_share']:.0f} % of the vocabulary does not occur: a smaller "
+            "tokenizer.vocab_size saves memory and time"
+        )
+    if config.objective.pairing != "none" and text["sentences_per_document"] < 2:
+        yield "most documents are one sentence, which makes no pair: set objective.pairing=none"
+    if (examples["random_share"] or 0) > 0.6:
+        yield (
+            f"{100 * examples['random_share']:.0f} % of the pairs are random, as many chunks are single "
+            "sentences: set objective.balance_pairs=true, or raise batch.max_length"
+        )
+    if figures["packing"]["waste"] > 0.1:
+        waste = figures["packing"]["waste"]
+        yield f"{100 * waste:.0f} % of the token slots hold padding: set batch.layout=packed"
+    if epochs > 40:
+        yield f"{epochs:.0f} epochs: the model will learn its texts by heart; add text, or shorten the run"
+    if not overfit["last_loss"] < 0.7 * overfit["first_loss"]:
+        yield (
+            f"one batch was not learnt (loss {overfit['first_loss']} → {overfit['last_loss']} in "
+            f"{overfit['steps']} steps): the model does not train as configured"
+        )
+
+
+def main(argv: Sequence[str]) -> None:
+    config = parse_command(DoctorConfig, argv, USAGE)
+    with redirect_stdout(sys.stderr):  # what preparing the store has to say
+        figures = examine(config)
+    if config.format == "json":
+        print(json.dumps(figures, indent=2, ensure_ascii=False))
+    else:
+        from pretrain.checks.page import show
+
+        show(figures)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
