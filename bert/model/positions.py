@@ -4,7 +4,7 @@ One interface with two hooks: `embed` adds to the embeddings, `rotation` turns q
 (*) is (B, S) or (T,).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,34 @@ from bert.model.config import EncoderConfig
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines (*, 1, head size) by which queries and keys (*, H, head size) are turned."""
+    """Cosines and sines (*, 1, d) by which queries and keys (*, H, d) are turned, their halves against each other:
+    (a, b) → (a, b) · cos + (b, a) · sin, for which the sines of the first half are negative."""
 
     cos: Tensor
     sin: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        left, right = wide.chunk(2, dim=-1)
-        return (wide * self.cos + torch.cat((-right, left), dim=-1) * self.sin).to(x.dtype)
+        return cast(Tensor, _Rotate.apply(x, self.cos, self.sin))
+
+
+class _Rotate(torch.autograd.Function):
+    """Keeps nothing for the backward pass, which is the rotation back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotate(grad, cos, -sin), None, None
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    wide = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
+    swapped = wide.roll(x.shape[-1] // 2, -1)
+    return wide.mul_(cos).addcmul_(swapped, sin).to(x.dtype)
 
 
 class Positions(nn.Module):
@@ -67,8 +86,8 @@ class RotaryPositions(Positions):
     def rotation(self, position_ids: Tensor, window: int | None) -> Rotation:
         base = self.base if window is None else self.base_local
         angles = _angles(position_ids, self.head_size, base)
-        angles = torch.cat((angles, angles), dim=-1).unsqueeze(-2)
-        return Rotation(angles.cos(), angles.sin())
+        cos, sin = angles.cos(), angles.sin()
+        return Rotation(torch.cat((cos, cos), -1).unsqueeze(-2), torch.cat((-sin, sin), -1).unsqueeze(-2))
 
 
 def sinusoids(position_ids: Tensor, width: int) -> Tensor:
