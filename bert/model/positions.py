@@ -13,7 +13,7 @@ from bert.model.config import EncoderConfig
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines (*, 1, d) by which queries and keys (*, H, d) are turned, their halves against each other:
+    """Cosines and sines (*, 1, d) by which queries and keys (*, H, d) are turned, half against half:
     (a, b) → (a, b) · cos + (b, a) · sin, for which the sines of the first half are negative."""
 
     cos: Tensor

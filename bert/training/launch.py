@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bert.errors import UserError
 from bert.training.config import TrainingConfig
+from bert.training.memory import keep_freed_memory
 from bert.training.threads import use_cores
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
     accelerator.gradient_accumulation_steps = 1
     if accelerator.device.type == "cpu":
         use_cores(int(environment.get("LOCAL_WORLD_SIZE", "1")))
+        keep_freed_memory()
     if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and accelerator.num_processes > 1:
         _use_fsdp(accelerator, training)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.tf32
