@@ -1,13 +1,20 @@
-"""Small tokenizers and models that the tests of inference make themselves."""
+"""Small tokenizers, models and tasks that the tests make themselves."""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tokenizers
 import torch
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import Whitespace
 
 import bert
+from bert.config import load
 from bert.tokenizer import Tokenizer
+from finetune.config import FinetuneConfig
 
 WORDS = (
     "the cat dog sat on a mat in city of was is france paris capital play run un walk good bad big red",
@@ -110,3 +117,74 @@ def published(request: pytest.FixtureRequest) -> Path:
     if spec is None or spec.origin is None:
         pytest.skip(f"needs the package {request.param}")
     return Path(spec.origin).parent / folder
+
+
+SMALL_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijkl", "good", "bad"]
+QUICK = [
+    "training.precision=fp32",
+    "training.num_workers=0",
+    "training.epochs=null",
+    "training.steps=40",
+    "training.evaluate_every=10",
+    "training.save_every=8",
+    "optimizer.learning_rate=4e-3",
+    "batch.sequences=16",
+    "batch.max_length=16",
+    "tracking.wandb=off",
+    "tracking.log_every=1",
+]
+
+
+@dataclass
+class Workshop:
+    """What the tests of fine-tuning start from."""
+
+    base: Path
+    """a small pretraining checkpoint with random weights"""
+    files: dict[str, Path]
+    """csv: texts that say whether they are good or bad; tsv: pairs that are the same or not"""
+
+    def words(self, run: Path, *more: str) -> list[str]:
+        """The command line of a short run."""
+        data = [f"task.train={self.files['train.csv']}", f"task.validation={self.files['valid.csv']}"]
+        return [f"run_dir={run}", f"model.from={self.base}", *data, *QUICK, *more]
+
+    def configured(self, run: Path, *more: str) -> FinetuneConfig:
+        return load(FinetuneConfig, None, self.words(run, *more))
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    folder = tmp_path_factory.mktemp("workshop")
+    backend = tokenizers.Tokenizer(WordPiece({w: i for i, w in enumerate(SMALL_WORDS)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = Whitespace()
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 64, "max_positions": 32}
+    config = bert.EncoderConfig(vocab_size=len(SMALL_WORDS), init_std=0.2, **shape)
+    bert.save(bert.build(config, "PretrainingModel"), folder / "base", Tokenizer(backend))
+    return Workshop(folder / "base", {name: folder / name for name in _write_tasks(folder)})
+
+
+def _write_tasks(folder: Path) -> list[str]:
+    generator = np.random.default_rng(0)
+    for name, num in [("train", 80), ("valid", 21)]:
+        rows, pairs = ["text,label"], ["first\tsecond\tlabel"]
+        for i in range(num):
+            letters = " ".join(generator.choice(list("abcdefghijkl"), generator.integers(1, 7)))
+            other = letters if i % 2 else " ".join(generator.choice(list("abcdefghijkl"), 3))
+            word, label = [("good", "pos"), ("bad", "neg")][i % 2]
+            rows.append(f"{word} {letters} {word},{label}")
+            pairs.append(f"{letters}\t{other}\t{i % 2}")
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
+        (folder / f"{name}.tsv").write_text("\n".join(pairs) + "\n")
+    return [path.name for path in folder.glob("*.[ct]sv")]
+
+
+@pytest.fixture(scope="session")
+def finished(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a fine-tuning run that was never interrupted."""
+    from finetune.train import train
+
+    run = tmp_path_factory.mktemp("run") / "run"
+    train(workshop.configured(run, f"task.test={workshop.files['valid.csv']}"))
+    return run

@@ -1,0 +1,129 @@
+"""What comes out of a fine-tuned model: predictions in files, and the same from transformers."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bert.errors import UserError, run_command
+from finetune import __main__ as command
+from finetune import predict
+from finetune.train import train
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_transformers_loads_the_result_and_agrees_with_predict(
+    finished: Path, workshop: Any, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification, pipeline
+
+    _, report = AutoModelForSequenceClassification.from_pretrained(
+        finished / "model", output_loading_info=True
+    )
+    assert not any(report.values())
+    predict.main([str(finished), str(workshop.files["valid.csv"]), f"output={tmp_path / 'p.jsonl'}"])
+    ours = lines(tmp_path / "p.jsonl")
+    theirs = pipeline("text-classification", str(finished / "model"), top_k=None)(
+        [row["text"] for row in ours]
+    )
+    for row, scores in zip(ours, theirs, strict=True):
+        assert row["prediction"] == scores[0]["label"]
+        assert row["probabilities"] == pytest.approx({one["label"]: one["score"] for one in scores}, abs=2e-6)
+    accuracy = np.mean([row["prediction"] == row["label"] for row in ours])
+    assert accuracy == json.loads((finished / "results.json").read_text())["validation"]["accuracy"]
+
+
+def test_predictions_keep_order_and_columns_in_every_format(
+    finished: Path,
+    workshop: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(predict, "CHUNK", 4)
+    texts = ["a good a", "b", "c c c c c bad", "d", "e good", "f"]
+    (tmp_path / "new.jsonl").write_text(
+        "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts))
+    )
+    run, file = str(finished / "model"), str(tmp_path / "new.jsonl")
+    predict.main([run, file])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["id"], row["text"]) for row in rows] == list(enumerate(texts))
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5) for row in rows)
+    for delimiter, name in [(",", "p.csv"), ("\t", "p.tsv")]:
+        predict.main([run, file, f"output={tmp_path / name}", "micro_tokens=20"])
+        with (tmp_path / name).open() as table:
+            cells = list(csv.DictReader(table, delimiter=delimiter))
+        assert list(cells[0]) == ["id", "text", "prediction", "probability of neg", "probability of pos"]
+        assert [c["prediction"] for c in cells] == [row["prediction"] for row in rows]
+        assert float(cells[3]["probability of pos"]) == pytest.approx(
+            rows[3]["probabilities"]["pos"], abs=2e-6
+        )
+
+
+def test_a_bad_row_leaves_no_predictions(finished: Path, workshop: Any, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("text\na\n \nb\n")
+    with pytest.raises(UserError, match=r"new\.csv, line 3: has no text in column 'text'"):
+        predict.main([str(finished), str(tmp_path / "new.csv"), f"output={tmp_path / 'p.csv'}"])
+    (tmp_path / "other.csv").write_text("texts\na\n")
+    with pytest.raises(UserError, match=r"no column 'text' \(did you mean texts\?\)"):
+        predict.main([str(finished), str(tmp_path / "other.csv")])
+    with pytest.raises(UserError, match="no classifier of texts; fine-tune it first"):
+        predict.main([str(workshop.base), str(tmp_path / "new.csv")])
+    with pytest.raises(UserError, match=r"p\.xlsx is none of \.jsonl, \.csv, \.tsv"):
+        predict.main([str(finished), str(tmp_path / "other.csv"), "text_column=texts", "output=p.xlsx"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "other.csv"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "metrics"),
+    [
+        ("multi_label", {"loss", "micro_f1", "macro_f1", "accuracy"}),
+        ("regression", {"loss", "pearson", "spearman"}),
+    ],
+)
+def test_other_kinds_of_tasks(workshop: Any, tmp_path: Path, kind: str, metrics: set[str]) -> None:
+    values = {"multi_label": ["x", "x;y", ""], "regression": ["0.5", "-1", "2"]}[kind]
+    train_file = tmp_path / "train.tsv"
+    train_file.write_text(
+        "text\tlabel\n" + "".join(f"a {'abc'[i % 3]}\t{values[i % 3]}\n" for i in range(30))
+    )
+    more = [f"task.train={train_file}", "task.validation=null", f"task.kind={kind}", "task.label_separator=;"]
+    train(workshop.configured(tmp_path / "run", *more))
+    assert set(json.loads((tmp_path / "run" / "results.json").read_text())["validation"]) == metrics
+    predict.main([str(tmp_path / "run"), str(train_file), f"output={tmp_path / 'p.jsonl'}"])
+    row = lines(tmp_path / "p.jsonl")[0]
+    if kind == "regression":
+        assert isinstance(row["prediction"], float) and "probabilities" not in row
+    else:
+        assert row["prediction"] == [name for name, p in row["probabilities"].items() if p > 0.5]
+
+
+def test_pairs(workshop: Any, tmp_path: Path) -> None:
+    more = [
+        f"task.train={workshop.files['train.tsv']}",
+        f"task.validation={workshop.files['valid.tsv']}",
+        "training.steps=2",
+    ]
+    train(workshop.configured(tmp_path / "run", *more, "task.text_column=first", "task.pair_column=second"))
+    predict.main([str(tmp_path / "run"), str(workshop.files["valid.tsv"]), f"output={tmp_path / 'p.jsonl'}"])
+    from transformers import pipeline
+
+    rows = lines(tmp_path / "p.jsonl")[:5]
+    classify = pipeline("text-classification", str(tmp_path / "run" / "model"))
+    scores = classify([{"text": row["first"], "text_pair": row["second"]} for row in rows])
+    for row, score in zip(rows, scores, strict=True):
+        assert row["probabilities"][score["label"]] == pytest.approx(score["score"], abs=2e-6)
+
+
+def test_the_command_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(command.main, []) == 2
+    assert "usage: accelerate launch -m finetune" in capsys.readouterr().err
+    assert run_command(predict.main, ["run"]) == 2
+    assert "usage: python -m finetune.predict RUN FILE" in capsys.readouterr().err
