@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bert import checkpoint
-from bert.errors import UserError
+from bert.errors import RunFailed, UserError
 from bert.files import replacing
 from bert.model import models
 from bert.model.config import EncoderConfig
@@ -186,5 +186,8 @@ def finish(config: PretrainConfig, result: Result) -> None:
         for file in last.iterdir():
             if file.name not in (OPTIMIZER, STATE, manifest.MANIFEST):
                 shutil.copyfile(file, aside / file.name)
-    print(verify(run_dir / "model"), flush=True)
+    report = verify(run_dir / "model")
+    print(report, flush=True)
+    if not report.passed:
+        raise RunFailed(f"{run_dir / 'model'} does not mean the same to transformers and to us, see above")
     print(f"the finished model is {run_dir / 'model'}", flush=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from bert import checkpoint
 from bert.errors import RunFailed
@@ -205,10 +206,8 @@ class Trainer:
     def _evaluate(self, evaluate: Callable[[Any], Evaluation]) -> bool:
         """Whether the model is better than it was at any evaluation before."""
         began, state = time.perf_counter(), self.state
-        self.bare.eval()
-        with torch.no_grad(), self.stepper.autocast():
+        with self._evaluating():
             evaluation = evaluate(self.bare)
-        self.bare.train()
         improved = state.best_score is None or evaluation.score > state.best_score
         state.score, state.evaluation, state.ended = evaluation.score, evaluation.metrics, evaluation.stop
         state.best_score = evaluation.score if improved else state.best_score
@@ -216,6 +215,18 @@ class Trainer:
         # A signal that came meanwhile need not wait for another step.
         self._stopping = self.stepper.sum_over_processes([float(self._request.signal is not None)]).item() > 0
         return improved and self.config.training.keep_best
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """No gradients, no dropout; under FSDP what lies outside the layers is whole, as it is not only called."""
+        self.bare.eval()
+        if isinstance(self.bare, FSDPModule):
+            self.bare.unshard()
+        with torch.no_grad(), self.stepper.autocast():
+            yield
+        if isinstance(self.bare, FSDPModule):
+            self.bare.reshard()
+        self.bare.train()
 
     def _save(self) -> None:
         main = self.accelerator.is_main_process
