@@ -91,7 +91,7 @@ def _number(values: list[str], index: Mapping[str, int]) -> float:
     return number
 
 
-def softmax(logits: Array) -> Array:
+def _softmax(logits: Array) -> Array:
     return np.exp(_log_softmax(logits))
 
 
@@ -128,7 +128,7 @@ KINDS: dict[str, Kind] = {
         target=_class,
         has_names=True,
         dtype=np.int64,
-        probabilities=softmax,
+        probabilities=_softmax,
         decide=lambda logits: logits.argmax(axis=1),
         answer=lambda names, p: {"prediction": names[int(p.argmax())], **_by_name(names, p)},
         loss=_cross_entropy,

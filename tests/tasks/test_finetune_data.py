@@ -142,7 +142,7 @@ MISTAKES: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("a.csv", b"text,label\nx,1\ny,\n", {}, r"a\.csv, line 3: has no label in column 'label'"),
     ("a.csv", b"text,label\nx,1\n ,0\n", {}, r"a\.csv, line 3: has no text in column 'text'"),
     ("a.csv", b"text,label\nx,1\ny,0\n", {"pair_column": "other"}, r"no column 'other'"),
-    ("a.csv", b"text,label\nx,1\ny,1\n", {}, r"task\.label_column: 'label' holds one label \(1\)"),
+    ("a.csv", b"text,label\nx,1\ny,1\n", {}, r"task\.label_column: 'label' needs 2 labels or more, has 1"),
     (
         "a.csv",
         b"text,label\nx,pos\ny,nge\n",
