@@ -174,11 +174,10 @@ def label_index(task: TaskConfig, found: Sequence[str]) -> tuple[Labels, dict[st
     else:
         names = {text: text for text in task.labels}
     unique = tuple(dict.fromkeys(names.values()))
-    if len(unique) < 2 and task.kind == "single_label":
-        only = ", ".join(unique)
-        raise UserError(
-            f"task.label_column: {task.label_column!r} holds one label ({only}); a task needs two"
-        )
+    needed = 2 if task.kind == "single_label" else 1
+    if len(unique) < needed:
+        only = ", ".join(unique) or "none"
+        raise UserError(f"task.label_column: {task.label_column!r} needs {needed} labels or more, has {only}")
     return Labels(unique, task.kind), {text: unique.index(name) for text, name in names.items()}
 
 

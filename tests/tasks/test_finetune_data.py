@@ -176,6 +176,12 @@ def test_mistakes_are_reported_with_file_and_line(
     assert "\n" not in str(caught.value)
 
 
+def test_several_labels_a_text_need_one_at_least(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.csv", "text,label\nx,\ny,\n")
+    with pytest.raises(UserError, match=r"'label' needs 1 labels or more, has none"):
+        load_task(task(train=train, validation=train, kind="multi_label"))
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.csv: no such file"):
         load_task(task(train=str(tmp_path / "gone.csv")))
