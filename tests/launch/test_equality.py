@@ -16,7 +16,8 @@ ONE, EIGHT, FOUR = "batch.micro_tokens=2048", "batch.micro_tokens=144", "batch.m
 
 
 def differences(pretraining: Any, one: str, other: str) -> tuple[float, float]:
-    """The greatest relative difference of a loss, the greatest absolute one of a weight; the data are the same."""
+    """The greatest relative difference of a loss, the greatest absolute one of a weight; the data are the
+    same."""
     lines, others = pretraining.lines(one), pretraining.lines(other)
     assert [line["digest"] for line in lines] == [line["digest"] for line in others]
     weights, theirs = pretraining.weights(one), pretraining.weights(other)

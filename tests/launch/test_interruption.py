@@ -140,9 +140,7 @@ def test_a_signal_to_the_launcher_alone_saves_and_ends(pretraining: Any, number:
         process.communicate(timeout=60)
         done = steps(pretraining, launcher)
         deadline = time.monotonic() + 30
-        while (
-            not checkpoints(pretraining, launcher)[-1].name == f"step-{done}" and time.monotonic() < deadline
-        ):
+        while checkpoints(pretraining, launcher)[-1].name != f"step-{done}" and time.monotonic() < deadline:
             time.sleep(0.1)
             done = steps(pretraining, launcher)
         assert checkpoints(pretraining, launcher)[-1].name == f"step-{done}"

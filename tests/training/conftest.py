@@ -46,7 +46,8 @@ class RunConfig:
 
 @dataclass
 class Counting:
-    """Step k: sequences that count upwards, with a fifth of the numbers to be guessed, in equal micro-batches."""
+    """Step k: sequences that count upwards, with a fifth of the numbers to be guessed, in equal
+    micro-batches."""
 
     micro_batches: int = 1
     sequences: int = 8

@@ -1,0 +1,180 @@
+"""Pretraining in this process: continued from a checkpoint, evaluated, described."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bert import checkpoint
+from bert.errors import UserError, run_command
+from bert.inference import score
+from bert.tokenizer import Tokenizer
+from pretrain import evaluate
+from pretrain.data.collator import EvaluationBatches
+from pretrain.data.store import Store
+from pretrain.heldout import FLAT, HeldOut, is_flat, unigram_log_probs
+from pretrain.prepare import store_folder
+from pretrain.tokenizer import tokenizer_folder
+from pretrain.train import build_model, train
+
+SHORT = ("training.steps=3", "training.evaluate_every=0", "training.num_workers=0")
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    from bert import config as configuration
+    from pretrain.config import PretrainConfig
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train(configuration.load(PretrainConfig, recipe, [f"run_dir={folder}", *SHORT]))
+    return folder
+
+
+def held_out(
+    config: Any, micro_tokens: int = 512, process: int = 0, processes: int = 1, **options: Any
+) -> HeldOut:
+    places = store_folder(config), tokenizer_folder(config)
+    batch = replace(config.batch, micro_tokens=micro_tokens)
+    batches = EvaluationBatches(*places, config.objective, batch, process, processes, sequences=100)
+    return HeldOut(batches, Tokenizer.load(places[1]), **options)
+
+
+def test_evaluation_is_exact_however_it_is_divided(pretraining: Any, finished: Path) -> None:
+    config, model = pretraining.config("any"), checkpoint.load(finished)
+    whole = held_out(config).measure(model)
+    sums: list[list[torch.Tensor]] = [[], []]
+
+    def measure(process: int) -> Any:
+        return held_out(config, 200, process, 2, total=lambda t: sums[process].append(t) or t).measure(model)
+
+    measure(0), measure(1)
+    added = iter([a + b for a, b in zip(*sums, strict=True)])
+    divided = held_out(config, 200, 0, 2, total=lambda tensor: next(added)).measure(model)
+    assert divided == pytest.approx(whole, rel=1e-6)
+
+
+def test_baselines_are_what_guessing_gives(pretraining: Any, finished: Path) -> None:
+    config = pretraining.config("any")
+    part = held_out(config)
+    labels = torch.cat(
+        [m["masked_labels"] for k in range(len(part.batches)) for m in part.batches[k].micro_batches]
+    )
+    labels = labels[labels >= 0].numpy()
+    metrics = part.measure(checkpoint.load(finished))
+    assert metrics["unigram_accuracy"] == pytest.approx(np.bincount(labels).max() / len(labels))
+    assert metrics["unigram_loss"] == pytest.approx(-part.unigram[labels].mean())
+    assert np.exp(part.unigram).sum() == pytest.approx(1.0)
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["mlm_loss"]))
+    store = Store(store_folder(config))
+    frequency = np.bincount(store.tokens(0), minlength=part.tokenizer.vocab_size)
+    assert unigram_log_probs(store, part.tokenizer).argmax() == frequency.argmax()
+
+
+def test_a_run_at_the_baseline_hears_why(pretraining: Any, finished: Path, monkeypatch: Any) -> None:
+    part, model = (
+        held_out(pretraining.config("any"), sentences=["It is a [MASK]."]),
+        checkpoint.load(finished),
+    )
+    assert not is_flat({"mlm_loss": 6.0, "unigram_loss": 5.0})
+    flat = {"mlm_loss": 5.0 * (1 + FLAT / 2), "unigram_loss": 5.0}
+    monkeypatch.setattr(part, "measure", lambda model: flat)
+    reports = [part(model).report for _ in range(3)]
+    assert ["word frequency" in report for report in reports] == [False, True, False]
+    assert reports[0].startswith("  It is a [") and "%" in reports[0]
+
+
+def test_going_on_from_a_checkpoint_keeps_its_tokenizer_and_weights(pretraining: Any, finished: Path) -> None:
+    config = pretraining.config("on", f"model.from={finished}", "model.dropout=0.2")
+    tokenizer = Tokenizer.load(finished)
+    model = build_model(config, tokenizer, None)
+    before = checkpoint.load(finished).state_dict()
+    assert model.config.dropout == 0.2
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_new_words_begin_as_the_mean_of_their_pieces(
+    pretraining: Any, finished: Path, tmp_path: Path
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("thermodynamics\nsubgenerator\n")
+    places = f"tokenizer.path={tmp_path / 'tokenizer'}", f"prepare.store={tmp_path / 'store'}"
+    config = pretraining.config("on", f"model.from={finished}", f"model.new_words={words}", *places, *SHORT)
+    assert train(config).step == 3
+    before, after = Tokenizer.load(finished), Tokenizer.load(tmp_path / "on")
+    assert after.vocab_size == before.vocab_size + 2
+    assert after.tokens(after.encode_batch(["a subgenerator"])[0]) == ["[CLS]", "a", "subgenerator", "[SEP]"]
+    model = build_model(config, after, None)
+    old = checkpoint.load(finished).encoder.embeddings.tokens.weight
+    new = model.encoder.embeddings.tokens.weight
+    pieces = before.encode_batch(["subgenerator"], special_tokens=False)[0]
+    assert len(pieces) > 1
+    torch.testing.assert_close(new[after.id_of("subgenerator")], old[pieces].mean(0))
+    torch.testing.assert_close(new[: before.vocab_size], old)
+    assert checkpoint.load(tmp_path / "on").config.vocab_size == after.vocab_size
+
+
+def test_the_evaluation_of_a_run(finished: Path, tmp_path: Path, capsys: Any) -> None:
+    pairs = [("The cat sleeps.", "The cat sleep."), ("They are here.", "They is here."), ("I am.", "I is.")]
+    for name in ("agreement", "other"):
+        lines = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in pairs]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    words = [f"pairs={tmp_path}/*.jsonl", "pseudo_perplexity=5", "sequences=50"]
+    assert run_command(evaluate.main, [str(finished), *words]) == 0
+    result = json.loads((finished / "evaluation.json").read_text())
+    assert {
+        "mlm_loss",
+        "perplexity",
+        "mlm_accuracy",
+        "nsp_accuracy",
+        "unigram_loss",
+        "filled",
+    } <= result.keys()
+    assert result["sequences"] == 50 and result["pseudo_perplexity"] > 1
+    scores = np.array([[score(str(finished), sentence) for sentence in pair] for pair in pairs])
+    expected = float((scores[:, 0] > scores[:, 1]).mean())
+    assert result["pairs"] == pytest.approx({"agreement": expected, "other": expected, "mean": expected})
+    assert "pairs: agreement" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["nowhere"], "nowhere: is no run folder"),
+        (["RUN", "pairs=nothing-*.jsonl"], "pairs: no file nothing-"),
+        (["RUN", "pairs=README.md"], "line 1: is no JSON object with sentence_good"),
+        (["RUN", "sequence=5"], "sequence: unknown key"),
+        ([], "a run is missing"),
+    ],
+)
+def test_mistakes_in_an_evaluation(finished: Path, words: list[str], message: str, capsys: Any) -> None:
+    assert run_command(evaluate.main, [str(finished) if word == "RUN" else word for word in words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_finished_model_is_a_hugging_face_directory_with_a_card(finished: Path) -> None:
+    import transformers
+
+    names = {path.name for path in (finished / "model").iterdir()}
+    assert {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    } <= names
+    assert not names & {"optimizer.safetensors", "training_state.json", "manifest.json"}
+    card = (finished / "model" / "README.md").read_text()
+    assert "for 3\nsteps on" in card and "accuracy at masked tokens" in card and "run_dir:" in card
+    fill = transformers.pipeline("fill-mask", str(finished / "model"))
+    assert len(fill("The [MASK] is a function.")) == 5
+
+
+def test_a_batch_longer_than_the_model_reads_is_refused(pretraining: Any) -> None:
+    with pytest.raises(UserError, match=r"batch\.max_length: is 128, but the model reads 64 tokens"):
+        train(pretraining.config("long", "batch.max_length=128"))
