@@ -75,8 +75,8 @@ def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"{text['heldout_documents']} held-out documents measure little: raise corpus.heldout_share"
     if vocabulary["unknown_share"] > 0.01:
         yield (
-            f"{100 * vocabulary['unknown_share']:.1f} % of the tokens are unknown, the vocabulary does not fit: "
-            "train one on this text, or raise tokenizer.vocab_size or tokenizer.character_coverage"
+            f"{100 * vocabulary['unknown_share']:.1f} % of the tokens are unknown: train a vocabulary on "
+            "this text, or raise tokenizer.vocab_size or tokenizer.character_coverage"
         )
     if vocabulary["unused_share"] > 0.3:
         yield (

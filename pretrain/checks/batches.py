@@ -41,7 +41,7 @@ def packing(batches: StepBatches) -> dict[str, Any]:
         name = f"{layout}, static shapes" if static else layout
         wastes[name] = round(_waste(with_batch(batches, other)), 4)
     micro_batches = len(batches[0].micro_batches)
-    return {"micro_batches": micro_batches, "waste": round(_waste(batches), 4), "waste_of": wastes}
+    return {"micro_batches": micro_batches, "waste": round(_waste(batches), 4), "waste_by_layout": wastes}
 
 
 def with_batch(batches: StepBatches, batch: BatchConfig) -> StepBatches:

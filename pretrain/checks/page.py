@@ -39,7 +39,8 @@ def show(figures: Mapping[str, Any]) -> None:
 def _table(values: Mapping[str, Any], shares: bool) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in _leaves(values):
-        table.add_row(f"  {escape(name.replace('_', ' '))}", _figure(name, value, shares))
+        title = name.removesuffix("_bytes").replace("_", " ")
+        table.add_row(f"  {escape(title)}", _figure(name, value, shares))
     return table
 
 

@@ -49,7 +49,7 @@ def _learn(model: Model, optimizer: torch.optim.Optimizer, data: StepData, devic
         losses = model(**batch).losses
         loss = sum(one.sum / max(data.counts[name], 1) for name, one in losses.items())
         loss.backward()
-        total += float(loss)
+        total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return total

@@ -1,0 +1,161 @@
+"""The doctor tells what is in a corpus, what batches look like, and what is out of the ordinary."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bert.config import load
+from bert.tokenizer import Tokenizer
+from pretrain import doctor
+from pretrain.checks import text
+from pretrain.checks.page import show
+from pretrain.data.store import Store, write_documents
+
+WORDS = [
+    "the",
+    "of",
+    "a",
+    "cat",
+    "dog",
+    "house",
+    "tree",
+    "sees",
+    "finds",
+    "likes",
+    "old",
+    "new",
+    "small",
+    "green",
+]
+FORMAT = "run_dir={} corpus.files={} corpus.format=jsonl corpus.heldout_share=0.1"
+SMALL = (
+    "model.num_layers=2 model.hidden_size=32 model.num_heads=2 model.intermediate_size=64 "
+    "prepare.workers=1 batch.sequences=16 batch.micro_tokens=512 batch.max_length=64 training.steps=100 "
+    "training.precision=fp32 tokenizer.vocab_size=100"
+)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Words that configure a small run on 150 documents of made-up sentences."""
+    folder, rng = tmp_path_factory.mktemp("doctor"), np.random.default_rng(0)
+
+    def sentence() -> str:
+        return " ".join(rng.choice(WORDS, rng.integers(4, 12))).capitalize() + "."
+
+    documents = [{"text": " ".join(sentence() for _ in range(rng.integers(2, 9)))} for _ in range(150)]
+    (folder / "text.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    return (FORMAT.format(folder / "run", folder / "text.jsonl") + " " + SMALL).split()
+
+
+@pytest.fixture(scope="module")
+def figures(settings: list[str]) -> dict[str, Any]:
+    return doctor.examine(load(doctor.DoctorConfig, None, settings))
+
+
+def test_figures_are_those_of_the_store(figures: dict[str, Any], settings: list[str]) -> None:
+    store = Store(Path(settings[0].removeprefix("run_dir=")) / "store")
+    sizes = figures["text"]
+    assert sizes["documents"] == store.num_documents and sizes["tokens"] == store.num_tokens
+    assert sizes["documents"] + sizes["heldout_documents"] == 150
+    assert sum(figures["lengths"]["sentences"].values()) == store.num_sentences
+    assert sum(figures["lengths"]["documents"].values()) == store.num_documents
+    assert figures["scripts"] == {"Latin": 1.0}
+    assert figures["vocabulary"]["unknown_share"] == 0
+    assert 2.5 < figures["vocabulary"]["unigram_loss"] < np.log(100)
+
+
+def test_figures_of_the_batches(figures: dict[str, Any]) -> None:
+    assert sum(figures["examples"]["lengths"].values()) == figures["examples"]["examples_per_epoch"]
+    assert 0.5 < figures["examples"]["random_share"] < 0.75
+    waste = figures["packing"]["waste_by_layout"]
+    assert (
+        figures["packing"]["waste"]
+        == waste["packed"]
+        == 0
+        < waste["padded"]
+        <= waste["padded, static shapes"]
+    )
+    assert len(figures["shown"]) == 3
+    for shown in figures["shown"]:
+        assert (
+            shown.startswith("[CLS] ") and "→" in shown and shown.endswith(("(B follows A)", "(B is random)"))
+        )
+
+
+def test_the_run_is_forecast(figures: dict[str, Any]) -> None:
+    assert figures["overfit"]["reached"] and figures["overfit"]["first_loss"] > 4
+    forecast = figures["forecast"]
+    assert forecast["steps"] == 100 and forecast["hours"] > 0 and forecast["tokens_per_second"] > 0
+    assert forecast["epochs"] == pytest.approx(1600 / figures["examples"]["examples_per_epoch"], abs=0.01)
+    assert forecast["tokens"] == pytest.approx(1600 * figures["examples"]["mean_length"], rel=0.01)
+    assert forecast["disk_bytes"] > 12 * forecast["parameters"] > 12 * 90 * 32
+
+
+def test_advice_names_what_to_change(figures: dict[str, Any]) -> None:
+    """Each figure that is out of the ordinary brings up its key."""
+    wrong = {
+        "text": {"heldout_documents": 3, "sentences_per_document": 1.2},
+        "vocabulary": {"unknown_share": 0.2, "unused_share": 0.6},
+        "examples": {"random_share": 0.9},
+        "packing": {"waste": 0.3},
+        "overfit": {"first_loss": 9.0, "last_loss": float("nan")},
+        "forecast": {"epochs": 200.0},
+    }
+    sick = {name: figures[name] | wrong.get(name, {}) for name in figures if isinstance(figures[name], dict)}
+    lines = list(doctor.advice(doctor.DoctorConfig(), sick))
+    keys = ["corpus.heldout_share", "tokenizer.vocab_size", "tokenizer.vocab_size", "objective.pairing=none"]
+    keys += ["objective.balance_pairs", "batch.layout", "shorten the run", "does not train"]
+    assert len(lines) == len(keys) and all(key in line for key, line in zip(keys, lines, strict=True))
+
+
+def test_the_page_shows_all_of_it(figures: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    show(figures)
+    page = capsys.readouterr().out
+    assert f"{figures['text']['tokens']:,}" in page and "Latin" in page and "100.00 %" in page
+    assert "held-out documents measure little" in page
+
+
+def test_json_is_alone_on_standard_output(
+    settings: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        doctor, "examine", lambda config: print("preparing") or {"steps": config.training.steps}
+    )
+    doctor.main([*settings, "format=json"])
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"steps": 100} and "preparing" in captured.err
+
+
+def test_help_is_quick() -> None:
+    code = "import sys, atexit; from pretrain.doctor import main\n"
+    code += "atexit.register(lambda: print('torch' in sys.modules)); main(['--help'])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("False\n") and "batch.micro_tokens" in shown and "format" in shown
+
+
+def test_histograms_go_by_powers_of_two() -> None:
+    assert text.histogram(np.array([0, 1, 2, 3, 4, 7, 8, 300])) == {
+        "0": 1,
+        "1": 1,
+        "2-3": 2,
+        "4-7": 2,
+        "8-15": 1,
+        "256-511": 1,
+    }
+
+
+def test_scripts_and_unknown_tokens_are_found(tmp_path: Path) -> None:
+    letters = list("abcабв我你")
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]))
+    tokenizer = Tokenizer.load(tmp_path / "vocab.txt")
+    ids = [tokenizer.id_of(letter) for letter in "aaaaббб我"]
+    store = Store(write_documents(tmp_path / "store", [[ids, [tokenizer.unk_id] * 2]], vocab_size=13))
+    assert text.scripts(store, tokenizer) == {"Latin": 0.5, "Cyrillic": 0.375, "Cjk": 0.125}
+    vocabulary = text.vocabulary(store, Store(store.path, "heldout"), tokenizer)
+    assert vocabulary["unknown_share"] == 0.2 and vocabulary["unused_share"] == pytest.approx(5 / 8)
