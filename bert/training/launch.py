@@ -35,9 +35,12 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
     environment = os.environ
     started = int(environment.get("WORLD_SIZE", "1"))
     deepspeed = environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    fsdp = environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and started > 1
+    on_cpus = started > 1 and torch.accelerator.current_accelerator() is None
+    # accelerate shards on accelerators only, torch on CPUs too: `_use_fsdp` does then what is left out here.
+    hybrid = environment.pop("ACCELERATE_USE_PARALLELISM_CONFIG", "false") if fsdp and on_cpus else "false"
     accelerator = Accelerator(
-        # Without this, several processes on a machine without GPUs would not find each other.
-        cpu=started > 1 and torch.accelerator.current_accelerator() is None,
+        cpu=on_cpus,  # without this, several processes on a machine without GPUs would not find each other
         mixed_precision=training.precision if deepspeed and training.precision != "fp32" else "no",
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=timedelta(minutes=training.timeout_minutes)),
@@ -48,23 +51,25 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
     if accelerator.device.type == "cpu":
         use_cores(int(environment.get("LOCAL_WORLD_SIZE", "1")))
         keep_freed_memory()
-    if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and accelerator.num_processes > 1:
-        _use_fsdp(accelerator, training)
+    if fsdp:
+        _use_fsdp(accelerator, training, hybrid.lower() == "true")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.tf32
     return accelerator
 
 
-def _use_fsdp(accelerator: "Accelerator", training: TrainingConfig) -> None:
+def _use_fsdp(accelerator: "Accelerator", training: TrainingConfig, hybrid_on_cpus: bool) -> None:
     import torch
+    from accelerate.parallelism_config import ParallelismConfig
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     state: Any = accelerator.state
-    if (
-        state.distributed_type == DistributedType.MULTI_CPU
-    ):  # accelerate shards on accelerators only, torch on CPUs too
+    if state.distributed_type == DistributedType.MULTI_CPU:
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
         state.distributed_type = DistributedType.FSDP
+        if hybrid_on_cpus:
+            state.parallelism_config = ParallelismConfig()
+            state.device_mesh = state.parallelism_config.get_device_mesh("cpu")
     if state.fsdp_plugin.fsdp_version != 2:
         raise UserError("the launcher asks for the first FSDP; set fsdp_version: 2 (--fsdp_version 2)")
     state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has the weights already

@@ -1,12 +1,14 @@
 """The folder of a run, which belongs to one configuration."""
 
 import os
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from bert import config as configuration
 from bert.errors import UserError
+from bert.training.state import STATE
 
 CONFIG = "config.yaml"
 FREE_KEYS = (
@@ -25,25 +27,45 @@ FREE_KEYS = (
 """Keys that may change when a run is continued: they say how it is carried out, not what is learnt."""
 
 
-def open_run(config: Any, free_keys: tuple[str, ...] = ()) -> Path:
+MADE_FROM = {"metrics.jsonl": ("*",), "checkpoints": ("*",)}
+"""What stands in a run's folder, and the keys that it is made from: as long as it is not there, they may change."""
+
+
+def check_run(
+    config: Any, free_keys: Sequence[str] = (), made_from: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """UserError if `resume` names no checkpoint, or if the folder is a run of another configuration, key by
+    key (`free_keys` and FREE_KEYS aside). `made_from`: further entries for MADE_FROM."""
+    if config.resume not in ("auto", "never") and not (Path(config.resume) / STATE).is_file():
+        raise UserError(
+            f"resume: {config.resume} is no checkpoint of a run; give auto, never or RUN/checkpoints/step-N"
+        )
+    folder = Path(config.run_dir)
+    if not (folder / CONFIG).is_file():
+        return
+    made = {**MADE_FROM, **(made_from or {})}
+    bound = [key for name, keys in made.items() if (folder / name).exists() for key in keys]
+    changed = [
+        line
+        for line in configuration.difference(_read(folder, type(config)), config)
+        if _matches(line, bound) and not _matches(line, [*FREE_KEYS, *free_keys])
+    ]
+    if changed:
+        raise UserError(
+            f"run_dir: {folder} is a run of another configuration ({'; '.join(changed)}); "
+            "choose another run_dir, or the values it was begun with"
+        )
+
+
+def open_run(
+    config: Any, free_keys: Sequence[str] = (), made_from: Mapping[str, Sequence[str]] | None = None
+) -> Path:
     """Make the run's folder and keep the configuration in it; only the main process may call.
 
-    UserError if the folder is a run of another configuration, key by key (`free_keys`, and those above,
-    aside).
+    UserError as from `check_run`, and if the folder cannot be written.
     """
+    check_run(config, free_keys, made_from)
     folder = Path(config.run_dir)
-    if (folder / CONFIG).is_file():
-        before = configuration.load(type(config), folder / CONFIG)
-        changed = [
-            line
-            for line in configuration.difference(before, config)
-            if not _free(line, FREE_KEYS + free_keys)
-        ]
-        if changed:
-            raise UserError(
-                f"run_dir: {folder} is a run of another configuration ({'; '.join(changed)}); "
-                "choose another run_dir, or the values it was begun with"
-            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         configuration.save(config, folder / f"{CONFIG}.tmp")
@@ -55,6 +77,15 @@ def open_run(config: Any, free_keys: tuple[str, ...] = ()) -> Path:
     return folder
 
 
-def _free(line: str, patterns: tuple[str, ...]) -> bool:
+def _read(folder: Path, schema: type) -> Any:
+    try:
+        return configuration.load(schema, folder / CONFIG)
+    except UserError as error:
+        raise UserError(
+            f"run_dir: {folder} is not a run of this command ({error}); choose another run_dir"
+        ) from None
+
+
+def _matches(line: str, patterns: Sequence[str]) -> bool:
     key = line.partition(":")[0]
     return any(fnmatch(key, pattern) for pattern in patterns)

@@ -3,6 +3,7 @@ are silent."""
 
 import importlib.util
 import json
+import os
 import secrets
 import sys
 import time
@@ -143,6 +144,8 @@ def _wandb_mode(asked: str) -> str:
         )
     if asked != "auto":
         return asked
+    if (environment := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
+        return "off" if environment == "disabled" else environment
     import wandb
 
     return "online" if wandb.login(prompt=False) else "offline"

@@ -32,21 +32,14 @@ tracking: {{log_every: 1, wandb: off, batch_digest: true}}
 """
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.getcwd()}
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
+FILES, FILE = Path(__file__).parents[2] / "configs/accelerate", ["--main_process_port", "0", "--config_file"]
 LAUNCHERS = {
     "python": [sys.executable, "-m"],
     "cpu": [*ACCELERATE, "--cpu", "--num_processes", "2", "-m"],
-    "fsdp": [
-        *(
-            *ACCELERATE,
-            "--use_fsdp",
-            "--fsdp_version",
-            "2",
-            "--num_processes",
-            "2",
-            "--main_process_port",
-            "0",
-        ),
-        *("--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "-m"),
+    "fsdp": [*ACCELERATE, *FILE, f"{FILES}/fsdp2.yaml", "--num_processes", "2", "-m"],
+    "hybrid": [
+        *(*ACCELERATE, *FILE, f"{FILES}/fsdp2_hybrid.yaml", "--num_machines", "1", "--num_processes", "4"),
+        *("--parallelism_config_dp_shard_size", "2", "-m"),
     ],
 }
 

@@ -54,7 +54,7 @@ def test_two_processes_and_one_and_many_micro_batches_agree(pretraining: Any) ->
 
 @pytest.mark.slow
 @pytest.mark.launch
-@pytest.mark.parametrize("launcher, budget", [("cpu", ONE), ("fsdp", ONE), ("fsdp", FOUR)])
+@pytest.mark.parametrize("launcher, budget", [("cpu", ONE), ("fsdp", ONE), ("fsdp", FOUR), ("hybrid", FOUR)])
 def test_every_launch_agrees(pretraining: Any, launcher: str, budget: str) -> None:
     train(pretraining.config("one", ONE, *NO_DROPOUT))
     pretraining.run("other", budget, *NO_DROPOUT, "training.evaluate_every=5", launcher=launcher)
