@@ -17,11 +17,13 @@ from statistics import median
 import numpy as np
 import torch
 
-from bert.tokenizer import Tokenizer
 from pretrain.data.collator import StepBatches
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
+from pretrain.data.plan import Plan
 from pretrain.data.shards import finish, make_table, token_dtype, write_shard
+from pretrain.data.store import Store
 
+PEER = "DataCollatorForLanguageModeling"
 VOCAB_SIZE = 30_522
 STEPS, ROUNDS = 4, 7
 OBJECTIVES = {
@@ -62,13 +64,13 @@ def ours(batches: StepBatches) -> Callable[[int], int]:
     return lambda turn: sum(batches[turn * STEPS + step].counts["tokens"] for step in range(STEPS))
 
 
-def hugging_face(batches: StepBatches, whole_word: bool) -> Callable[[int], int]:
+def hugging_face(batches: StepBatches) -> Callable[[int], int]:
     """The same examples, tokenised and cut before the clock starts: the collator pads and masks them."""
     from transformers import BertTokenizerFast, DataCollatorForLanguageModeling
 
     names = batches.tokenizer.tokens(range(batches.tokenizer.vocab_size))
     tokenizer = BertTokenizerFast(vocab={name: number for number, name in enumerate(names)})
-    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, whole_word_mask=whole_word)
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
     prepared = [_rows(batches, step) for step in range(STEPS)]
     tokens = sum(len(row["input_ids"]) for rows in prepared for row in rows)
 
@@ -95,19 +97,35 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         store, tokenizer = map(Path, arguments) if arguments else make_store(Path(folder))
-        Tokenizer.load(tokenizer)
         for max_length in (128, 512):
-            measure(store, tokenizer, max_length)
+            measure_plan(Store(store), max_length)
+            measure_batches(store, tokenizer, max_length)
 
 
-def measure(store: Path, tokenizer: Path, max_length: int) -> None:
+def measure_plan(store: Store, max_length: int) -> None:
+    """Counting the examples of an epoch, and making a block of them."""
+    plan = Plan(store, ObjectiveConfig(), max_length, seed=0)
+    start = time.perf_counter()
+    plan.num_examples(0)
+    counted = time.perf_counter()
+    block = plan.blocks.examples(0, 0)
+    made = time.perf_counter()
+    figures = {
+        "max_length": max_length,
+        "seconds_to_count_100M_sentences": round((counted - start) / store.num_sentences * 1e8, 1),
+        "planned_tokens_per_second": round(int(block.lengths.sum()) / (made - counted)),
+    }
+    print(json.dumps(figures))
+
+
+def measure_batches(store: Path, tokenizer: Path, max_length: int) -> None:
+    """Whole steps: spans from the plan, micro-batches, tokens and masks as tensors."""
     batch = BatchConfig(sequences=256 * 128 // max_length, micro_tokens=16_384, max_length=max_length)
     makers = {
-        name: ours(StepBatches(store, tokenizer, objective, batch, 0, None))
-        for name, objective in OBJECTIVES.items()
+        name: ours(StepBatches(store, tokenizer, it, batch, 0, None)) for name, it in OBJECTIVES.items()
     }
     reference = StepBatches(store, tokenizer, ObjectiveConfig(), batch, 0, None)
-    makers["Hugging Face, token"] = hugging_face(reference, whole_word=False)
+    makers[PEER] = hugging_face(reference)
     speeds: dict[str, list[float]] = {name: [] for name in makers}
     for turn in range(ROUNDS):
         for name, maker in makers.items():
@@ -115,18 +133,9 @@ def measure(store: Path, tokenizer: Path, max_length: int) -> None:
             tokens = maker(turn)
             speeds[name].append(tokens / (time.perf_counter() - start))
     for name, values in speeds.items():
-        speed = median(values[1:])
-        ratio = median(mine / theirs for mine, theirs in zip(values[1:], speeds["Hugging Face, token"][1:]))
-        print(
-            json.dumps(
-                {
-                    "max_length": max_length,
-                    "path": name,
-                    "tokens_per_second": round(speed),
-                    "ratio": round(ratio, 2),
-                }
-            )
-        )
+        ratio = median(mine / theirs for mine, theirs in zip(values[1:], speeds[PEER][1:]))
+        figures = {"max_length": max_length, "path": name, "tokens_per_second": round(median(values[1:]))}
+        print(json.dumps(figures | {"times_peer": round(ratio, 2)}))
 
 
 if __name__ == "__main__":
