@@ -56,7 +56,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_files_that_are_named_exist(document: Path) -> None:
     named = set(
         re.findall(
-            r"\b(?:configs|docs|benchmarks|demo)/[\w/.-]+\.(?:yaml|md|py)\b",
+            r"(?<![\w/])(?:configs|docs|benchmarks|demo)/[\w/.-]+\.(?:yaml|md|py)\b",
             document.read_text(encoding="utf-8"),
         )
     )
