@@ -17,7 +17,7 @@ from bert.tokenizer import Tokenizer
 from bert.training import schedules
 from bert.training.launch import from_main_process, make_accelerator, on_main_process
 from bert.training.progress import Result
-from bert.training.run import open_run
+from bert.training.run import check_run, open_run
 from bert.training.state import Checkpoint
 from bert.training.trainer import Trainer, find_start
 from finetune.batches import Encoded, StepBatches, encode
@@ -34,6 +34,7 @@ RESULTS = "results.json"
 def train(config: FinetuneConfig) -> Result:
     """Carry out a run, or what is left of it; it leaves RUN/model and RUN/results.json."""
     accelerator = make_accelerator(config.training)
+    on_main_process(accelerator, lambda: check_run(config))
     data = load_task(config.task)
     metric = chosen_metric(config.task, data.labels)
     start = find_start(accelerator, config)

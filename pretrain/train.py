@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 FREE_KEYS = ("model.backend", "model.gradient_checkpointing", "evaluation.*", "prepare.*")
 """Keys of ours that may change when a run is continued."""
+MADE_FROM = {"tokenizer": ("corpus.*", "tokenizer.*", "model.from", "model.new_words")}
+"""What the run's folder holds before anything is trained, and the keys that it is made from."""
 
 
 def train(config: PretrainConfig) -> Result:
@@ -80,7 +82,7 @@ def train(config: PretrainConfig) -> Result:
 
 def prepare(config: PretrainConfig) -> None:
     """The run's folder, its tokenizer and its store, each made where it is missing."""
-    open_run(config, FREE_KEYS)
+    open_run(config, FREE_KEYS, MADE_FROM)
     if config.model.from_ is not None and config.tokenizer.from_ is None:
         take_tokenizer(config, config.model.from_)
     ensure_tokenizer(config)

@@ -28,7 +28,7 @@ FREE_KEYS = (
 
 
 MADE_FROM = {"metrics.jsonl": ("*",), "checkpoints": ("*",)}
-"""What stands in a run's folder, and the keys that it is made from: as long as it is not there, they may change."""
+"""What a run's folder holds, and the keys that it is made from; until it is there, they may change."""
 
 
 def check_run(

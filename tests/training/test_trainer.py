@@ -202,11 +202,28 @@ def test_a_disk_that_stays_full_fails_the_run_at_its_end(
 
 
 def test_a_run_of_another_configuration_is_refused_key_by_key(run_config: Any) -> None:
-    open_run(run_config)
+    trained = open_run(run_config) / "metrics.jsonl"
+    trained.touch()
     other = run_config.but(seed=1, optimizer={"learning_rate": 0.5}, training={"num_workers": 1})
     with pytest.raises(UserError, match=r"seed: 0 → 1; optimizer.learning_rate: 0.01 → 0.5\)"):
         open_run(other)
     open_run(run_config.but(training={"num_workers": 1}))
+    trained.unlink()
+    open_run(other)  # a mistake that was corrected before anything was made of it
+
+
+def test_what_is_made_before_training_binds_the_keys_that_it_is_made_from(run_config: Any) -> None:
+    made_from = {"tokenizer": ("seed", "tokenizer.*")}
+    (open_run(run_config, (), made_from) / "tokenizer").mkdir()
+    open_run(run_config.but(optimizer={"learning_rate": 0.5}), (), made_from)
+    with pytest.raises(UserError, match=r"another configuration \(seed: 0 → 1\)"):
+        open_run(run_config.but(seed=1), (), made_from)
+
+
+def test_a_mistyped_checkpoint_to_resume_from_is_refused_at_once(run_config: Any) -> None:
+    with pytest.raises(UserError, match="resume: atuo is no checkpoint of a run; give auto, never or"):
+        open_run(run_config.but(resume="atuo"))
+    assert not Path(run_config.run_dir).exists()
 
 
 def records_of(file: Path) -> Iterator[bytes]:
