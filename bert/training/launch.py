@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bert.errors import UserError
+from bert.errors import RunFailed, UserError
 from bert.training.config import TrainingConfig
 from bert.training.memory import keep_freed_memory
 from bert.training.threads import use_cores
@@ -44,7 +44,7 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
         mixed_precision=training.precision if deepspeed and training.precision != "fp32" else "no",
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=timedelta(minutes=training.timeout_minutes)),
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
         ],
     )
     accelerator.gradient_accumulation_steps = 1
@@ -83,7 +83,7 @@ def _use_fsdp(accelerator: "Accelerator", training: TrainingConfig, hybrid_on_cp
 def on_main_process(accelerator: "Accelerator", work: Callable[[], object]) -> None:
     """Run `work` on the main process; the others wait as long as it takes, under no collective's timeout.
 
-    A UserError raised by `work` ends every process, and the main one alone speaks of it.
+    A UserError or RunFailed raised by `work` ends every process, and the main one alone speaks of it.
     """
     if accelerator.num_processes == 1:
         work()
@@ -96,13 +96,13 @@ def on_main_process(accelerator: "Accelerator", work: Callable[[], object]) -> N
         try:
             work()
         except BaseException as error:
-            store.set(key, f"failed: {error}")
+            store.set(key, "mistake" if isinstance(error, UserError) else "failure")
             raise
         store.set(key, "done")
     while not store.check([key]):
         time.sleep(0.2)
     if (outcome := store.get(key).decode()) != "done":
-        raise UserError(outcome)
+        raise (UserError if outcome == "mistake" else RunFailed)("the main process says why")
 
 
 def leave() -> None:

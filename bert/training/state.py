@@ -6,12 +6,14 @@ RUN/checkpoints/step-1000/   a Hugging Face directory, with beside it
     manifest.json            size and checksum of each file
 """
 
+import itertools
 import json
 import re
 import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,14 @@ class Checkpoint:
     @property
     def state(self) -> dict[str, Any]:
         return json.loads((self.path / STATE).read_text(encoding="utf-8"))
+
+    @property
+    def score(self) -> float | None:
+        """Of the evaluation at this step; None without one, and where the state cannot be read."""
+        try:
+            return self.state.get("score")
+        except (OSError, ValueError):
+            return None
 
     @property
     def optimizer(self) -> Path:
@@ -69,13 +79,16 @@ class Checkpoints:
         return None
 
     def best(self) -> Checkpoint | None:
-        """The one with the highest score, the newest of several."""
-        scored = [c for c in self.complete() if c.state.get("score") is not None]
-        return max(scored, default=None, key=lambda c: (c.state["score"], c.step))
+        """The whole one with the highest score, the newest of several."""
+        scored = [(score, c.step, c) for c in self.complete() if (score := c.score) is not None]
+        ranked = (c for *_, c in sorted(scored, key=itemgetter(0, 1), reverse=True))
+        return next((c for c in ranked if manifest.damage(c.path) is None), None)
 
     def choose(self, resume: str) -> Checkpoint | None:
-        """What a run starts from: `auto`, `never` or a checkpoint's path, see `resume` in the
-        configuration."""
+        """What a run starts from: `auto`, `never` or a checkpoint's path, see `resume` in the configuration.
+
+        The run's later checkpoints, which are damaged or were turned back from, are set aside.
+        """
         own = self.complete()
         if resume == "never" and own:
             raise UserError(
@@ -84,13 +97,15 @@ class Checkpoints:
             )
         path = Path(resume)
         if resume in ("auto", "never") or (own and path.resolve().parent != self.folder.resolve()):
-            return self.newest()
-        if (problem := manifest.damage(path)) is not None:
+            chosen = self.newest()
+        elif (problem := manifest.damage(path)) is None:
+            chosen = Checkpoint(path)
+        else:
             raise UserError(f"resume: {resume} is no whole checkpoint ({problem}); use resume=auto")
-        for later in own:
-            if later.path.resolve() != path.resolve() and later.step > Checkpoint(path).step:
-                later.path.rename(later.path.with_name(f"set-aside-{later.path.name}"))
-        return Checkpoint(path)
+        kept = [c.path.resolve() for c in own].index(chosen.path.resolve()) + 1 if own and chosen else 0
+        for later in own[kept:]:
+            _set_aside(later.path)
+        return chosen
 
     def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:
         """Write a checkpoint in the background: `write` puts the model and the optimiser into a folder."""
@@ -139,3 +154,9 @@ class Checkpoints:
         for pattern in ("partial-step-*", ".partial-step-*", "removed-step-*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> None:
+    """Rename a checkpoint, so that the run no longer counts it; one set aside before keeps its name."""
+    names = (f"set-aside-{f'{i}-' if i else ''}{path.name}" for i in itertools.count())
+    path.rename(next(free for name in names if not (free := path.with_name(name)).exists()))
