@@ -23,7 +23,7 @@ TELLING = re.compile(
 )
 LENGTHS = range(80, 600)
 """characters of a paragraph"""
-SIZES = {"train": 250, "validation": 60, "test": 120}
+SIZES = {"train": 100, "validation": 60, "test": 120}
 """paragraphs of each package, at most"""
 
 
