@@ -102,9 +102,9 @@ class Checkpoints:
             chosen = Checkpoint(path)
         else:
             raise UserError(f"resume: {resume} is no whole checkpoint ({problem}); use resume=auto")
-        kept = [c.path.resolve() for c in own].index(chosen.path.resolve()) + 1 if own and chosen else 0
-        for later in own[kept:]:
-            _set_aside(later.path)
+        for checkpoint in own:
+            if chosen is None or int(checkpoint.path.name.removeprefix("step-")) > chosen.step:
+                _set_aside(checkpoint.path)
         return chosen
 
     def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:

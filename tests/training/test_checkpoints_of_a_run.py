@@ -74,6 +74,19 @@ def test_a_damaged_one_is_passed_over_and_named(run: Run, harm: Callable[[Path],
     assert manifest.damage(run.checkpoints.folder / "step-2") is None
 
 
+def test_a_damaged_one_is_never_kept_in_place_of_a_good_one(run: Run) -> None:
+    run.save(1, score=0.1)
+    run.save(5, score=0.9)
+    truncate(run.checkpoints.folder / "step-5" / STATE)
+    run.checkpoints.keep_last = 1
+    assert (best := run.checkpoints.best()) is not None and best.step == 1
+    chosen = run.checkpoints.choose("auto")
+    assert chosen is not None and chosen.step == 1
+    run.save(3, score=0.5)
+    assert run.steps == [3]
+    assert (best := run.checkpoints.best()) is not None and best.step == 3
+
+
 def test_a_manifest_that_is_missing_or_torn_counts_as_damage(run: Run) -> None:
     run.save(1)
     folder = run.checkpoints.folder / "step-1"
@@ -133,3 +146,8 @@ def test_going_back_sets_later_checkpoints_aside(run: Run) -> None:
     assert chosen is not None and chosen.step == 1
     assert run.steps == [1]
     assert (run.checkpoints.folder / "set-aside-step-2").is_dir()
+    run.save(2)
+    run.checkpoints.choose(str(run.checkpoints.folder / "step-1"))
+    assert run.steps == [1] and (run.checkpoints.folder / "set-aside-1-step-2").is_dir()
+    chosen = run.checkpoints.choose(str(run.checkpoints.folder / "set-aside-step-2"))
+    assert chosen is not None and chosen.step == 2 and run.steps == [1]
