@@ -42,7 +42,7 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
     from pretrain.prepare import ensure_store
     from pretrain.tokenizer import ensure_tokenizer
 
-    train.check_lengths(config)
+    train.check(config)
     tokenizer_path, path = ensure_tokenizer(config), ensure_store(config)
     tokenizer, store, heldout = Tokenizer.load(tokenizer_path), Store(path), Store(path, "heldout")
     steps = train.run_steps(config, path, tokenizer_path)

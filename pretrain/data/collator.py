@@ -221,17 +221,9 @@ class EvaluationBatches(StepBatches):
         fixed = ObjectiveConfig(objective.pairing, objective.balance_pairs, objective.short_prob)
         if Store(store, "heldout").num_documents < 2:
             fixed = replace(fixed, pairing="none")
-        super().__init__(
-            store,
-            tokenizer,
-            fixed,
-            replace(batch, phases=()),
-            EVALUATION_SEED,
-            None,
-            process_index,
-            num_processes,
-            split="heldout",
-        )
+        place = process_index, num_processes
+        batch = replace(batch, phases=())
+        super().__init__(store, tokenizer, fixed, batch, EVALUATION_SEED, None, *place, split="heldout")
         self.sequences = sequences
 
     @property

@@ -17,8 +17,8 @@ from pretrain.data.objective import ObjectiveConfig
 from pretrain.data.ragged import ranges, starts_of, sum_within
 from pretrain.data.random import Purpose, below, chance, draw, high, low, mix
 
-WINDOW = 1024
-"""examples whose random words are drawn in one go"""
+WINDOW_WORDS = 1 << 20
+"""random words that are drawn in one go"""
 
 
 @dataclass
@@ -88,8 +88,8 @@ class Masking:
 
     def _draw(self, purpose: Purpose, lengths: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """uint64 (T,): the random word of each token; those of a window of examples are drawn in one go."""
-        parts = [np.zeros(0, np.uint64)]
-        bounds = np.flatnonzero(np.diff(numbers // WINDOW, prepend=-1, append=-1))
+        parts, window = [np.zeros(0, np.uint64)], max(WINDOW_WORDS // self.row_words, 1)
+        bounds = np.flatnonzero(np.diff(numbers // window, prepend=-1, append=-1))
         for rows in map(slice, bounds[:-1], bounds[1:]):
             inside, base = numbers[rows] - numbers[rows][0], int(numbers[rows][0])
             count = (int(inside[-1]) + 1) * self.row_words

@@ -1,11 +1,9 @@
 """Which examples a run trains on, and in which order: a pure function of the seed, read at any place.
 
 Blocks are computed when they are asked for and forgotten later, so memory does not grow with the corpus. How
-many examples each block of an epoch has is counted once and kept in a small file.
+many examples each block of an epoch has is counted once and kept in a small file (`counts`).
 """
 
-import json
-import os
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +12,9 @@ import numpy as np
 
 from bert.errors import UserError
 from pretrain.data.blocks import Blocks
+from pretrain.data.counts import Counts
 from pretrain.data.examples import Examples
 from pretrain.data.objective import ObjectiveConfig
-from pretrain.data.ragged import starts_of
 from pretrain.data.store import Store
 
 BLOCK_SIZE = 1 << 18
@@ -52,29 +50,22 @@ class Plan:
                 "add documents, or set objective.pairing=none"
             )
         self.blocks = Blocks(store, objective, max_length, seed, stream, block_size)
-        self.folder = folder
-        self._starts: dict[int, np.ndarray] = {}
+        file = folder / f"{self.blocks.digest[:16]}.counts" if folder else None
+        self.counts = Counts(self.blocks.count, self.blocks.num_blocks, file)
         self._open: OrderedDict[tuple[int, int], Examples] = OrderedDict()
 
     def num_examples(self, epoch: int) -> int:
         """How many examples an epoch has."""
-        return int(self._block_starts(epoch)[-1])
-
-    def place(self, number: int) -> tuple[int, int]:
-        """The epoch of an example of the run, and its number there."""
-        epoch = 0
-        while number >= self.num_examples(epoch):
-            number, epoch = number - self.num_examples(epoch), epoch + 1
-        return epoch, number
+        return int(self.counts.block_starts(epoch)[-1])
 
     def take(self, first: int, count: int) -> Examples:
         """Examples first … first + count - 1 of the run."""
         parts = []
         while count:
-            epoch, inside = self.place(first)
-            starts = self._block_starts(epoch)
-            block = int(np.searchsorted(starts, inside, side="right")) - 1
-            inside -= int(starts[block])
+            epoch = self._epoch_of(first)
+            starts = self.counts.epoch_starts[epoch] + self.counts.block_starts(epoch)
+            block = int(np.searchsorted(starts, first, side="right")) - 1
+            inside = first - int(starts[block])
             part = self._block(epoch, block)[inside : inside + count]
             part.number = np.arange(first, first + len(part))
             parts.append(part)
@@ -83,8 +74,8 @@ class Plan:
 
     @cached_property
     def mean_length(self) -> float:
-        """Mean number of tokens of an example, measured on the first block."""
-        return float(self._block(0, 0).lengths.mean())
+        """Mean number of tokens of an example, measured on the first thousand."""
+        return float(self.take(0, 1000).lengths.mean())
 
     @cached_property
     def digest(self) -> str:
@@ -98,27 +89,8 @@ class Plan:
                 self._open.popitem(last=False)
         return self._open[epoch, number]
 
-    def _block_starts(self, epoch: int) -> np.ndarray:
-        """int64 (num_blocks + 1,): the number, in its epoch, of each block's first example."""
-        if epoch not in self._starts:
-            file = self.folder / f"{self.digest[:16]}-{epoch}.json" if self.folder else None
-            if file and file.exists():
-                counts = json.loads(file.read_text())
-            else:
-                counts = [self.blocks.count(epoch, number) for number in range(self.blocks.num_blocks)]
-            if file and not file.exists():
-                _write(file, json.dumps(counts))
-            if not any(counts):
-                raise UserError(
-                    f"{self._place} gives no example in epoch {epoch}; raise the weights of its sources"
-                )
-            self._starts[epoch] = starts_of(np.array(counts))
-        return self._starts[epoch]
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a file that appears whole; several processes may write the same one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, file)
+    def _epoch_of(self, number: int) -> int:
+        try:
+            return self.counts.epoch_of(number)
+        except ValueError as error:
+            raise UserError(f"{self._place}: {error}; raise the weights of its sources") from None

@@ -1,7 +1,7 @@
 """Corpora of numbers: every token is its own place in the store, so an example tells where it is from."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 
 from bert.tokenizer import Tokenizer
+from bert.training.batch import StepData
+from pretrain.data.collator import StepBatches
+from pretrain.data.objective import BatchConfig, ObjectiveConfig
 from pretrain.data.store import write_documents
 
+OBJECTIVE = ObjectiveConfig()
+BATCH = BatchConfig(sequences=24, micro_tokens=300, max_length=64)
+Sequence = tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, int], ...], int | None]
+"""ids, segments, (place, label) of the chosen tokens, label of the pair"""
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -19,9 +26,9 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 class NumberStore:
     """What the plan reads of a store, from the lengths of the sentences of each document."""
 
-    documents: Sequence[Sequence[int]]
+    documents: list[list[int]]
     source_weights: list[float] = field(default_factory=lambda: [1.0])
-    sources: Sequence[int] | None = None
+    sources: list[int] | None = None
     split: str = "train"
     path: str = "numbers"
 
@@ -81,3 +88,77 @@ def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         next_id = int(bounds[-1])
     folder = tmp_path_factory.mktemp("numbers") / "store"
     return write_documents(folder, documents, heldout=documents[:15], vocab_size=8_000, shard_documents=30)
+
+
+@pytest.fixture(scope="session")
+def make(store_folder: Path, tokenizer_file: Path, tokenizer: Tokenizer) -> Any:
+    """Step batches over the store of numbers, by default of 24 sequences in micro-batches of 300 tokens."""
+
+    def make(
+        objective: ObjectiveConfig = OBJECTIVE, batch: BatchConfig = BATCH, **options: Any
+    ) -> StepBatches:
+        arguments = {"seed": 1, "total_steps": 1000} | options
+        batches = StepBatches(store_folder, tokenizer_file, objective, batch, **arguments)
+        batches.tokenizer = tokenizer  # opened once for all
+        return batches
+
+    return make
+
+
+def unpacked(batch: Any) -> list[Sequence]:
+    """The sequences of a packed micro-batch."""
+    masked = [
+        (p, n) for p, n in zip(batch["masked_positions"].tolist(), batch["masked_labels"].tolist()) if n >= 0
+    ]
+    bounds = batch["sequence_offsets"].tolist()
+    pairs = batch["next_sentence_label"].tolist() if "next_sentence_label" in batch else [None] * len(bounds)
+    found = []
+    for first, last, pair in zip(bounds, bounds[1:], pairs):
+        if last > first and not (last - first == 1 and pair in (-100, None)):  # no padding, no dummy
+            assert batch["position_ids"][first:last].tolist() == list(range(last - first))
+            assert last - first <= batch["max_sequence_length"]
+            ids, segments = (
+                tuple(batch[key][first:last].tolist()) for key in ("input_ids", "token_type_ids")
+            )
+            chosen = tuple((place - first, label) for place, label in masked if first <= place < last)
+            found.append((ids, segments, chosen, pair))
+    return found
+
+
+def unpadded(batch: Any) -> list[Sequence]:
+    """The sequences of a padded micro-batch."""
+    found = []
+    for row in range(len(batch["input_ids"])):
+        length = int(batch["attention_mask"][row].sum())
+        assert batch["attention_mask"][row, :length].all()
+        ids, segments = (tuple(batch[key][row, :length].tolist()) for key in ("input_ids", "token_type_ids"))
+        chosen = tuple(
+            (place, label) for place, label in enumerate(batch["labels"][row].tolist()) if label >= 0
+        )
+        pair = batch["next_sentence_label"][row].item() if "next_sentence_label" in batch else None
+        if length > 1:
+            found.append((ids, segments, chosen, pair))
+    return found
+
+
+@pytest.fixture(scope="session")
+def sequences_of() -> Callable[[list[StepData]], list[Sequence]]:
+    """All sequences of a step, over the processes, in a fixed order."""
+
+    def sequences_of(shares: list[StepData]) -> list[Sequence]:
+        batches = [batch for share in shares for batch in share.micro_batches]
+        found = [unpadded(batch) if batch["input_ids"].ndim == 2 else unpacked(batch) for batch in batches]
+        return sorted(itertools.chain(*found), key=repr)
+
+    return sequences_of
+
+
+@pytest.fixture(scope="session")
+def step_of(make: Any) -> Callable[..., list[StepData]]:
+    """What each process gets for a step."""
+
+    def step_of(step: int, num_processes: int = 1, **options: Any) -> list[StepData]:
+        shares = [make(process_index=p, num_processes=num_processes, **options) for p in range(num_processes)]
+        return [share[step] for share in shares]
+
+    return step_of

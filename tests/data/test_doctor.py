@@ -93,7 +93,7 @@ def test_the_run_is_forecast(figures: dict[str, Any]) -> None:
     forecast = figures["forecast"]
     assert forecast["steps"] == 100 and forecast["hours"] > 0 and forecast["tokens_per_second"] > 0
     assert forecast["epochs"] == pytest.approx(1600 / figures["examples"]["examples_per_epoch"], abs=0.01)
-    assert forecast["tokens"] == pytest.approx(1600 * figures["examples"]["mean_length"], rel=0.01)
+    assert forecast["tokens"] == pytest.approx(1600 * figures["examples"]["mean_length"], rel=0.05)
     assert forecast["disk_bytes"] > 12 * forecast["parameters"] > 12 * 90 * 32
 
 

@@ -1,5 +1,6 @@
 """Every sentence is seen in each epoch, in examples whose segments each come from one document."""
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -163,29 +164,46 @@ def test_weights_say_how_often_sources_are_seen(number_store: Any) -> None:
         seen = Counter((epoch_of(plan, epoch).a_start // 10 % 3).tolist())
         assert seen[0] == 1000
         assert seen[1] == pytest.approx(2500, rel=0.03) and seen[2] == pytest.approx(250, rel=0.15)
+    rare = Plan(number_store(lengths[:20], source_weights=[0.1]), SINGLES, 32, seed=0, block_size=1)
+    assert rare.blocks.num_blocks == 20 and len(rare.take(0, 50)) == 50  # most blocks are empty
     heldout = number_store(lengths, source_weights=[1.0, 2.5, 0.25], sources=sources, split="heldout")
     assert Plan(heldout, SINGLES, 32, seed=0).num_examples(0) == 3000
 
 
 def test_counts_are_kept_in_a_file(number_store: Any, documents: Any, tmp_path: Path) -> None:
     store = number_store(documents)
-    first = Plan(store, PAIRS, 64, seed=0, folder=tmp_path)
-    known = [first.num_examples(epoch) for epoch in range(2)]
-    assert len(list(tmp_path.iterdir())) == 2
-    again = Plan(store, PAIRS, 64, seed=0, folder=tmp_path)
-    again.blocks.count = None  # type: ignore[assignment]  # nothing is counted anew
-    assert [again.num_examples(epoch) for epoch in range(2)] == known
-    for other in (
-        Plan(store, PAIRS, 64, seed=1, folder=tmp_path),
-        Plan(store, SINGLES, 64, seed=0, folder=tmp_path),
-    ):
-        other.num_examples(0)
-    assert len(list(tmp_path.iterdir())) == 4
+
+    def plan(objective: ObjectiveConfig = PAIRS, seed: int = 0) -> Plan:
+        return Plan(store, objective, 64, seed, folder=tmp_path, block_size=500)
+
+    first = plan().take(9000, 10).columns()
+    (file,) = tmp_path.iterdir()
+    known = file.read_bytes()
+    again = plan()
+    again.counts.count = None  # type: ignore[assignment]  # nothing is counted anew
+    assert np.array_equal(again.take(9000, 10).columns(), first)
+    file.write_bytes(known[:6] + bytes(2) + known[8:-3])  # lost in a crash: counted again
+    assert np.array_equal(plan().take(9000, 10).columns(), first)
+    assert file.read_bytes() == known
+    plan(seed=1).num_examples(0), plan(SINGLES).num_examples(0)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_far_epochs_are_found_at_once(number_store: Any, tmp_path: Path) -> None:
+    """With its counts at hand, an example of epoch 2,000 costs about as much as one of epoch 0."""
+    store = number_store([[5, 5]] * 3)
+    plan = Plan(store, SINGLES, 32, seed=0, folder=tmp_path)
+    plan.take(6000, 1)
+    began = time.perf_counter()
+    assert plan.take(6001, 1).number == [6001]
+    assert time.perf_counter() - began < 0.05
 
 
 def test_too_little_text_is_refused(number_store: Any) -> None:
     with pytest.raises(UserError, match=r"another one.*pairing=none"):
         Plan(number_store([[5, 5]]), PAIRS, 64, seed=0)
     assert Plan(number_store([[5, 5]]), SINGLES, 64, seed=0).num_examples(0) == 1
+    with pytest.raises(UserError, match=r"100 epochs in a row have no example; raise the weights"):
+        Plan(number_store([[5, 5]], source_weights=[1e-9]), SINGLES, 64, seed=0).take(0, 1)
     with pytest.raises(UserError, match="heldout split holds no text"):
         Plan(number_store([], split="heldout"), SINGLES, 64, seed=0)

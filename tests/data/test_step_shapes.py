@@ -1,0 +1,127 @@
+"""Shapes of micro-batches, phases of a run, and batches of the held-out split."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert.errors import UserError
+from pretrain.data.collator import EvaluationBatches, StepBatches
+from pretrain.data.objective import BatchConfig, ObjectiveConfig, PhaseConfig
+from pretrain.data.phases import phase_at, phases_of
+from pretrain.data.store import write_documents
+
+OBJECTIVE = ObjectiveConfig()
+BATCH = BatchConfig(sequences=24, micro_tokens=300, max_length=64)
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+@pytest.mark.parametrize("pairing", ["next_sentence", "none"])
+def test_static_shapes_are_static(make: Any, layout: Any, pairing: Any) -> None:
+    batch = BatchConfig(sequences=64, micro_tokens=1024, max_length=64, layout=layout, static_shapes=True)
+    batches = make(objective=ObjectiveConfig(pairing=pairing), batch=batch, num_processes=2)
+    shapes = set()
+    for step in range(20):
+        data = batches[step]
+        used = sum(m["input_ids"].numel() for m in data.micro_batches)
+        assert used == len(data.micro_batches) * 1024
+        assert data.waste == pytest.approx(1 - data.counts["tokens"] / (2 * used))
+        shapes |= {repr({k: getattr(v, "shape", v) for k, v in m.items()}) for m in data.micro_batches}
+    assert len(shapes) == 1
+
+
+def test_waste_is_the_padding(make: Any) -> None:
+    packed, padded = make()[0], make(batch=replace(BATCH, layout="padded"))[0]
+    slots = sum(m["input_ids"].numel() for m in padded.micro_batches)
+    assert packed.waste == 0
+    assert padded.waste == pytest.approx(1 - padded.counts["tokens"] / slots) and padded.waste > 0.01
+
+
+def test_processes_without_examples_get_dummies(sequences_of: Any, step_of: Any) -> None:
+    for layout in ("packed", "padded"):
+        batch = replace(BATCH, sequences=2, layout=layout)
+        shares = step_of(0, 4, batch=batch)
+        assert len(sequences_of(shares)) == 2
+        empty = shares[-1].micro_batches[0]
+        assert empty["input_ids"].tolist() in ([0], [[0]])
+        labels = empty["masked_labels"] if layout == "packed" else empty["labels"]
+        assert not (labels != -100).any() and empty["next_sentence_label"].tolist() == [-100]
+
+
+PHASES = (
+    PhaseConfig(steps=0.5, max_length=32),
+    PhaseConfig(steps=20, sequences=8),
+    PhaseConfig(sequences=16),
+)
+
+
+def test_phases_change_length_and_size(make: Any) -> None:
+    batch = replace(BATCH, phases=PHASES)
+    phases = phases_of(batch, 100)
+    assert [phase.first_step for phase in phases] == [0, 50, 70]
+    assert [phase.stream for phase in phases] == [0, 1, 1]
+    assert phases[2].first_of(71) == 20 * 8 + 16  # goes on where the phase of the same length stopped
+    assert [phase_at(phases, step).sequences for step in (0, 49, 50, 69, 70, 500)] == [24, 24, 8, 8, 16, 16]
+    batches = make(batch=batch, total_steps=100)
+    assert batches[49].counts["sequences"] == 24 and batches.examples(49).lengths.max() == 32
+    assert batches[50].counts["sequences"] == 8 and batches.examples(50).lengths.max() == 64
+    with pytest.raises(UserError, match=r"batch\.phases\.steps: a share"):
+        make(batch=batch, total_steps=None)
+
+
+def test_mistakes_in_the_batch() -> None:
+    with pytest.raises(ValueError, match=r"micro_tokens: 100 does not hold"):
+        BatchConfig(micro_tokens=100, max_length=128)
+    with pytest.raises(ValueError, match=r"micro_tokens: 300 does not hold"):
+        BatchConfig(micro_tokens=300, max_length=128, phases=(PhaseConfig(max_length=512),))
+    with pytest.raises(ValueError, match=r"phases: each phase but the last"):
+        BatchConfig(phases=(PhaseConfig(), PhaseConfig()))
+
+
+def test_another_tokenizer_is_refused(make: Any, tmp_path: Path, tokenizer_file: Path) -> None:
+    store = write_documents(tmp_path / "store", [[[5, 6]]] * 3, tokenizer_digest="another", vocab_size=8_000)
+    with pytest.raises(UserError, match="prepared with another tokenizer"):
+        StepBatches(store, tokenizer_file, OBJECTIVE, BATCH, 1, 10)[0]
+
+
+@pytest.fixture
+def evaluation(store_folder: Path, tokenizer_file: Path) -> Any:
+    def make(process: int = 0, processes: int = 1, sequences: int = 0, **options: Any) -> EvaluationBatches:
+        objective, batch = ObjectiveConfig(**options), replace(BATCH, sequences=16)
+        return EvaluationBatches(
+            store_folder, tokenizer_file, objective, batch, process, processes, sequences=sequences
+        )
+
+    return make
+
+
+def test_evaluation_passes_once_over_the_heldout_split(evaluation: Any, sequences_of: Any) -> None:
+    """The same sequences for any number of processes and any objective; the last batch is short."""
+    whole = evaluation()
+    assert whole.num_examples % 16 and len(whole) == -(-whole.num_examples // 16)
+    expected = sequences_of([whole[number] for number in range(len(whole))])
+    assert len(expected) == whole.num_examples
+    shards = [
+        evaluation(process, 3, masking="span", mask_prob=0.4, random_token_prob=0.0) for process in range(3)
+    ]
+    assert {len(shard) for shard in shards} == {len(whole)}
+    assert sequences_of([shard[number] for shard in shards for number in range(len(shard))]) == expected
+    masked = sum(len(chosen) for _, _, chosen, _ in expected)
+    assert masked == pytest.approx(0.15 * sum(len(ids) for ids, *_ in expected), rel=0.06)
+
+
+def test_evaluation_may_be_limited(evaluation: Any) -> None:
+    batches = evaluation(sequences=20)
+    assert len(batches) == 2
+    assert [batches[number].counts["sequences"] for number in range(2)] == [16, 4]
+
+
+def test_evaluation_of_little_text(tmp_path: Path, tokenizer_file: Path) -> None:
+    """One document has no other to take a random sentence from; no document gives no batch."""
+    text = [[[5, 6, 7]] * 4] * 3
+    one = write_documents(tmp_path / "one", text, heldout=text[:1], vocab_size=8_000)
+    none = write_documents(tmp_path / "none", text, vocab_size=8_000)
+    batches = EvaluationBatches(one, tokenizer_file, OBJECTIVE, BATCH)
+    assert len(batches) == 1 and batches[0].counts.keys() == {"mlm", "tokens", "sequences"}
+    assert len(EvaluationBatches(none, tokenizer_file, OBJECTIVE, BATCH)) == 0
