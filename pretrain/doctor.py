@@ -43,6 +43,8 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
     from pretrain.tokenizer import ensure_tokenizer
 
     train.check(config)
+    if config.model.from_ is not None and config.tokenizer.from_ is None:
+        train.take_tokenizer(config, config.model.from_)
     tokenizer_path, path = ensure_tokenizer(config), ensure_store(config)
     tokenizer, store, heldout = Tokenizer.load(tokenizer_path), Store(path), Store(path, "heldout")
     steps = train.run_steps(config, path, tokenizer_path)
