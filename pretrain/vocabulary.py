@@ -8,6 +8,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 
 from bert.errors import UserError
+from bert.huggingface import BY_TOKEN
 from bert.tokenizer import Tokenizer
 
 
@@ -36,7 +37,7 @@ def fit_vocabulary(
     pieces = _pieces(before, after)
     fitted = dict(weights)
     for name, shaped in model.state_dict().items():
-        if shaped.shape != weights[name].shape:
+        if name in BY_TOKEN:
             fitted[name] = torch.zeros_like(shaped)
             for token, ids in enumerate(pieces):
                 fitted[name][token] = weights[name][ids].mean(0)

@@ -26,7 +26,8 @@ _PROBLEM_TYPES: dict[ProblemType, str] = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
-_VOCABULARY = ("encoder.embeddings.tokens.weight", "head.bias")
+BY_TOKEN = ("encoder.embeddings.tokens.weight", "head.bias")
+"""Our parameters that have a row for each token."""
 
 
 def family_of(config: EncoderConfig, architecture: str) -> Family | None:
@@ -94,7 +95,7 @@ def export_state(
     theirs: dict[str, Tensor] = {}
     own: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        tensor = tensor[: config.vocab_size] if name in _VOCABULARY else tensor
+        tensor = tensor[: config.vocab_size] if name in BY_TOKEN else tensor
         names = (
             _native_names(config, architecture, name)
             if family is None
@@ -161,7 +162,7 @@ def _flat(table: Mapping[str, str | tuple[str, ...]]) -> list[str]:
 
 def _pad(config: EncoderConfig, name: str, tensor: Tensor) -> Tensor:
     """Rows of zeros up to the padded vocabulary, whose tensors were cut off on export."""
-    missing = config.padded_vocab_size - len(tensor) if name in _VOCABULARY else 0
+    missing = config.padded_vocab_size - len(tensor) if name in BY_TOKEN else 0
     return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing > 0 else tensor
 
 

@@ -12,7 +12,9 @@ import torch
 
 from bert import checkpoint
 from bert.errors import UserError, run_command
+from bert.huggingface import BY_TOKEN
 from bert.inference import score
+from bert.model import models
 from bert.tokenizer import Tokenizer
 from pretrain import evaluate
 from pretrain.data.collator import EvaluationBatches
@@ -21,6 +23,7 @@ from pretrain.heldout import FLAT, HeldOut, is_flat, unigram_log_probs
 from pretrain.prepare import store_folder
 from pretrain.tokenizer import tokenizer_folder
 from pretrain.train import build_model, train
+from pretrain.vocabulary import add_words, fit_vocabulary
 
 SHORT = ("training.steps=3", "training.evaluate_every=0", "training.num_workers=0")
 
@@ -67,6 +70,9 @@ def test_baselines_are_what_guessing_gives(pretraining: Any, finished: Path) -> 
     )
     labels = labels[labels >= 0].numpy()
     metrics = part.measure(checkpoint.load(finished))
+    assert metrics["mlm_accuracy"] * len(labels) == pytest.approx(
+        round(metrics["mlm_accuracy"] * len(labels))
+    )
     assert metrics["unigram_accuracy"] == pytest.approx(np.bincount(labels).max() / len(labels))
     assert metrics["unigram_loss"] == pytest.approx(-part.unigram[labels].mean())
     assert np.exp(part.unigram).sum() == pytest.approx(1.0)
@@ -87,6 +93,16 @@ def test_a_run_at_the_baseline_hears_why(pretraining: Any, finished: Path, monke
     reports = [part(model).report for _ in range(3)]
     assert ["word frequency" in report for report in reports] == [False, True, False]
     assert reports[0].startswith("  It is a [") and "%" in reports[0]
+
+
+def test_a_sentence_without_a_mask_is_refused_before_anything_is_trained(pretraining: Any) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.sentences: 'It is so\.' has no \[MASK\]"):
+        held_out(pretraining.config("any"), sentences=["It is [MASK].", "It is so."])
+
+
+def test_a_sentence_longer_than_the_model_reads_is_left_out(pretraining: Any, finished: Path) -> None:
+    part = held_out(pretraining.config("any"), sentences=["It is " + "very " * 100 + "[MASK].", "It [MASK]."])
+    assert len(part.filled(checkpoint.load(finished))) == 1
 
 
 def test_going_on_from_a_checkpoint_keeps_its_tokenizer_and_weights(pretraining: Any, finished: Path) -> None:
@@ -117,6 +133,22 @@ def test_new_words_begin_as_the_mean_of_their_pieces(
     torch.testing.assert_close(new[after.id_of("subgenerator")], old[pieces].mean(0))
     torch.testing.assert_close(new[: before.vocab_size], old)
     assert checkpoint.load(tmp_path / "on").config.vocab_size == after.vocab_size
+
+
+def test_a_vocabulary_that_only_fills_up_its_padding_is_fitted_too(finished: Path, tmp_path: Path) -> None:
+    before = Tokenizer.load(finished)
+    (tmp_path / "words.txt").write_text("subgenerator\n")
+    after = add_words(Tokenizer.load(finished), tmp_path / "words.txt")
+    padding = {"pad_vocab_multiple": 64 * (before.vocab_size // 64 + 2)}
+    old = checkpoint.load(finished, overrides=padding)
+    new = models.build(replace(old.config, vocab_size=after.vocab_size), type(old).__name__)
+    assert new.config.padded_vocab_size == old.config.padded_vocab_size
+    fitted = fit_vocabulary(old.state_dict(), new, before, after)
+    pieces = before.encode_batch(["subgenerator"], special_tokens=False)[0]
+    for name in BY_TOKEN:
+        rows = old.state_dict()[name]
+        torch.testing.assert_close(fitted[name][after.id_of("subgenerator")], rows[pieces].mean(0))
+        torch.testing.assert_close(fitted[name][: before.vocab_size], rows[: before.vocab_size])
 
 
 def test_the_evaluation_of_a_run(finished: Path, tmp_path: Path, capsys: Any) -> None:
@@ -178,3 +210,23 @@ def test_the_finished_model_is_a_hugging_face_directory_with_a_card(finished: Pa
 def test_a_batch_longer_than_the_model_reads_is_refused(pretraining: Any) -> None:
     with pytest.raises(UserError, match=r"batch\.max_length: is 128, but the model reads 64 tokens"):
         train(pretraining.config("long", "batch.max_length=128"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["training.steps=null"], r"training\.steps: nothing ends the run"),
+        (["training.steps=3", "schedule.warmup=9"], r"schedule\.warmup"),
+        (["model.max_positions=8"], r"batch\.max_length: is \d+, but the model reads 8 tokens"),
+        (["resume=atuo"], "resume: atuo is no checkpoint of a run"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_made(
+    recipe: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    from bert import config as configuration
+    from pretrain.config import PretrainConfig
+
+    with pytest.raises(UserError, match=said):
+        train(configuration.load(PretrainConfig, recipe, [f"run_dir={tmp_path / 'run'}", *words]))
+    assert not (tmp_path / "run").exists()
