@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bert.errors import UserError
 from bert.inference.common import BATCH_TOKENS
 from bert.inference.filling import fill_masks
 from bert.model.models import MaskedLanguageModel
@@ -38,6 +39,11 @@ class HeldOut:
     _flat: int = 0
 
     def __post_init__(self) -> None:
+        mask = self.tokenizer.special_tokens["mask"]
+        self._texts = [sentence.replace("[MASK]", mask) for sentence in self.sentences]
+        self._ids = self.tokenizer.encode_batch(self._texts)
+        if unmasked := [t for t, ids in zip(self._texts, self._ids) if self.tokenizer.mask_id not in ids]:
+            raise UserError(f"evaluation.sentences: {unmasked[0]!r} has no [MASK], the word to fill in")
         self.unigram = unigram_log_probs(Store(self.batches.store_path), self.tokenizer)
 
     def __call__(self, model: MaskedLanguageModel) -> Evaluation:
@@ -57,42 +63,39 @@ class HeldOut:
         asked = torch.zeros(
             len(self.unigram) + 2, dtype=torch.float64
         )  # how often each token, each pair label
-        counts = {"mlm": 0, "nsp": 0}
         for step in range(len(self.batches)):
             data = self.batches[step]
             for batch in data.on(self.device):
                 losses = model(**batch).losses
-                for i, name in enumerate(counts):
+                for i, name in enumerate(("mlm", "nsp")):
                     if name in losses:
                         sums[2 * i] += losses[name].sum.double().cpu()
                         sums[2 * i + 1] += losses[name].correct.double().cpu()
                 asked += _asked(batch, len(self.unigram))
-            counts = {name: counts[name] + data.counts.get(name, 0) for name in counts}
         sums, asked = (self.total(tensor.to(self.device)).cpu() for tensor in (sums, asked))
-        return self._metrics(sums.tolist(), asked.numpy(), counts)
+        return self._metrics(sums.tolist(), asked.numpy())
 
-    def _metrics(self, sums: list[float], asked: np.ndarray, counts: dict[str, int]) -> dict[str, float]:
+    def _metrics(self, sums: list[float], asked: np.ndarray) -> dict[str, float]:
         tokens, pairs = asked[:-2], asked[-2:]
-        num_masked = max(counts["mlm"], 1)
+        num_masked, num_pairs = max(tokens.sum(), 1.0), pairs.sum()
         loss = sums[0] / num_masked
         metrics = {
             "mlm_loss": loss,
-            "perplexity": float(np.exp(loss)),
+            "perplexity": np.exp(loss),
             "mlm_accuracy": sums[1] / num_masked,
-            "unigram_loss": float(-(tokens * self.unigram).sum() / num_masked),
-            "unigram_accuracy": float(tokens.max() / num_masked),
+            "unigram_loss": -(tokens * self.unigram).sum() / num_masked,
+            "unigram_accuracy": tokens.max() / num_masked,
         }
-        if counts["nsp"]:
-            metrics["nsp_loss"] = sums[2] / counts["nsp"]
-            metrics["nsp_accuracy"] = sums[3] / counts["nsp"]
-            metrics["nsp_chance"] = float(pairs.max() / counts["nsp"])
-        return metrics
+        if num_pairs:
+            metrics["nsp_loss"] = sums[2] / num_pairs
+            metrics["nsp_accuracy"] = sums[3] / num_pairs
+            metrics["nsp_chance"] = pairs.max() / num_pairs
+        return {name: float(value) for name, value in metrics.items()}
 
     def filled(self, model: MaskedLanguageModel) -> list[str]:
-        """The example sentences with the three most probable words for each mask."""
-        mask = self.tokenizer.special_tokens["mask"]
-        texts = [sentence.replace("[MASK]", mask) for sentence in self.sentences]
-        lines = []
+        """The example sentences that the model can read, with the three most probable words for each mask."""
+        mask, limit, lines = self.tokenizer.special_tokens["mask"], model.config.max_positions, []
+        texts = [t for t, ids in zip(self._texts, self._ids, strict=True) if len(ids) <= limit]
         for text, masks in zip(
             texts, fill_masks((model, self.tokenizer), texts, 3, BATCH_TOKENS), strict=True
         ):
