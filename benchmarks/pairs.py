@@ -1,0 +1,92 @@
+"""Sentence pairs from a store, as micro-batches of ours and as padded batches under Hugging Face's names."""
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from batches import make_store
+from measuring import RESULTS
+from torch import Tensor
+
+from bert.training.batch import StepData
+from pretrain.data.collator import StepBatches
+from pretrain.data.objective import BatchConfig, ObjectiveConfig
+
+LENGTH, STEPS = 128, 3
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What all sides train on."""
+
+    store: Path
+    tokenizer: Path
+    sequences: int
+    """a step"""
+
+    def steps(self, micro_tokens: int) -> list[StepData]:
+        """Some steps. Most pairs are of the short kind, which brings the mean length to 60 % of 128."""
+        batch = BatchConfig(sequences=self.sequences, micro_tokens=micro_tokens, max_length=LENGTH)
+        objective = ObjectiveConfig(short_prob=0.7)
+        batches = StepBatches(self.store, self.tokenizer, objective, batch, seed=1, total_steps=None)
+        return [batches[step] for step in range(STEPS)]
+
+
+def examples(data: StepData) -> Iterator[Batch]:
+    """The sequences of a step, one by one, under Hugging Face's names."""
+    for micro_batch in data.micro_batches:
+        labels = torch.full_like(micro_batch["input_ids"], -100)
+        labels[micro_batch["masked_positions"]] = micro_batch["masked_labels"]
+        offsets = micro_batch["sequence_offsets"].tolist()
+        for number, (first, last) in enumerate(itertools.pairwise(offsets)):
+            example = {"input_ids": micro_batch["input_ids"][first:last], "labels": labels[first:last]}
+            example["attention_mask"] = torch.ones_like(example["input_ids"])
+            if "next_sentence_label" in micro_batch:
+                example["token_type_ids"] = micro_batch["token_type_ids"][first:last]
+                example["next_sentence_label"] = micro_batch["next_sentence_label"][number]
+            yield example
+
+
+def padded(rows: list[Batch], length: int | None = None) -> Batch:
+    """Sequences as rows of the longest one's length, or of `length`."""
+    length = length or max(len(row["input_ids"]) for row in rows)
+    batch = {}
+    for name in rows[0]:
+        fill = -100 if name == "labels" else 0
+        columns = [row[name] for row in rows]
+        if name != "next_sentence_label":
+            columns = [torch.nn.functional.pad(c, (0, length - len(c)), value=fill) for c in columns]
+        batch[name] = torch.stack(columns).to(DEVICE)
+    return batch
+
+
+def without_pairs(batch: dict[str, Any]) -> dict[str, Any]:
+    """For models that only predict masked tokens."""
+    return {name: v for name, v in batch.items() if name not in ("token_type_ids", "next_sentence_label")}
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that benchmarks have in common."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--store", type=Path, help="a store made by pretrain.prepare; by default one of random tokens"
+    )
+    made.add_argument("--tokenizer", type=Path, help="its tokenizer")
+    made.add_argument("--rounds", type=int, default=7, help="how often the sides take turns (7)")
+    made.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    made.add_argument("--quick", action="store_true", help="a smoke test: little work, one round")
+    return made
+
+
+def data_of(arguments: argparse.Namespace, sequences: int, folder: Path) -> Data:
+    """The store that was asked for, or one made in `folder`."""
+    paths = (arguments.store, arguments.tokenizer) if arguments.store else make_store(folder)
+    return Data(*paths, sequences=sequences)
