@@ -155,10 +155,20 @@ def with_columns(rows: Iterator[Row], columns: list[str]) -> Iterator[Row]:
 
 
 def texts_of(rows: Iterable[Row], columns: list[str]) -> Iterator[tuple[Row, list[str]]]:
-    """Each row with the texts in its columns; a row where one is empty gets a `problem`."""
+    """Each row with the texts in its columns; a row where one is empty or broken gets a `problem`."""
     for row in rows:
         texts = [cell_text(row.values.get(column)) for column in columns]
-        empty = next((column for column, text in zip(columns, texts, strict=True) if not text), None)
-        if row.problem is None and empty is not None:
-            row = Row(row.place, row.values, f"has no text in column {empty!r}")
+        problems = (problem for pair in zip(columns, texts, strict=True) if (problem := _problem(*pair)))
+        if row.problem is None and (first := next(problems, None)):
+            row = Row(row.place, row.values, first)
         yield row, texts
+
+
+def _problem(column: str, text: str) -> str | None:
+    if not text:
+        return f"has no text in column {column!r}"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can escape the halves of a pair one by one
+        return f"has half a surrogate pair in column {column!r}"
+    return None

@@ -90,19 +90,15 @@ class Classifier:
 
 def load_classifier(run: Path, config: PredictConfig) -> tuple[Classifier, FinetuneConfig | None]:
     """The model of a run or checkpoint folder, and the configuration it was trained with, where known."""
-    import torch
-
     from bert import checkpoint
+    from bert.inference.common import pick_device
     from bert.model.models import SequenceClassifier
     from bert.tokenizer import Tokenizer
 
     folder = checkpoint.resolve(run)
     records = [folder / RECORD, folder.parent.parent / "config.yaml"]  # the latter of RUN/checkpoints/step-N
     record = next((path for path in records if path.is_file()), None)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = checkpoint.load(folder, device=device)
+    model = checkpoint.load(folder, device=pick_device(config.device))
     if not isinstance(model, SequenceClassifier):
         raise UserError(
             f"{folder}: holds a {type(model).__name__}, no classifier of texts; fine-tune it first"

@@ -143,6 +143,9 @@ def _read_jsonl(path: Path, file: FileConfig) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             yield Row(place, {}, f"is not JSON ({error.msg}, column {error.colno})")
             continue
+        except (ValueError, RecursionError) as error:  # thousands of digits or of brackets
+            yield Row(place, {}, f"cannot be read as JSON ({error})")
+            continue
         if isinstance(values, dict):
             yield Row(place, values)
         else:

@@ -42,7 +42,7 @@ MADE_FROM = {"tokenizer": ("corpus.*", "tokenizer.*", "model.from", "model.new_w
 
 def train(config: PretrainConfig) -> Result:
     """Carry out a run, or what is left of it; it leaves RUN/model."""
-    check_lengths(config)
+    check(config)
     accelerator = make_accelerator(config.training)
     on_main_process(accelerator, lambda: prepare(config))
     start = find_start(accelerator, config)
@@ -99,14 +99,16 @@ def take_tokenizer(config: PretrainConfig, source: str) -> None:
         tokenizer.save(folder)
 
 
-def check_lengths(config: PretrainConfig) -> None:
-    """UserError if the model has no position for a batch's longest sequence."""
+def check(config: PretrainConfig) -> None:
+    """UserError if the model has no position for a batch's longest sequence, or if nothing ends the run."""
     longest = max(config.batch.max_length, *(phase.max_length or 0 for phase in config.batch.phases), 0)
     if config.model.from_ is None and longest > config.model.max_positions:
         raise UserError(
             f"batch.max_length: is {longest}, but the model reads {config.model.max_positions} tokens; "
             "raise model.max_positions or shorten the sequences"
         )
+    if config.training.epochs is None:  # how many steps epochs take is known when the store is there
+        schedules.build(config.schedule, schedules.num_steps(config.training))
 
 
 def run_steps(config: PretrainConfig, store: Path, tokenizer: Path) -> int | None:

@@ -154,6 +154,13 @@ MISTAKES: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("a.csv", b"text,label\nx,1\ncaf\xe9,0\n", {}, r"a\.csv, line 3: is not text in UTF-8"),
     ("a.csv", b"t\0e\0x\0t\0", {}, r"a\.csv: is not text in UTF-8"),
     ("a.jsonl", b'{"text": "x", "label": 1}\n{"text"\n', {}, r"a\.jsonl, line 2: is not JSON"),
+    ("a.jsonl", b"[" * 100_000, {}, r"a\.jsonl, line 1: cannot be read as JSON"),
+    (
+        "a.jsonl",
+        b'{"text": "\\ud83d", "label": 1}\n',
+        {},
+        r"line 1: has half a surrogate pair in column 'text'",
+    ),
     ("a.jsonl", b"[1]\n", {}, r"a\.jsonl, line 1: is not a JSON object"),
     (
         "a.txt",

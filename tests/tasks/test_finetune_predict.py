@@ -78,6 +78,8 @@ def test_a_bad_row_leaves_no_predictions(finished: Path, workshop: Any, tmp_path
         predict.main([str(workshop.base), str(tmp_path / "new.csv")])
     with pytest.raises(UserError, match=r"p\.xlsx is none of \.jsonl, \.csv, \.tsv"):
         predict.main([str(finished), str(tmp_path / "other.csv"), "text_column=texts", "output=p.xlsx"])
+    with pytest.raises(UserError, match="device: abacus cannot be used"):
+        predict.main([str(finished), str(tmp_path / "other.csv"), "text_column=texts", "device=abacus"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "other.csv"]
 
 
