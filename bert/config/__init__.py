@@ -78,7 +78,8 @@ def parse_command(schema: type[T], argv: Sequence[str], usage: str) -> T:
     strange = [word for word in argv if word.startswith("-")] or paths[1:]
     if not argv or strange:
         reason = f"{strange[0]} is not a key=value word" if strange else "a configuration is missing"
-        raise UserError(f"{reason}; usage: {usage.strip().splitlines()[0]} (--help lists the keys)")
+        shown = usage.strip().splitlines()[0].removeprefix("usage: ")
+        raise UserError(f"{reason}; usage: {shown} (--help lists the keys)")
     return load(schema, paths[0] if paths else None, [word for word in argv if "=" in word])
 
 
