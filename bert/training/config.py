@@ -1,7 +1,7 @@
 """The configuration of the training engine: optimiser, schedule, length of the run, tracking."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from bert.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 
@@ -94,3 +94,22 @@ class TrackingConfig:
     """name of the run in the trackers; the run folder's name by default"""
     batch_digest: bool = False
     """write the digest of every step's global batch into metrics.jsonl (then log_every=1 is of use)"""
+
+
+class RunConfig(Protocol):
+    """The part of an application's configuration that a trainer reads."""
+
+    @property
+    def run_dir(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def resume(self) -> str: ...
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+    @property
+    def schedule(self) -> ScheduleConfig: ...
+    @property
+    def training(self) -> TrainingConfig: ...
+    @property
+    def tracking(self) -> TrackingConfig: ...

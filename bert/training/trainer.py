@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -26,7 +26,7 @@ from bert.errors import RunFailed
 from bert.model.models import Model
 from bert.training import optimizers, schedules, sharding
 from bert.training.batch import StepData
-from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
+from bert.training.config import RunConfig
 from bert.training.launch import StopRequest, from_main_process, on_main_process
 from bert.training.loader import Source, batches
 from bert.training.loop import Stepper
@@ -37,25 +37,6 @@ from bert.training.tracking import Console
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-class RunConfig(Protocol):
-    """The part of an application's configuration that a trainer reads."""
-
-    @property
-    def run_dir(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def resume(self) -> str: ...
-    @property
-    def optimizer(self) -> OptimizerConfig: ...
-    @property
-    def schedule(self) -> ScheduleConfig: ...
-    @property
-    def training(self) -> TrainingConfig: ...
-    @property
-    def tracking(self) -> TrackingConfig: ...
 
 
 def find_start(accelerator: "Accelerator", config: RunConfig) -> Checkpoint | None:
@@ -218,7 +199,7 @@ class Trainer:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """No gradients, no dropout; under FSDP what lies outside the layers is whole, as it is not only called."""
+        """No gradients, no dropout; under FSDP the weights outside the layers are whole, to be read anywhere."""
         self.bare.eval()
         if isinstance(self.bare, FSDPModule):
             self.bare.unshard()
@@ -252,7 +233,7 @@ class Trainer:
         save_file(moments, folder / OPTIMIZER)
 
     def _check_saved(self) -> None:
-        """Try once more what could not be written at the end of the run."""
+        """RunFailed if the last checkpoint could not be written."""
         self.checkpoints.wait()
         if self.checkpoints.failure:
             raise RunFailed(f"{self.checkpoints.failure}; make room and start the same command again")
