@@ -2,103 +2,85 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bert.errors import UserError, run_command
 
+ROW = "  {:<36}{:>9}{:>9}   {}"
 NEXT = """\
-Now with your own text, a folder of .txt files, say:
+Now with a text of your own, a folder of .txt files, say:
 
   source .venv/bin/activate
   accelerate launch --config_file configs/accelerate/single.yaml -m pretrain \\
       demo/pretrain.yaml run_dir=runs/mine corpus.files=PATH/TO/TEXTS
 
-This encoder is at your disposal: bert fill-mask {run} "The [MASK] raises an error."
+or ask this one:
+
+  bert fill-mask {run} "The [MASK] raises an error."
 """
 
 
-def screen(run: Path, tuned: Path, untrained: Path) -> None:
-    """Print the results of the three runs."""
-    from rich.console import Console
-    from rich.panel import Panel
+def lines(run: Path, tuned: Path, untrained: Path) -> Iterator[tuple[str, str]]:
+    """The screen, a (style, text) at a time."""
+    pretrained, classifier = _last_line(run / "evaluations.jsonl"), _results(tuned)
+    yield "bold", "An encoder, from raw text"
+    yield "", _how(run)
+    yield "bold", ROW.format("On text it has never seen", "reached", "to beat", "").rstrip()
+    yield from (("", ROW.format(*row)) for row in _rows(pretrained, classifier, _results(untrained)))
+    labels, texts = len(classifier["labels"]), classifier["texts"]["test"]
+    yield (
+        "dim",
+        f"  ({texts:,} paragraphs that name no package, {labels} packages; chance {_percent(1 / labels)})\n",
+    )
+    yield "bold", "Words it puts in the place of [MASK]"
+    for sentence, words in filled(run):
+        yield "", f"  {sentence}\n      {words}"
+    yield "", ""
+    yield "", NEXT.format(run=run)
 
-    console = Console(width=min(Console().width, 100), highlight=False)
-    console.print()
-    console.print(Panel(_read(run), title="An encoder, from raw text", title_align="left", padding=(1, 2)))
-    console.print(_table(_last_line(run / "evaluations.jsonl"), _results(tuned), _results(untrained)))
-    console.print()
-    for line in filled(run):
-        console.print(f"  {line}", markup=False)
-    console.print()
-    console.print(NEXT.format(run=run), markup=False)
 
-
-def _read(run: Path) -> str:
-    """What was trained, on what, for how long."""
+def _how(run: Path) -> str:
+    """What it was trained on, for how long, and where it lies."""
     from pretrain.data.store import Store
 
     store, last = Store(run / "store"), _last_line(run / "metrics.jsonl")
-    read = f"{last['tokens'] / 1e6:.1f} M read in {last['step']:,} steps, {last['seconds'] / 60:.1f} minutes"
     return (
-        f"Documentation of {store.num_documents:,} modules, {store.num_tokens / 1e6:.1f} M tokens; {read}.\n"
-        f"The encoder is {run}/model, a Hugging Face directory."
+        f"  The documentation of {store.num_documents:,} modules, {store.num_tokens / 1e6:.1f} M tokens.\n"
+        f"  {last['tokens'] / 1e6:.1f} M tokens read in {last['step']:,} steps, {last['seconds'] / 60:.1f} minutes.\n"
+        f"  The model is {run}/model, a Hugging Face directory; its classifier {run}-packages/model.\n"
     )
 
 
-def _table(pretrained: dict[str, Any], tuned: dict[str, Any], untrained: dict[str, Any]) -> Any:
-    """What was measured, beside what guessing reaches."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
-    for heading, side in (
-        ("on text it has never seen", "left"),
-        ("reached", "right"),
-        ("beside", "right"),
-        ("", "left"),
-    ):
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    table.add_row(
-        "masked words guessed",
-        _percent(pretrained["mlm_accuracy"]),
-        _percent(pretrained["unigram_accuracy"]),
-        "always the most frequent word",
-    )
-    table.add_row(
-        "loss of the guesses (nats)",
-        f"{pretrained['mlm_loss']:.2f}",
-        f"{pretrained['unigram_loss']:.2f}",
-        "word frequencies",
-    )
-    table.add_row(
-        "does B follow A?", _percent(pretrained["nsp_accuracy"]), _percent(pretrained["nsp_chance"]), "chance"
-    )
-    table.add_row(
-        "which package does a paragraph document?",
-        _percent(tuned["test"]["accuracy"]),
-        _percent(untrained["test"]["accuracy"]),
-        "the same model without pretraining",
-    )
-    labels, texts = len(tuned["labels"]), tuned["texts"]["test"]
-    table.caption = (
-        f"({labels} packages, {texts:,} paragraphs that name none; chance is {_percent(1 / labels)})"
-    )
-    table.caption_justify = "left"
-    return table
+def _rows(
+    pretrained: dict[str, Any], tuned: dict[str, Any], untrained: dict[str, Any]
+) -> list[tuple[str, ...]]:
+    """What was measured, beside what is reached without understanding."""
+    shares = {
+        name: _percent(value) for name, value in pretrained.items() if name.endswith(("accuracy", "chance"))
+    }
+    losses = [f"{pretrained[name]:.2f}" for name in ("mlm_loss", "unigram_loss")]
+    accuracies = [_percent(results["test"]["accuracy"]) for results in (tuned, untrained)]
+    return [
+        ("masked words guessed", shares["mlm_accuracy"], shares["unigram_accuracy"], "always the commonest"),
+        ("loss of these guesses (nats)", *losses, "word frequencies"),
+        ("does sentence B follow A?", shares["nsp_accuracy"], shares["nsp_chance"], "always the likelier"),
+        ("which package is a paragraph from?", *accuracies, "not pretrained"),
+    ]
 
 
-def filled(run: Path) -> list[str]:
-    """The example sentences of the run with their masks filled."""
+def filled(run: Path) -> list[tuple[str, str]]:
+    """The example sentences of the run, each with the best words for its mask."""
     import bert
-    from bert.config.filling import read_yaml
+    from bert.config import read_yaml
 
     sentences = read_yaml(run / "config.yaml")["evaluation"]["sentences"]
-    answers = bert.fill_mask(str(run), sentences, top_k=3)
-    words = [
-        ", ".join(f"{one['token_str']} {_percent(one['score'])}" for one in answer) for answer in answers
-    ]
-    return [f"{sentence}   →   {word}" for sentence, word in zip(sentences, words, strict=True)]
+    answers = bert.fill_mask(str(run), sentences, top_k=4)
+    words = (
+        " · ".join(f"{one['token_str']} {_percent(one['score'])}" for one in answer) for answer in answers
+    )
+    return list(zip(sentences, words, strict=True))
 
 
 def _last_line(path: Path) -> dict[str, Any]:
@@ -116,7 +98,12 @@ def _percent(share: float) -> str:
 def main(argv: Sequence[str]) -> None:
     if len(argv) != 3:
         raise UserError("usage: python demo/screen.py PRETRAINED FINE_TUNED WITHOUT_PRETRAINING")
-    screen(*map(Path, argv))
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.rule()
+    for style, text in lines(*map(Path, argv)):
+        console.print(text, style=style or None, markup=False)
 
 
 if __name__ == "__main__":
