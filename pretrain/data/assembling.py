@@ -51,9 +51,13 @@ def assemble(
     written.sort(key=lambda shard: (SPLITS[::-1].index(shard[0]), shard[1]))
     repeated = _drop(prepare, path, written)
     shards = {
-        split: [_count(path / split / file) for of, file, _ in written if of == split] for split in SPLITS
+        split: [
+            _count(shard)
+            for of, file, _ in written
+            if of == split and (shard := path / split / file).exists()
+        ]
+        for split in SPLITS
     }
-    shards = {split: [shard for shard in listed if shard.documents] for split, listed in shards.items()}
     sources: list[dict[str, Any]] = [
         {"name": source.name, "format": source.format, "weight": source.weight} for source in corpus.sources
     ]
@@ -73,6 +77,8 @@ def assemble(
         },
     )
     shutil.rmtree(progress.folder(path))
+    for torn in path.glob("*/.*"):
+        torn.unlink()
 
 
 def _drop(prepare: PrepareConfig, path: Path, written: list[tuple[str, str, int]]) -> int:
@@ -86,8 +92,9 @@ def _drop(prepare: PrepareConfig, path: Path, written: list[tuple[str, str, int]
     for split, file, documents in written:
         rows = dropped.get(f"{split}/{file}", [])
         shard = path / split / file
-        table = read_shard(shard)
-        if rows and len(table) == documents:
+        if len(rows) == documents:
+            shard.unlink(missing_ok=True)
+        elif rows and len(table := read_shard(shard)) == documents:
             kept = np.setdiff1d(np.arange(documents), rows)
             write_shard(shard, table.take(pa.array(kept)))
     return sum(map(len, dropped.values()))

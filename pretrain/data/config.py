@@ -77,7 +77,7 @@ class TokenizerConfig:
     """a piece must occur this often to enter the vocabulary"""
     character_coverage: Probability = 0.9999
     """share of the text whose characters the vocabulary must know; the rarest beyond it become unknown"""
-    sample_bytes: PositiveInt = 256_000_000
+    sample_bytes: PositiveInt = 100_000_000
     """train on at most this much text, drawn from all files"""
 
 

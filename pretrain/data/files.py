@@ -7,7 +7,7 @@ import lzma
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import has_magic
+from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
@@ -60,8 +60,7 @@ def _find_local(pattern: str) -> "File | list[File]":
     if path.is_dir():
         inside = [found for found in path.rglob("*") if not _hidden(found.relative_to(path))]
     elif has_magic(pattern):
-        anchor = Path(path.anchor)
-        inside = list(anchor.glob(str(path.relative_to(anchor))))
+        inside = [Path(found) for found in glob(str(path), recursive=True)]
     else:
         raise UserError(f"{pattern}: no such file or folder; check corpus.files")
     return [File(str(found), found.stat().st_size) for found in inside if found.is_file()]
@@ -175,12 +174,12 @@ def first_bytes(file: File) -> bytes:
 def look(file: File) -> None:
     """Refuse a file that begins as no UTF-8 text does; single broken bytes are left to the reader to count."""
     start = first_bytes(file)
-    if b"\0" in start and start.count(b"\0") * 100 > len(start):
+    if b"\0" in start and start.count(b"\0") * 1000 > len(start):
         raise UserError(
             f"{file.path}: is not text (a binary file, or UTF-16); give UTF-8 text, or leave it out"
         )
     broken = start[:-4].decode("utf-8", "replace").count("�") - start.count("�".encode())
-    if broken * 500 > len(start):
+    if broken > max(4, len(start) // 500):
         raise UserError(
             f"{file.path}: is not UTF-8 text; convert it (iconv -f latin1 -t utf-8 FILE > NEW), or leave it out"
         )

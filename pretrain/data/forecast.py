@@ -12,7 +12,7 @@ from pretrain.data.corpus import Unit, read
 from pretrain.data.readers import Document
 from pretrain.data.shards import token_dtype
 from pretrain.data.text import normalizer, sentence_splitter
-from pretrain.data.tokenizing import Job, load_tokenizer
+from pretrain.data.tokenizing import Job, load_encoder
 
 _UNITS, _CHARACTERS = 8, 50_000
 
@@ -33,19 +33,19 @@ class Forecast:
 
 def make_forecast(job: Job, units: Sequence[Unit], workers: int) -> Forecast:
     """A forecast from the beginnings of a few of the units that are left to do."""
-    tokenizer = load_tokenizer(job.tokenizer)
+    encode = load_encoder(job.tokenizer)
     tidy, split = normalizer(job.config), sentence_splitter(job.config)
     characters = size = tokens = sentences = 0
     started = time.perf_counter()
     for unit in units[:: max(1, len(units) // _UNITS)][:_UNITS]:
         for document in _beginning(unit, job.config.sentences == "lines"):
             found = split([tidy(paragraph) for paragraph in document.paragraphs])
-            tokens += sum(map(len, tokenizer.encode_batch(found, special_tokens=False)))
+            tokens += sum(map(len, encode(found)))
             sentences += len(found)
             size += sum(len(text.encode("utf-8", "replace")) for text in found)
             characters += sum(map(len, found))
     seconds = time.perf_counter() - started
-    width = token_dtype(tokenizer.vocab_size).itemsize
+    width = token_dtype(encode.tokenizer.vocab_size).itemsize
     total = sum(
         unit.size for unit in {(unit.source, unit.files, unit.within): unit for unit in units}.values()
     )

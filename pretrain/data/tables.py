@@ -135,12 +135,13 @@ def columns(path: str, format: str) -> list[str]:
 
 def json_keys(path: str) -> list[str]:
     """The keys of the first line of a file of JSON lines."""
+    line = row = None
     with files.open_text(path) as content:
         try:
             line = next((line for _, line in read_lines(content) if line is None or line.strip()), None)
             row = json.loads(line or b"")
         except (ValueError, RecursionError, *files.DAMAGE):
-            row = None
+            pass
     if not isinstance(row, dict) and line:
         hint = "the file is one JSON list: write each of its members on a line of its own"
         what = hint if line.lstrip().startswith(b"[") else "its first line is no JSON object"

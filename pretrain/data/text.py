@@ -34,7 +34,7 @@ def paragraphs_of(text: str) -> list[str]:
     """
     lines = [line.strip() for line in text.splitlines()]
     width = max(map(len, lines), default=0)
-    if len(lines) == 1 or width > _WRAPPED_WIDTH:
+    if len(lines) < 2 or width > _WRAPPED_WIDTH:
         return [line for line in lines if line]
     paragraphs: list[list[str]] = [[]]
     for line, following in zip(lines, [*lines[1:], ""], strict=True):

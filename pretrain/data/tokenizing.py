@@ -18,6 +18,7 @@ from bert.tokenizer import Tokenizer
 from pretrain.data import progress
 from pretrain.data.config import CorpusConfig
 from pretrain.data.corpus import Unit, read
+from pretrain.data.encoding import SentenceEncoder
 from pretrain.data.readers import Document
 from pretrain.data.shards import SPLITS, Shard, make_table, token_dtype, write_shard
 from pretrain.data.text import is_heldout, key, normalizer, sentence_splitter
@@ -67,22 +68,19 @@ def _is_own(job: Job, block: int) -> bool:
 
 
 @lru_cache(maxsize=4)
-def load_tokenizer(path: str) -> Tokenizer:
-    """The tokenizer, told to read what looks like a special token in a text as the plain characters it is."""
-    tokenizer = Tokenizer.load(path)
-    tokenizer.backend.encode_special_tokens = True
-    return tokenizer
+def load_encoder(tokenizer: str) -> SentenceEncoder:
+    """The encoder of a tokenizer's folder, kept with the words it has seen."""
+    return SentenceEncoder(Tokenizer.load(tokenizer))
 
 
 def _write_block(job: Job, block: int, outcomes: Iterator[Document | str]) -> int:
-    tokenizer = load_tokenizer(job.tokenizer)
+    encode = load_encoder(job.tokenizer)
+    tokenizer = encode.tokenizer
     builders = {split: _Builder(token_dtype(tokenizer.vocab_size), job.signatures) for split in SPLITS}
     skipped: Counter[str] = Counter()
     read = characters = 0
     for documents in _batches(job.config, outcomes, skipped):
-        ids = tokenizer.encode_batch(
-            list(chain.from_iterable(prepared.sentences for prepared in documents)), special_tokens=False
-        )
+        ids = encode(list(chain.from_iterable(prepared.sentences for prepared in documents)))
         first = 0
         for prepared in documents:
             kept = [sentence for sentence in ids[first : first + len(prepared.sentences)] if sentence]

@@ -1,10 +1,11 @@
 """Learning a vocabulary with `tokenizers`, and measuring it.
 
-The library numbers the pieces inside words in the order of a hash table, so ties between equally frequent pairs fall
-differently every time (WordPiece). Here the alphabet is counted first and handed to it in order: the same text gives
-the same vocabulary.
+The library numbers the pieces inside words in the order of a hash table, so that ties between equally frequent
+pairs fall differently every time (WordPiece). Here the alphabet is counted first and handed over in order: the
+same text gives the same vocabulary.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -34,7 +35,7 @@ def train(config: TokenizerConfig, sample: Sample) -> Tokenizer:
 def _wordpiece(config: TokenizerConfig, sample: Sample) -> Tokenizer:
     about = {"do_lower_case": config.lowercase, "tokenize_chinese_chars": config.cjk_spacing}
     backend = tokenizer_files.word_piece({token: n for n, token in enumerate(SPECIAL)}, about, {})
-    alphabet = _alphabet(config, sample, backend.normalizer)
+    alphabet = _alphabet(config, _characters(sample, backend.normalizer))
     inside = [f"##{character}" for character in alphabet if _continues(backend, character)]
     _check_size(config, len(SPECIAL) + len(alphabet) + len(inside), len(alphabet))
     trainer = trainers.WordPieceTrainer(
@@ -79,25 +80,34 @@ def _byte_level_bpe(config: TokenizerConfig, sample: Sample) -> Tokenizer:
 def _unigram(config: TokenizerConfig, sample: Sample) -> Tokenizer:
     backend = Backend(models.Unigram())
     backend.normalizer = _plain_normalizer(config)
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    )
     backend.decoder = decoders.Metaspace()
-    alphabet = _alphabet(config, sample, backend.normalizer)
+    normalizer = _plain_normalizer(config)  # of our own: training holds a lock on the tokenizer's
+    counts = _characters(sample, normalizer)
+    alphabet = _alphabet(config, counts)
     _check_size(config, len(SPECIAL) + len(alphabet), len(alphabet))
-    unknown = {
-        ord(character): " "
-        for character in _characters(sample, backend.normalizer)
-        if character not in alphabet
-    }
+    unknown = dict.fromkeys(map(ord, counts.keys() - set(alphabet)), " ")
     trainer = trainers.UnigramTrainer(
         vocab_size=config.vocab_size, special_tokens=SPECIAL, unk_token="[UNK]", show_progress=False
     )
-    normalized = (backend.normalizer.normalize_str(text).translate(unknown) for text in sample.paragraphs())
-    backend.train_from_iterator(_batches(normalized), trainer)
-    return Tokenizer(backend)
+    texts = (normalizer.normalize_str(text).translate(unknown) for text in sample.paragraphs())
+    backend.train_from_iterator(_batches(texts), trainer)
+    return Tokenizer(_in_order(backend))
+
+
+def _in_order(backend: Backend) -> Backend:
+    """A Unigram tokenizer with its tokens by score; sums made in parallel leave the last digits to chance."""
+    description = json.loads(backend.to_str())
+    vocabulary = [(token, round(score, 3)) for token, score in description["model"]["vocab"]]
+    learnt = sorted(vocabulary[len(SPECIAL) :], key=lambda item: (-item[1], item[0]))
+    description["model"]["vocab"] = vocabulary[: len(SPECIAL)] + learnt
+    return Backend.from_str(json.dumps(description))
 
 
 def _plain_normalizer(config: TokenizerConfig) -> Any:
-    steps = [normalizers.NFKC()]
+    steps: list[Any] = [normalizers.NFKC()]
     if config.lowercase:
         steps += [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents(), normalizers.NFC()]
     return normalizers.Sequence(steps)
@@ -109,9 +119,8 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _alphabet(config: TokenizerConfig, sample: Sample, normalizer: Any) -> list[str]:
+def _alphabet(config: TokenizerConfig, counts: Counter[str]) -> list[str]:
     """The commonest characters that make up `character_coverage` of the text, by code point."""
-    counts = _characters(sample, normalizer)
     enough = config.character_coverage * sum(counts.values())
     chosen: list[str] = []
     covered = 0

@@ -1,0 +1,296 @@
+"""Preparing a store: the same bytes however it was done, nothing lost, nothing twice, taken up where it stopped."""
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert.config import from_dict
+from bert.errors import UserError, run_command
+from bert.tokenizer import Tokenizer
+from pretrain import prepare
+from pretrain.config import PretrainConfig
+from pretrain.data import corpus as corpora
+from pretrain.data import tokenizing
+from pretrain.data.encoding import SentenceEncoder
+from pretrain.data.store import Store
+from pretrain.data.text import is_heldout, key
+from pretrain.prepare import ensure_store
+from pretrain.tokenizer import ensure_tokenizer
+
+WORDS = (
+    "the a cat dog house tree runs sleeps sees under over green small Dr. old and or when it rains".split()
+)
+
+
+def text(seed: int, sentences: int = 20) -> str:
+    rng = np.random.default_rng(seed)
+    return " ".join(" ".join(rng.choice(WORDS, 8)).capitalize() + "." for _ in range(sentences))
+
+
+def make_config(folder: Path, **values) -> PretrainConfig:
+    given = {
+        "run_dir": str(folder / "run"),
+        "corpus.files": [str(folder / "corpus.jsonl")],
+        "corpus.heldout_share": 0.1,
+        "tokenizer.vocab_size": 150,
+        "prepare.workers": 1,
+    }
+    return from_dict(PretrainConfig, given | values)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text(n)}) + "\n" for n in range(60)))
+    return tmp_path
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Units of a few documents, so that a small corpus is divided as a large one."""
+    monkeypatch.setattr(corpora, "_SMALLEST_BLOCK", 1 << 12)
+    monkeypatch.setattr(corpora, "_BLOCKS", 1 << 30)
+
+
+def prepared(config: PretrainConfig) -> Path:
+    ensure_tokenizer(config)
+    return ensure_store(config)
+
+
+def contents(path: Path) -> dict[str, str]:
+    """File → digest, for all of a store."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def decoded(store: Store, tokenizer: Tokenizer) -> list[str]:
+    return [tokenizer.decode(np.concatenate(store.document(n))) for n in range(store.num_documents)]
+
+
+def test_the_store_holds_the_corpus(folder):
+    config = make_config(folder)
+    path = prepared(config)
+    tokenizer = Tokenizer.load(folder / "run" / "tokenizer")
+    train, heldout = Store(path), Store(path, "heldout")
+    texts = [text(n) for n in range(60)]
+    held = [is_heldout(key([one]), 0.1) for one in texts]
+    plain = [tokenizer.decode(tokenizer.encode_batch([one], special_tokens=False)[0]) for one in texts]
+    assert 1 <= heldout.num_documents <= 15
+    assert decoded(train, tokenizer) == [one for one, out in zip(plain, held, strict=True) if not out]
+    assert decoded(heldout, tokenizer) == [one for one, out in zip(plain, held, strict=True) if out]
+    assert all(len(train.document(n)) == 20 for n in range(train.num_documents))
+    assert train.tokenizer_digest == tokenizer.digest and train.vocab_size == tokenizer.vocab_size
+    assert train.metadata["counts"]["documents"] == 60 and train.metadata["counts"]["skipped"] == {}
+    assert not (path / "progress").exists() and not list(path.rglob(".*"))
+
+
+def test_workers_do_not_change_a_byte(folder, small_blocks):
+    config = make_config(folder)
+    one = contents(prepared(config))
+    assert len(one) > 20
+    two = make_config(folder, **{"prepare.store": str(folder / "two"), "prepare.workers": 2})
+    assert contents(ensure_store(two)) == one
+
+
+def test_a_file_read_from_its_start_is_shared(folder, small_blocks, monkeypatch):
+    import gzip
+
+    (folder / "packed.jsonl.gz").write_bytes(gzip.compress((folder / "corpus.jsonl").read_bytes()))
+    config = make_config(folder, **{"corpus.files": [str(folder / "packed.jsonl.gz")]})
+    one = contents(prepared(config))
+
+    def in_lanes(*arguments):
+        return [dataclasses.replace(job, lane=lane, lanes=3) for job in jobs(*arguments) for lane in range(3)]
+
+    jobs = prepare._jobs
+    monkeypatch.setattr(prepare, "_jobs", in_lanes)
+    other = dataclasses.replace(
+        config, prepare=dataclasses.replace(config.prepare, store=str(folder / "lanes"))
+    )
+    assert contents(ensure_store(other)) == one
+
+
+@pytest.mark.parametrize("place", ["write_shard", "write"])
+def test_an_interrupted_preparation_goes_on(folder, small_blocks, monkeypatch, place, capsys):
+    whole = contents(prepared(make_config(folder)))
+    config = make_config(folder, **{"prepare.store": str(folder / "other")})
+    owner = tokenizing if place == "write_shard" else tokenizing.progress
+    real, calls = getattr(owner, place), []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) % 3 == 0:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, place, failing)
+    attempts = 0
+    while not (folder / "other" / "index.json").exists():
+        attempts += 1
+        try:
+            ensure_store(config)
+        except KeyboardInterrupt:
+            with pytest.raises(UserError, match="no finished store"):
+                Store(folder / "other")
+    assert attempts > 3
+    assert contents(folder / "other") == whole
+    assert len(calls) < 4 * len(whole)  # what was done was not done again
+
+
+def test_changes_are_noticed(folder, small_blocks, monkeypatch):
+    config = make_config(folder)
+    path = prepared(config)
+    assert ensure_store(config) == path
+    changed = make_config(folder, **{"corpus.heldout_share": 0.2})
+    with pytest.raises(UserError, match=r"corpus.heldout_share 0.1 → 0.2; delete it"):
+        ensure_store(changed)
+    with pytest.raises(UserError, match="tokenizer.vocab_size 150 → 160"):
+        ensure_tokenizer(make_config(folder, **{"tokenizer.vocab_size": 160}))
+    other = make_config(
+        folder, **{"tokenizer.lowercase": False, "tokenizer.path": str(folder / "tokenizer2")}
+    )
+    ensure_tokenizer(other)
+    with pytest.raises(UserError, match="was prepared otherwise: tokenizer "):
+        ensure_store(other)
+    (folder / "corpus.jsonl").unlink()
+    assert ensure_store(config) == path  # a finished store needs its corpus no more
+
+
+def test_changed_files_are_noticed_when_going_on(folder, small_blocks, monkeypatch):
+    config = make_config(folder)
+    ensure_tokenizer(config)
+    monkeypatch.setattr(tokenizing, "write_shard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        ensure_store(config)
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write(json.dumps({"text": text(99)}) + "\n")
+    with pytest.raises(UserError, match="files"):
+        ensure_store(config)
+
+
+def test_repeated_documents_are_dropped(folder, small_blocks):
+    lines = (folder / "corpus.jsonl").read_text().splitlines(keepends=True)
+    (folder / "corpus.jsonl").write_text("".join(lines * 2 + [json.dumps({"text": f"  {text(3)}\n"}) + "\n"]))
+    plain = Store(prepared(make_config(folder)))
+    assert plain.metadata["counts"]["repeated"] == 61
+    assert plain.num_documents + Store(plain.path, "heldout").num_documents == 60
+    off = make_config(folder, **{"prepare.deduplicate": "off", "prepare.store": str(folder / "off")})
+    assert Store(ensure_store(off)).num_documents == 2 * plain.num_documents + 1 - is_heldout(
+        key([text(3)]), 0.1
+    )
+
+
+def test_what_looks_like_a_special_token_is_plain_text(folder):
+    (folder / "corpus.jsonl").write_text(
+        json.dumps({"text": "Use [MASK] and [SEP] here. [CLS] too."}) * 1 + "\n"
+    )
+    config = make_config(
+        folder, **{"corpus.heldout_share": 0, "tokenizer.vocab_size": 100, "tokenizer.min_frequency": 1}
+    )
+    store = Store(prepared(config))
+    tokenizer = Tokenizer.load(folder / "run" / "tokenizer")
+    assert not np.isin(store.tokens(0), tokenizer.special_ids).any()
+    assert [tokenizer.decode(sentence) for sentence in store.document(0)] == [
+        "use [ mask ] and [ sep ] here.",
+        "[ cls ] too.",
+    ]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    texts = [
+        "The cats' unbelievable house, 12.5% of it: naïve café 北京 и это $x_1",
+        *(text(n) for n in range(20)),
+    ]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
+    path = ensure_tokenizer(
+        make_config(folder, **{"tokenizer.vocab_size": 200, "tokenizer.min_frequency": 1})
+    )
+    return SentenceEncoder(Tokenizer.load(path))
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(
+        st.text(max_size=30) | st.text("aB. é\u0301\xa0\x1c\t\u3000北'#[MASK]Σς", max_size=20), max_size=4
+    )
+)
+def test_word_by_word_equals_sentence_by_sentence(encoder, sentences):
+    assert encoder(sentences) == encoder.tokenizer.encode_batch(sentences, special_tokens=False)
+
+
+FUZZ = {
+    "nul.txt": b"A text with\0 some\0 zero bytes.\n" + b"And then more text follows it.\n" * 200,
+    "broken.txt": b"Good text here.\n" * 300 + b"Bad \xff\xfe text.\n",
+    "windows.txt": b"\xef\xbb\xbfFirst line here.\r\n\r\nSecond line here.\r\n",
+    "punctuation.txt": b"... !!! ??? \n\n---\n",
+    "emoji.txt": "😀😀 👨‍👩‍👧‍👦 🏳️‍🌈 yes.\n\nمرحبا بالعالم. كيف حالك؟\n".encode(),
+    "empty.jsonl": b'{"text": ""}\n{"text": "One good document."}\n\n\n',
+    "surrogates.jsonl": b'{"text": "half \\ud800 a pair. And \\u0000 zero."}\n',
+    "nested.jsonl": b'{"text": "Fine text."}\n' + b"[" * 100_000 + b"\n",
+    "long.jsonl": b'{"text": "' + b"word " * 300_000 + b'"}\n',
+    "dots.txt": b"." * 1_000_000 + b"\n\nA sentence.\n",
+}
+
+
+def test_hostile_input_is_counted_not_lost(tmp_path):
+    for name, content in FUZZ.items():
+        folder = tmp_path / name.replace(".", "_")
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        values = {
+            "corpus.files": [str(folder / name)],
+            "tokenizer.min_frequency": 1,
+            "corpus.heldout_share": 0,
+        }
+        config = make_config(folder, **values)
+        metadata = Store(prepared(config)).metadata
+        counts = metadata["counts"]
+        assert metadata["splits"]["train"]["documents"] > 0, name
+        dropped = counts["repeated"] + sum(counts["skipped"].values())
+        assert counts["documents"] == metadata["splits"]["train"]["documents"] + dropped, name
+
+
+def test_commands_end_in_a_line(folder, capsys):
+    (folder / "config.yaml").write_text(f"run_dir: {folder}/run\ncorpus: {{files: [{folder}/missing]}}\n")
+    assert run_command(prepare.main, [str(folder / "config.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "no such file" in error
+    assert not (folder / "run").exists()
+
+
+def test_a_corpus_without_a_document_is_refused(folder):
+    config = make_config(folder)
+    ensure_tokenizer(config)
+    (folder / "corpus.jsonl").write_text('{"text": ""}\n' * 3)
+    with pytest.raises(UserError, match=r"no document that can be used \(3 empty\)"):
+        ensure_store(config)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on(folder):
+    lines = "".join(json.dumps({"text": text(n, 400)}) + "\n" for n in range(600))
+    (folder / "corpus.jsonl").write_text(lines)
+    config = make_config(folder)
+    ensure_tokenizer(config)
+    whole = contents(ensure_store(config))
+    words = [f"run_dir={folder}/run", f"corpus.files=[{folder}/corpus.jsonl]", "corpus.heldout_share=0.1"]
+    words += ["tokenizer.vocab_size=150", "prepare.workers=2", f"prepare.store={folder}/killed"]
+    (folder / "config.yaml").write_text("{}")
+    command = [sys.executable, "-m", "pretrain.prepare", str(folder / "config.yaml"), *words]
+    killed = subprocess.Popen(command)
+    while not list((folder / "killed").glob("progress/*-*.json")) and killed.poll() is None:
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert subprocess.run(command, check=False).returncode == 0
+    assert contents(folder / "killed") == whole
