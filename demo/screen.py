@@ -49,7 +49,7 @@ def _how(run: Path) -> str:
     return (
         f"  The documentation of {store.num_documents:,} modules, {store.num_tokens / 1e6:.1f} M tokens.\n"
         f"  {last['tokens'] / 1e6:.1f} M tokens read in {last['step']:,} steps, {last['seconds'] / 60:.1f} minutes.\n"
-        f"  The model is {run}/model, a Hugging Face directory; its classifier {run}-packages/model.\n"
+        f"  The encoder is {run}/model, a Hugging Face directory.\n"
     )
 
 

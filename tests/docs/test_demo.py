@@ -49,8 +49,8 @@ def test_the_screen_shows_every_figure(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(screen, "filled", lambda run: [("A [MASK] of strings.", "list 41 % · set 8.0 %")])
     run, tuned, untrained = (tmp_path / name for name in ("run", "tuned", "untrained"))
     write_documents(run / "store", [[[5, 6, 7]], [[8, 9]]])
-    evaluation = {"mlm_loss": 4.321, "unigram_loss": 6.5, "mlm_accuracy": 0.31, "unigram_accuracy": 0.081}
-    evaluation |= {"nsp_accuracy": 0.741, "nsp_chance": 0.55, "nsp_loss": 0.5, "perplexity": 75.0}
+    evaluation = {"mlm_loss": 4.321, "mlm_accuracy": 0.31, "nsp_loss": 0.5, "nsp_accuracy": 0.741}
+    evaluation |= {"unigram_loss": 6.5, "unigram_accuracy": 0.081, "nsp_chance": 0.55, "perplexity": 75.0}
     (run / "evaluations.jsonl").write_text('{"mlm_loss": 9}\n' + json.dumps(evaluation) + "\n")
     (run / "metrics.jsonl").write_text('{"step": 1500, "tokens": 4200000, "seconds": 240}\n')
     for folder, accuracy in ((tuned, 0.712), (untrained, 0.523)):
@@ -58,12 +58,13 @@ def test_the_screen_shows_every_figure(tmp_path: Path, monkeypatch: pytest.Monke
         results = {"test": {"accuracy": accuracy}, "labels": ["a", "b", "c", "d"], "texts": {"test": 900}}
         (folder / "results.json").write_text(json.dumps(results))
     text = "\n".join(text for _, text in screen.lines(run, tuned, untrained))
-    for figure in (
-        "2 modules", "4.2 M tokens read in 1,500 steps, 4.0 minutes", "31 %    8.1 %", "4.32     6.50",
-        "74 %     55 %", "71 %     52 %", "900 paragraphs", "4 packages; chance 25 %", "list 41 % · set 8.0 %",
-        f"bert fill-mask {run}",
-    ):  # fmt: skip
-        assert figure in text, figure
+    assert "2 modules" in text
+    assert "4.2 M tokens read in 1,500 steps, 4.0 minutes" in text
+    for pair in ("31 %    8.1 %", "4.32     6.50", "74 %     55 %", "71 %     52 %"):
+        assert pair in text, pair
+    assert "(900 paragraphs that name no package, 4 packages; chance 25 %)" in text
+    assert "list 41 % · set 8.0 %" in text
+    assert f"bert fill-mask {run}" in text
 
 
 def test_the_screens_next_command_is_right(root: Path) -> None:
