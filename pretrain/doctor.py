@@ -97,7 +97,7 @@ def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"{100 * waste:.0f} % of the token slots hold padding: set batch.layout=packed"
     if epochs > 40:
         yield f"{epochs:.0f} epochs: the model will learn its texts by heart; add text, or shorten the run"
-    if not overfit["last_loss"] < 0.7 * overfit["first_loss"]:
+    if overfit["last_loss"] is None or overfit["last_loss"] > 0.7 * overfit["first_loss"]:
         yield (
             f"one batch was not learnt (loss {overfit['first_loss']} → {overfit['last_loss']} in "
             f"{overfit['steps']} steps): the model does not train as configured"

@@ -1,5 +1,6 @@
 """Checks of the training: does the model learn at all, and what will the run cost."""
 
+import math
 import resource
 import sys
 import time
@@ -38,8 +39,8 @@ def overfit(model: Model, batches: StepBatches, device: torch.device) -> dict[st
             group["lr"] = 0.256 / model.config.hidden_size * min(1.0, (step + 1) / 10)
         loss = _learn(fresh, optimizer, data, device)
         first, step = loss if step == 0 else first, step + 1
-    reached = loss < OVERFIT_LOSS
-    return {"first_loss": round(first, 4), "last_loss": round(loss, 4), "steps": step, "reached": reached}
+    last = round(loss, 4) if math.isfinite(loss) else None
+    return {"first_loss": round(first, 4), "last_loss": last, "steps": step, "reached": loss < OVERFIT_LOSS}
 
 
 def _learn(model: Model, optimizer: torch.optim.Optimizer, data: StepData, device: torch.device) -> float:
@@ -59,6 +60,8 @@ def step_cost(
     config: PretrainConfig, accelerator: "Accelerator", model: Model, batches: StepBatches
 ) -> dict[str, Any]:
     """Seconds and memory of a step on this machine, from steps of one and of two of its micro-batches."""
+    if accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(accelerator.device)
     model, optimizer = accelerator.prepare(model, optimizers.build(model, config.optimizer))
     stepper = Stepper(
         accelerator, model, optimizer, config.seed, config.training.precision, config.optimizer.max_grad_norm

@@ -104,7 +104,7 @@ def test_advice_names_what_to_change(figures: dict[str, Any]) -> None:
         "vocabulary": {"unknown_share": 0.2, "unused_share": 0.6},
         "examples": {"random_share": 0.9},
         "packing": {"waste": 0.3},
-        "overfit": {"first_loss": 9.0, "last_loss": float("nan")},
+        "overfit": {"first_loss": 9.0, "last_loss": None},
         "forecast": {"epochs": 200.0},
     }
     sick = {name: figures[name] | wrong.get(name, {}) for name in figures if isinstance(figures[name], dict)}
