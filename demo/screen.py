@@ -46,9 +46,10 @@ def _how(run: Path) -> str:
     from pretrain.data.store import Store
 
     store, last = Store(run / "store"), _last_line(run / "metrics.jsonl")
+    minutes = last["seconds"] / 60
     return (
         f"  The documentation of {store.num_documents:,} modules, {store.num_tokens / 1e6:.1f} M tokens.\n"
-        f"  {last['tokens'] / 1e6:.1f} M tokens read in {last['step']:,} steps, {last['seconds'] / 60:.1f} minutes.\n"
+        f"  {last['tokens'] / 1e6:.1f} M tokens read in {last['step']:,} steps, {minutes:.1f} minutes.\n"
         f"  The encoder is {run}/model, a Hugging Face directory.\n"
     )
 
