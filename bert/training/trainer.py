@@ -199,7 +199,7 @@ class Trainer:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """No gradients, no dropout; under FSDP the weights outside the layers are whole, to be read anywhere."""
+        """No gradients, no dropout; under FSDP the weights outside the layers are whole, for any reader."""
         self.bare.eval()
         if isinstance(self.bare, FSDPModule):
             self.bare.unshard()

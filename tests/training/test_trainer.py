@@ -1,10 +1,13 @@
 """Runs of a small encoder, in this process."""
 
+import itertools
 import json
 import math
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,14 +148,19 @@ def test_evaluation_leaves_no_trace(run_config: Any, trainer_of: Callable[..., T
     assert losses(watched) == losses(run_config)
 
 
-def test_a_run_by_the_clock_follows_its_share(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
+def test_a_run_by_the_clock_follows_its_share(
+    run_config: Any, trainer_of: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = run_config.but(
         training={"steps": None, "hours": 1.0 / 3600}, schedule={"name": "wsd", "warmup": 0.2}
     )
+    ticks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: next(ticks) / 20, perf_counter=time.perf_counter)
+    monkeypatch.setattr("bert.training.trainer.time", clock)
     result = trainer_of(config).train()
     rates = [line["learning_rate"] / 1e-2 for line in lines(config)]
-    assert result.step > 5 and 1.0 <= result.seconds < 3.0
-    assert rates[0] < 0.2 and max(rates) == 1.0 and rates[-1] < 0.2
+    assert result.step == 20 and result.seconds == pytest.approx(1.0)
+    assert rates[0] == 0.0 and max(rates) == 1.0 and 0.0 < rates[-1] < 0.3
 
 
 def test_a_run_by_tokens(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
