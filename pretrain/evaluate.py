@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: python -m pretrain.evaluate RUN [key=value ...]
 
-Measure a run's model on its held-out text, 15 % of the tokens masked, beside what guessing by word frequency gives;
-and on minimal pairs of sentences. RUN/evaluation.json holds the result.
+Measure a run's model on its held-out text, 15 % of the tokens masked, beside what guessing by word frequency
+gives; and on minimal pairs of sentences. RUN/evaluation.json holds the result.
 """
 
 

@@ -7,8 +7,7 @@ depend on how its examples are spread over processes and micro-batches.
 
 import hashlib
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from operator import truediv
 from typing import TYPE_CHECKING, Literal
@@ -131,12 +130,9 @@ class Stepper:
             self.accelerator.device.type, dtype=DTYPES[self.precision] if enabled else None, enabled=enabled
         )
 
-    @contextmanager
-    def _reduce_gradients(self, last: bool) -> Iterator[None]:
+    def _reduce_gradients(self, last: bool) -> AbstractContextManager[None]:
         """Let gradients travel between the processes for the last micro-batch only."""
-        self.accelerator.gradient_state._set_sync_gradients(last)  # what DeepSpeed's wrapper goes by
-        with nullcontext() if last else self.accelerator.no_sync(self.model):
-            yield
+        return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def sum_over_processes(self, values: list[Tensor | float]) -> Tensor:
         local = [torch.as_tensor(v, dtype=torch.float64, device=self.accelerator.device) for v in values]
@@ -148,28 +144,20 @@ class Stepper:
         ]
 
     def _gradient_norm(self) -> Tensor:
-        if self._deepspeed:
-            return torch.as_tensor(self.model.get_global_grad_norm())  # type: ignore[operator]
         norm = torch.nn.utils.get_total_norm(self._gradients()) / self.scale.value
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _update(self, result: StepResult) -> None:
-        """Clip and step, or skip a step that is not finite. DeepSpeed has done both within its backward
-        pass."""
-        if not self._deepspeed:
-            if result.finite:
-                clip = self.max_grad_norm / (result.grad_norm + 1e-6) if self.max_grad_norm else 1.0
-                factor = min(clip, 1.0) / self.scale.value
-                if factor != 1.0:
-                    torch._foreach_mul_(self._gradients(), factor)
-                self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+        """Clip and step, or skip a step that is not finite."""
+        if result.finite:
+            clip = self.max_grad_norm / (result.grad_norm + 1e-6) if self.max_grad_norm else 1.0
+            factor = min(clip, 1.0) / self.scale.value
+            if factor != 1.0:
+                torch._foreach_mul_(self._gradients(), factor)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         if self.precision == "fp16":
             self.scale.update(result.finite)
-
-    @property
-    def _deepspeed(self) -> bool:
-        return self.accelerator.distributed_type == "DEEPSPEED"
 
 
 def seed_dropout(seed: int, step: int, process: int, micro_batch: int) -> None:
