@@ -100,10 +100,8 @@ def records(path: str, within: tuple[int, int | None], column: str) -> Iterator[
 
 
 def _module_name(package: str, file: Path) -> str:
-    parts = file.with_suffix("").parts
-    if package in parts:
-        return ".".join(parts[parts.index(package) :]).removesuffix(".__init__")
-    return f"{package}.{file.stem}"
+    root = _folders()["stdlib" if package == "python" else "purelib"]
+    return ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
 def _new(paragraphs: Iterator[str], said: set[str]) -> list[str]:

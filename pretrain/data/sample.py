@@ -2,15 +2,16 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 from pretrain.data.config import CorpusConfig
-from pretrain.data.corpus import open_corpus, read
+from pretrain.data.corpus import Corpus, Unit, open_corpus, read
 from pretrain.data.readers import Document
 from pretrain.data.text import is_heldout, key, normalizer
 
-_HELDOUT_BYTES = 2_000_000
+_HELDOUT_CHARACTERS = 2_000_000
+_LEAST_BYTES = 2_000
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Sample:
     heldout: list[str] = field(default_factory=list)
     documents: int = 0
     size: int = 0
+    _heldout_size: int = 0
     _file: IO[str] = field(
         default_factory=lambda: tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")
     )
@@ -39,25 +41,39 @@ class Sample:
         self.size += size
         return size
 
+    def keep_out(self, paragraphs: list[str]) -> None:
+        """Take a held-out document in, while there is need of more."""
+        if self._heldout_size < _HELDOUT_CHARACTERS:
+            self.heldout += paragraphs
+            self._heldout_size += sum(map(len, paragraphs))
+
 
 def draw_sample(config: CorpusConfig, limit: int) -> Sample:
-    """From each unit of the corpus the documents at its beginning, as many as its share of `limit` bytes allows."""
+    """Of each file, or range of a file, the documents at its beginning: as many as its share of `limit` bytes allows."""
     corpus = open_corpus(config)
     share = min(1.0, limit / max(1, corpus.size))
     tidy = normalizer(config)
     sample = Sample()
-    heldout_size = 0
-    for unit in corpus.units:
-        left = unit.size * share if share < 1 else float("inf")
+    for unit, quota in _quotas(corpus, share):
+        left = quota
         for _, outcome in read(unit, config.sentences == "lines"):
-            if left <= 0 or sample.size >= limit:
+            if left <= 0:
                 break
-            if not isinstance(outcome, Document):
-                continue
-            paragraphs = [tidy(paragraph) for paragraph in outcome.paragraphs]
-            if not is_heldout(key(outcome.begins or outcome.paragraphs), config.heldout_share):
-                left -= sample.add(paragraphs)
-            elif heldout_size < _HELDOUT_BYTES:
-                sample.heldout += paragraphs
-                heldout_size += sum(map(len, paragraphs))
+            if isinstance(outcome, Document):
+                paragraphs = [tidy(paragraph) for paragraph in outcome.paragraphs]
+                if not is_heldout(key(outcome.begins or outcome.paragraphs), config.heldout_share):
+                    left -= sample.add(paragraphs)
+                else:
+                    sample.keep_out(paragraphs)
     return sample
+
+
+def _quotas(corpus: Corpus, share: float) -> Iterator[tuple[Unit, float]]:
+    """What to read from, and how many bytes; of very many small files every so-manieth, for some bytes at least."""
+    for unit in corpus.units:
+        if share == 1:
+            yield unit, float("inf")
+            continue
+        quota = unit.size * share
+        chosen = unit.files[:: max(1, round(len(unit.files) * _LEAST_BYTES / quota))] if quota else ()
+        yield from ((replace(unit, files=(file,)), quota / len(chosen)) for file in chosen)
