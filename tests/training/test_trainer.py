@@ -79,9 +79,11 @@ def test_workers_change_nothing(run_config: Any, trainer_of: Callable[..., Train
     assert curves[0] == curves[1]
 
 
-def test_the_loss_curve_is_the_stored_one(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
-    """Equal to the last bit on one kind of processor; across kinds, sums are taken in other orders."""
-    trainer_of(run_config).train()
+def test_the_loss_curve_is_the_stored_one(
+    run_config: Any, trainer_of: Callable[..., Trainer], small_model: Any
+) -> None:
+    """Without dropout. Equal to the last bit on one kind of processor; on others sums have another order."""
+    trainer_of(run_config, model=small_model(dropout=0.0, attention_dropout=0.0)).train()
     stored = json.loads(CURVE.read_text())
     assert losses(run_config) == pytest.approx(stored, rel=1e-4)
 
