@@ -40,7 +40,7 @@ class CorpusConfig:
     files: list[str] = field(default_factory=lambda: [DOCUMENTATION])
     """files, folders, globs, URLs (hf://, s3://, https://), compressed or not; or package-documentation"""
     format: Format = "auto"
-    """text: one document a file; paragraphs: blank lines between documents; lines: one a line; auto: by name and look"""
+    """text: one document a file; paragraphs: blank lines between them; lines: one a line; auto: by name and look"""
     text_column: str = "text"
     """column or key of the text (a string or a list of paragraphs) in jsonl, csv, tsv, parquet and dataset"""
     sources: list[SourceConfig] = field(default_factory=list)

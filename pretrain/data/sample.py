@@ -23,7 +23,9 @@ class Sample:
     size: int = 0
     _heldout_size: int = 0
     _file: IO[str] = field(
-        default_factory=lambda: tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")
+        default_factory=lambda: tempfile.TemporaryFile(  # noqa: SIM115 - lives as long as the sample
+            "w+", encoding="utf-8", newline="\n"
+        )
     )
 
     def paragraphs(self) -> Iterator[str]:
@@ -49,7 +51,7 @@ class Sample:
 
 
 def draw_sample(config: CorpusConfig, limit: int) -> Sample:
-    """Of each file, or range of a file, the documents at its beginning: as many as its share of `limit` bytes allows."""
+    """Of each file, or range of one, the documents at its beginning, as many as its share of `limit` bytes allows."""
     corpus = open_corpus(config)
     share = min(1.0, limit / max(1, corpus.size))
     tidy = normalizer(config)

@@ -39,7 +39,7 @@ def make_table(
     keys: np.ndarray,
     metadata: Mapping[str, str],
 ) -> pa.Table:
-    """The table of a shard: token ids, int32 offsets from 0, and for each document a source (uint8) and a key (uint64)."""
+    """The table of a shard: token ids, int32 offsets from 0, a source (uint8) and a key (uint64) a document."""
     sentences = pa.ListArray.from_arrays(pa.array(sentence_offsets, pa.int32()), pa.array(tokens))
     documents = pa.ListArray.from_arrays(pa.array(document_offsets, pa.int32()), sentences)
     columns = {

@@ -1,4 +1,4 @@
-"""A document's text: paragraphs out of lines, Unicode put in order, sentences, and the key that tells it from others."""
+"""A document's text: paragraphs out of lines, Unicode put in order, sentences, and a key that tells it apart."""
 
 import hashlib
 import re

@@ -149,7 +149,8 @@ def _characters(sample: Sample, normalizer: Any) -> Counter[str]:
 def _check_size(config: TokenizerConfig, needed: int, characters: int) -> None:
     if needed > config.vocab_size:
         raise UserError(
-            f"tokenizer.vocab_size={config.vocab_size} is too small for an alphabet of {characters} characters: it takes "
+            f"tokenizer.vocab_size={config.vocab_size} is too small "
+            f"for an alphabet of {characters} characters: it takes "
             f"{needed} entries; raise it, or lower tokenizer.character_coverage"
         )
 

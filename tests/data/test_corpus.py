@@ -165,7 +165,10 @@ def test_large_files_are_divided_where_the_format_allows_it(tmp_path, monkeypatc
 
 
 def test_wrapped_lines_are_joined(tmp_path):
-    prose = "Call me Ishmael. Some years ago, never mind how long precisely, having\nlittle or no money in my purse, and nothing"
+    prose = (
+        "Call me Ishmael. Some years ago, never mind how long precisely, having\n"
+        "little or no money in my purse, and nothing"
+    )
     prose += " particular to interest\nme on shore, I thought I would sail about.\nIt is a way I have.\n"
     (tmp_path / "a.txt").write_text(prose)
     (found,) = documents(CorpusConfig([str(tmp_path / "a.txt")], "text"))
@@ -195,7 +198,8 @@ def test_long_documents_come_in_parts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, content, outcomes",
     [
-        ("a.jsonl", b'{"text": "good"}\n{"text": "\xff"}\n{broken\n[1]\n{"other": 1}\n{"text": null}\n{"text": 3}\n{"text": " "}\n',
+        ("a.jsonl", b'{"text": "good"}\n{"text": "\xff"}\n{broken\n[1]\n'
+         b'{"other": 1}\n{"text": null}\n{"text": 3}\n{"text": " "}\n',
          ["not UTF-8", "not JSON", "not a JSON object", "no 'text'", "empty", "'text' is not text", "empty"]),
         ("a.csv", b"text,n\ngood,1\n\xff,2\n,3\n", ["not UTF-8", "empty"]),
         ("a.txt", b"good\n" + b"fine\n" * 300 + b"\xe9\n", ["not UTF-8"]),
@@ -253,5 +257,5 @@ def test_a_folder_without_text_is_refused(tmp_path):
 
 
 def test_a_mixture_and_files_exclude_each_other(tmp_path):
-    with pytest.raises(ValueError, match="leave corpus.files out"):
+    with pytest.raises(ValueError, match=r"leave corpus\.files out"):
         CorpusConfig(["a.txt"], sources=[SourceConfig(["b.txt"])])
