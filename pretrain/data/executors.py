@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +28,22 @@ class _Here(Executor):
         return future
 
 
+class _Processes(ProcessPoolExecutor):
+    """Local processes. Ctrl-C reaches all of a terminal; these leave it to the process they work for."""
+
+    def submit(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> "Future[R]":
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the processes that this starts inherit it
+        try:
+            return super().submit(function, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+    def stop(self) -> None:
+        """End the processes in the middle of their jobs."""
+        for process in list(self._processes.values()):
+            process.terminate()
+
+
 @contextmanager
 def open_executor(config: PrepareConfig) -> Iterator[tuple[Executor, int]]:
     """An executor and how many jobs it does at a time."""
@@ -46,8 +63,12 @@ def open_executor(config: PrepareConfig) -> Iterator[tuple[Executor, int]]:
         return
     # Not forked: this process may hold threads and a GPU.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as executor:
-        yield executor, workers
+    with _Processes(workers, mp_context=context) as executor:
+        try:
+            yield executor, workers
+        except KeyboardInterrupt:
+            executor.stop()
+            raise
 
 
 def num_cores() -> int:
@@ -86,9 +107,10 @@ def run_all(
                 yield running.pop(future), future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a worker process died, perhaps for want of memory; the same command goes on where it stopped, with "
-            "prepare.workers=1 it needs least"
+            "a worker process died, perhaps for want of memory; the same command goes on where it stopped, "
+            "with prepare.workers=1 it needs least"
         ) from None
-    finally:
+    except Exception:
         for future in running:
             future.cancel()
+        raise
