@@ -76,8 +76,9 @@ def _train(config: PretrainConfig, folder: Path) -> None:
     started = time.monotonic()
     sample = draw_sample(config.corpus, config.tokenizer.sample_bytes)
     if not sample.size:
+        found = ", ".join(f"{number} × {why}" for why, number in sample.unusable.items()) or "held out"
         raise UserError(
-            "the corpus has no document to learn a vocabulary from; check corpus.files and corpus.format"
+            f"the corpus has no document to learn a vocabulary from ({found}); check corpus.files and corpus.format"
         )
     tokenizer = train(config.tokenizer, sample)
     trained_on = {"documents": sample.documents, "bytes": sample.size}

@@ -1,6 +1,7 @@
 """A sample of a corpus to learn a vocabulary from: bounded, drawn from all files, the same every time."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import IO
@@ -21,6 +22,8 @@ class Sample:
     heldout: list[str] = field(default_factory=list)
     documents: int = 0
     size: int = 0
+    unusable: Counter[str] = field(default_factory=Counter)
+    """why records were no documents, and how many"""
     _heldout_size: int = 0
     _file: IO[str] = field(
         default_factory=lambda: tempfile.TemporaryFile(  # noqa: SIM115 - lives as long as the sample
@@ -67,6 +70,8 @@ def draw_sample(config: CorpusConfig, limit: int) -> Sample:
                     left -= sample.add(paragraphs)
                 else:
                     sample.keep_out(paragraphs)
+            else:
+                sample.unusable[outcome] += 1
     return sample
 
 

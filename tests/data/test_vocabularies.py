@@ -1,5 +1,6 @@
 """Vocabularies are learnt the same way every time, fit what was asked, and are read by transformers as they are."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -118,3 +119,11 @@ def test_a_tokenizer_is_taken_over(tmp_path):
     folder = ensure_tokenizer(config)
     assert ensure_tokenizer(config) == folder == Path(tmp_path / "run" / "tokenizer")
     assert Tokenizer.load(folder).encode_batch(["Hellos"], special_tokens=False) == [[5, 6]]
+
+
+def test_a_corpus_without_a_document_is_refused_with_the_reasons(tmp_path):
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"text " * 999)[:20])
+    config = PretrainConfig(run_dir=str(tmp_path / "run"), corpus=CorpusConfig(files=[str(tmp_path / "*")]))
+    with pytest.raises(UserError, match=r"no document .*\(1 × damaged or truncated file\)"):
+        ensure_tokenizer(config)
+    assert not (tmp_path / "run").exists()
