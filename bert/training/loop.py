@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from bert.training.batch import StepData
@@ -78,12 +79,15 @@ class Stepper:
     def __post_init__(self) -> None:
         if self.precision != "fp16":
             self.scale.value = 1.0
+        self._settled = not isinstance(self.model, DistributedDataParallel)
 
     def __call__(
         self, step: int, data: StepData, learning_rate: float, share: dict[str, float]
     ) -> StepResult:
         """Train on `data`; `share` are numbers of this process to be summed over the processes on the way."""
         set_learning_rate(self.optimizer, learning_rate)
+        if not self._settled:
+            self._settle(data)
         totals = self._forward_backward(step, data)
         names = sorted(totals)
         local = [value for name in names for value in totals[name]]
@@ -99,6 +103,18 @@ class Stepper:
         )
         self._update(result)
         return result
+
+    def _settle(self, data: StepData) -> None:
+        """Let DDP put its gradients in order before the first step, with gradients of zero.
+
+        After its first pass it deals them out to buckets anew, and over three and more processes the order of
+        a sum depends on a gradient's place in its bucket: a run that goes on would add up differently.
+        """
+        with self.autocast():
+            losses = self.model(**next(data.on(self.accelerator.device))).losses
+        self.accelerator.backward(sum(0.0 * one.sum for one in losses.values()))
+        self.optimizer.zero_grad(set_to_none=True)
+        self._settled = True
 
     def _forward_backward(self, step: int, data: StepData) -> dict[str, tuple[Tensor, Tensor]]:
         """Add up the gradients; return each loss's sum and number of correct predictions on this process."""

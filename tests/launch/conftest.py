@@ -36,6 +36,7 @@ FILES, FILE = Path(__file__).parents[2] / "configs/accelerate", ["--main_process
 LAUNCHERS = {
     "python": [sys.executable, "-m"],
     "cpu": [*ACCELERATE, "--cpu", "--num_processes", "2", "-m"],
+    "three": [*ACCELERATE, "--cpu", "--num_processes", "3", "-m"],
     "fsdp": [*ACCELERATE, *FILE, f"{FILES}/fsdp2.yaml", "--num_processes", "2", "-m"],
     "hybrid": [
         *(*ACCELERATE, *FILE, f"{FILES}/fsdp2_hybrid.yaml", "--num_machines", "1", "--num_processes", "4"),

@@ -88,6 +88,19 @@ def test_twenty_kills(pretraining: Any, launcher: str, workers: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.launch
+def test_three_processes_go_on_bit_identical(pretraining: Any) -> None:
+    """Over two processes a sum has one order only."""
+    pretraining.run("whole", "training.steps=12", launcher="three")
+    process = pretraining.start("parts", "training.steps=12", launcher="three")
+    pretraining.wait_for(lambda: len(checkpoints(pretraining, "parts")) > 0, process)
+    pretraining.kill(process)
+    assert 5 <= steps(pretraining, "parts") < 12
+    pretraining.run("parts", "training.steps=12", launcher="three")
+    assert_identical(pretraining, "whole", "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.launch
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "missing"])
 def test_a_damaged_checkpoint_is_passed_over(pretraining: Any, harm: str) -> None:
     pretraining.run("whole")
