@@ -114,7 +114,7 @@ def forecast(
         "steps": run_steps,
         "epochs": round(run_steps / batches.steps_per_epoch, 2),
         "tokens": round(run_steps * tokens_per_step),
-        "hours": round(run_steps * cost["seconds_per_step"] / 3600, 3),
+        "hours": round(run_steps * cost["seconds_per_step"] / 3600, 6),
         "tokens_per_second": round(tokens_per_step / cost["seconds_per_step"]),
         "memory_bytes": cost["memory_bytes"],
         "disk_bytes": disk + parameters * (4 + 12 * kept),
