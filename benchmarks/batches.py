@@ -46,7 +46,8 @@ def make_store(folder: Path, num_sentences: int = 400_000) -> tuple[Path, Path]:
     bounds = np.append(bounds[bounds < num_sentences], num_sentences)
     tokens = rng.integers(len(special), VOCAB_SIZE, sentences.sum()).astype(token_dtype(VOCAB_SIZE))
     sources = np.zeros(len(bounds) - 1, np.uint8)
-    table = make_table(tokens, np.cumsum([0, *sentences]), bounds, sources, sources.astype(np.uint64), {})
+    keys = np.arange(len(sources), dtype=np.uint64)
+    table = make_table(tokens, np.cumsum([0, *sentences]), bounds, sources, keys, keys, {})
     shard = write_shard(folder / "store/train/000000-0000.arrow", table)
     metadata = {
         "tokenizer_digest": "",
@@ -55,7 +56,8 @@ def make_store(folder: Path, num_sentences: int = 400_000) -> tuple[Path, Path]:
         "options": {},
         "counts": {},
     }
-    finish(folder / "store", {"train": [shard]}, metadata | {"sources": [{"name": "random", "weight": 1.0}]})
+    metadata |= {"sources": [{"name": "random", "weight": 1.0}]}
+    finish(folder / "store", {"train": [shard]}, metadata, special_ids=[])
     return folder / "store", folder / "vocab.txt"
 
 

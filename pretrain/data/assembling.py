@@ -75,6 +75,7 @@ def assemble(
             "options": dict(options),
             "counts": dict(counts) | {"repeated": repeated, "skipped": dict(skipped)},
         },
+        tokenizer.special_ids,
     )
     shutil.rmtree(progress.folder(path))
     for torn in path.glob("*/.*"):

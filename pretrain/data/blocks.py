@@ -15,7 +15,7 @@ import numpy as np
 from pretrain.data.examples import NOT_A_PAIR, Examples
 from pretrain.data.objective import ObjectiveConfig
 from pretrain.data.pairing import Chunks, truncate, walk_pairs, walk_sentences
-from pretrain.data.ragged import ranges, starts_of
+from pretrain.data.ragged import ranges, runs_around, starts_of
 from pretrain.data.random import Permutation, Purpose, below, chance, draw, high, low, mix
 from pretrain.data.store import Store
 
@@ -103,6 +103,7 @@ class Block:
 
     def __init__(self, blocks: Blocks, epoch: int, number: int) -> None:
         self.store, self.objective, self.max_length = blocks.store, blocks.objective, blocks.max_length
+        self.weights = blocks.weights
         self.draw: Callable[[Purpose, int], np.ndarray] = partial(
             draw, blocks.seed, epoch=epoch, block=number, stream=blocks.stream
         )
@@ -183,8 +184,7 @@ class Block:
         """First token and length of a random B: from any sentence of any document but the `own` one, as many
         sentences as it takes to have the wanted number of tokens, or as the document has."""
         documents, sentences = self.store.document_offsets, self.store.sentence_offsets
-        document = below(high(drawn[:, 0]), self.store.num_documents - 1)
-        document += document >= own
+        document = self._other_documents(own, drawn[:, 0])
         first, end = documents[document], documents[document + 1]
         first = first + below(high(drawn[:, 1]), end - first)
         start = sentences[first]
@@ -195,3 +195,20 @@ class Block:
             most = np.where(enough, middle, most)
             least = np.where(enough, least, np.minimum(middle + 1, most))
         return start, sentences[least] - start
+
+    def _other_documents(self, own: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """A random document for each of `own`, neither it nor another part of it.
+
+        It comes from a source as often as the source is seen: were all documents alike, a B from a source of little
+        weight would tell that it is random. So a document is taken with the probability that its source's weight
+        has beside the greatest, or else drawn anew.
+        """
+        first, end = runs_around(own, self.store.parts)
+        document, left = np.zeros_like(own), np.arange(len(own))
+        while left.size:
+            number = below(high(drawn), self.store.num_documents - (end - first)[left])
+            document[left] = number + np.where(number >= first[left], (end - first)[left], 0)
+            weight = self.weights[self.store.document_source[document[left]]]
+            again = low(drawn) / 2**32 >= weight / self.weights.max()
+            left, drawn = left[again], mix(drawn[again])
+        return document

@@ -87,9 +87,9 @@ class StepBatches:
             build(examples[rows], masked, np.searchsorted(rows, part), shape, pad_id, with_pairs)
             for part in mine
         ]
-        by_length = masking.quota(examples.lengths, mask_prob) if masking.counts_by_length else masked.chosen
+        chosen = self._quota(masking, examples, mask_prob) if masking.counts_by_length else masked.chosen
         digest, waste = self._digest(phase, examples, mask_prob), self._waste(parts, examples.lengths, shape)
-        return StepData(micro_batches, self._counts(examples, int(by_length.sum())), digest, waste)
+        return StepData(micro_batches, self._counts(examples, int(chosen.sum())), digest, waste)
 
     def examples(self, step: int) -> Examples:
         """All the examples of a step, over all processes."""
@@ -156,6 +156,12 @@ class StepBatches:
         )
         return masking(ids, lengths, examples.number, mask_prob)
 
+    def _quota(self, masking: Masking, examples: Examples, mask_prob: float) -> np.ndarray:
+        """int64 (n,): how many tokens of each example are chosen; the store knows where unknown ones stand."""
+        starts, lengths = (examples.a_start, examples.b_start), (examples.a_length, examples.b_length)
+        special = sum(map(self.store.count_special, starts, lengths))
+        return np.minimum(masking.quota(examples.lengths, mask_prob), sum(lengths) - special)
+
     def _shape(self, phase: Phase) -> Shape:
         """What every micro-batch of a phase is padded to."""
         if not self.batch.static_shapes:
@@ -219,7 +225,7 @@ class EvaluationBatches(StepBatches):
     ) -> None:
         """`sequences`: how many to evaluate at most; 0 = all. Of the objective only the pairing counts."""
         fixed = ObjectiveConfig(objective.pairing, objective.balance_pairs, objective.short_prob)
-        if Store(store, "heldout").num_documents < 2:
+        if Store(store, "heldout").num_wholes < 2:
             fixed = replace(fixed, pairing="none")
         place = process_index, num_processes
         batch = replace(batch, phases=())

@@ -44,7 +44,7 @@ class Plan:
         self._place = f"{store.path}: the {store.split} split"
         if not store.num_tokens:
             raise UserError(f"{self._place} holds no text; add documents to the corpus and prepare it again")
-        if objective.pairing == "next_sentence" and store.num_documents < 2:
+        if objective.pairing == "next_sentence" and store.num_wholes < 2:
             raise UserError(
                 f"{self._place} holds one document, and a random sentence comes from another one; "
                 "add documents, or set objective.pairing=none"

@@ -59,8 +59,9 @@ def documents(reader: Reader, record: Any, column: str, lines: bool) -> Iterator
     if record is None:
         raise UnusableError("line over 64 MiB")
     if isinstance(record, Part):
-        first = _paragraphs(_decode(record.first), lines) if record.first is not None else None
-        paragraphs, begins = _paragraphs(_decode(record.text), lines), first
+        first = _paragraphs(_decode(record.first), lines) if record.first is not None else []
+        paragraphs = _paragraphs(_decode(record.text), lines)
+        begins = next(cut(first, LONGEST_DOCUMENT), None)
     else:
         values = reader.parse(record, column)
         paragraphs, begins = [text for value in values for text in _paragraphs(value, lines)], None

@@ -1,10 +1,12 @@
 """The store: tokenised documents in Arrow files, mapped into memory and never copied there.
 
     STORE/index.json                     version, tokenizer, sources, options, counts, the list of shards
-    STORE/train/000000-0000.arrow        sentences list<list<uint16|uint32>>, source uint8, key uint64
+    STORE/train/000000-0000.arrow        sentences list<list<uint16|uint32>>, source uint8, key and whole uint64
     STORE/train/document_offsets.npy     the sentence each document starts with
     STORE/train/sentence_offsets.npy     the token each sentence starts with
     STORE/train/document_source.npy      the source each document is from
+    STORE/train/parts.npy                which documents are parts of a longer one
+    STORE/train/special_tokens.bin       where special tokens stand, such as the unknown one
     STORE/heldout/…                      the same for the held-out documents
 
 ``datasets.Dataset.from_file`` and ``load_dataset("arrow", …)`` read the shards as well. Offsets count over all
@@ -62,6 +64,27 @@ class Store:
     def document_source(self) -> np.ndarray:
         """uint8 (num_documents,): which of the sources each document is from."""
         return self._array("document_source")
+
+    @cached_property
+    def parts(self) -> np.ndarray:
+        """int64 (n, 2): the first of the documents that are parts of one, and the one after the last of them."""
+        return np.load(self.path / self.split / "parts.npy")
+
+    @property
+    def num_wholes(self) -> int:
+        """How many documents there are when the parts of one count as one."""
+        return self.num_documents - int((np.diff(self.parts) - 1).sum())
+
+    def count_special(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """How many special tokens there are in each of n spans."""
+        first, last = np.searchsorted(self.special_tokens, [starts, starts + lengths])
+        return last - first
+
+    @cached_property
+    def special_tokens(self) -> np.ndarray:
+        """int64 (n,): the tokens that stand for no text, such as the unknown one; ascending."""
+        file = self.path / self.split / "special_tokens.bin"
+        return np.memmap(file, np.int64, "r") if file.stat().st_size else np.zeros(0, np.int64)
 
     def _array(self, name: str) -> np.ndarray:
         return np.load(self.path / self.split / f"{name}.npy", mmap_mode="r")

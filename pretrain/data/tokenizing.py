@@ -20,7 +20,7 @@ from pretrain.data.config import CorpusConfig
 from pretrain.data.corpus import Unit, read
 from pretrain.data.encoding import SentenceEncoder
 from pretrain.data.readers import Document
-from pretrain.data.shards import SPLITS, Shard, make_table, token_dtype, write_shard
+from pretrain.data.shards import SPLITS, VERSION, Shard, make_table, token_dtype, write_shard
 from pretrain.data.text import is_heldout, key, normalizer, sentence_splitter
 
 _BATCH = 1 << 19  # characters tokenised at a time
@@ -88,13 +88,13 @@ def _write_block(job: Job, block: int, outcomes: Iterator[Document | str]) -> in
             read += 1
             characters += prepared.characters
             if kept:
-                heldout = is_heldout(prepared.split_key, job.config.heldout_share)
+                heldout = is_heldout(prepared.whole, job.config.heldout_share)
                 builders["heldout" if heldout else "train"].add(prepared, kept)
             else:
                 skipped["no token"] += 1
     name = progress.block_name(job.number, block)
     described = {
-        "version": "1",
+        "version": str(VERSION),
         "tokenizer_digest": tokenizer.digest,
         "source": ", ".join(job.unit.files[:3]),
     }
@@ -116,7 +116,8 @@ class _Prepared:
 
     sentences: list[str]
     key: int
-    split_key: int
+    whole: int
+    """key of the document that this is a part of, or its own"""
     characters: int
 
 
@@ -133,8 +134,8 @@ def _batches(
             continue
         own = key(outcome.paragraphs)
         sentences = split([tidy(paragraph) for paragraph in outcome.paragraphs])
-        split_key = own if outcome.begins is None else key(outcome.begins)
-        batch.append(_Prepared(sentences, own, split_key, sum(map(len, sentences))))
+        whole = own if outcome.begins is None else key(outcome.begins)
+        batch.append(_Prepared(sentences, own, whole, sum(map(len, sentences))))
         size += batch[-1].characters
         if size >= _BATCH:
             yield batch
@@ -153,6 +154,7 @@ class _Builder:
     sentence_lengths: list[int] = field(default_factory=list)
     document_lengths: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
+    wholes: list[int] = field(default_factory=list)
     signatures: list[np.ndarray] = field(default_factory=list)
 
     def add(self, prepared: _Prepared, sentences: list[list[int]]) -> None:
@@ -161,6 +163,7 @@ class _Builder:
         self.sentence_lengths += lengths
         self.document_lengths.append(len(sentences))
         self.keys.append(prepared.key)
+        self.wholes.append(prepared.whole)
         if self.with_signatures:
             from pretrain.data.duplicates import signature
 
@@ -173,6 +176,7 @@ class _Builder:
             np.cumsum([0, *self.document_lengths]),
             np.full(len(self.keys), source, np.uint8),
             np.array(self.keys, np.uint64),
+            np.array(self.wholes, np.uint64),
             described,
         )
         if self.with_signatures:

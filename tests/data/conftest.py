@@ -29,6 +29,7 @@ class NumberStore:
     documents: list[list[int]]
     source_weights: list[float] = field(default_factory=lambda: [1.0])
     sources: list[int] | None = None
+    parts: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     split: str = "train"
     path: str = "numbers"
 
@@ -38,6 +39,7 @@ class NumberStore:
         self.sentence_offsets = np.cumsum([0, *lengths])
         self.num_documents, self.num_sentences = len(self.documents), len(lengths)
         self.num_tokens = int(self.sentence_offsets[-1])
+        self.num_wholes = self.num_documents - int((np.diff(self.parts) - 1).sum())
         self.document_source = np.array(self.sources or [0] * self.num_documents)
         self.metadata: dict[str, Any] = {"documents": [list(document) for document in self.documents]}
 

@@ -183,7 +183,11 @@ def test_long_documents_come_in_parts(tmp_path, monkeypatch):
     words = [f"word{n}" for n in range(1000)]
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": " ".join(words)}))
     (tmp_path / "b.txt").write_text("\n".join(f"{'long line':>130} {word}" for word in words))
-    for name, format in [("a.jsonl", "jsonl"), ("b.txt", "text"), ("b.txt", "paragraphs")]:
+    (tmp_path / "c.txt").write_text(
+        "\n".join([" ".join(words[:500]), *words[500:]])
+    )  # its first line is several
+    files = [("a.jsonl", "jsonl"), *(("b.txt", "text"), ("b.txt", "paragraphs"), ("c.txt", "text"))]
+    for name, format in files:
         unit = open_corpus(CorpusConfig([str(tmp_path / name)], format)).units[0]
         parts = [outcome for _, outcome in read(unit, lines=False)]
         assert len(parts) > 5 and all(sum(map(len, part.paragraphs)) <= 1200 for part in parts)

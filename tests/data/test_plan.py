@@ -155,6 +155,40 @@ def test_long_documents_are_no_exception(number_store: Any) -> None:
     assert (store.document_of(random.a_start) != store.document_of(random.b_start)).all()
 
 
+@given(
+    corpora, st.lists(st.integers(1, 4), min_size=20, max_size=20), st.integers(8, 64), st.integers(0, 2**64)
+)
+def test_random_segments_come_from_no_other_part_of_a_document(
+    number_store: Any, lengths: Any, sizes: list[int], max_length: int, seed: int
+) -> None:
+    """Documents are stored in runs of parts; A and a random B are never from the same run."""
+    bounds = np.minimum(np.cumsum([0, *sizes]), len(lengths))
+    runs = np.stack([bounds[:-1], bounds[1:]], axis=1)
+    runs = runs[np.diff(runs)[:, 0] > 1]
+    store = number_store(lengths, parts=runs)
+    if store.num_wholes < 2:
+        with pytest.raises(UserError, match="holds one document"):
+            Plan(store, PAIRS, max_length, seed)
+        return
+    examples = epoch_of(Plan(store, PAIRS, max_length, seed))
+    a, b = (
+        np.searchsorted(bounds, store.document_of(start), side="right")
+        for start in (examples.a_start, examples.b_start)
+    )
+    assert np.array_equal(a != b, examples.label == 1)
+
+
+def test_random_segments_are_from_sources_as_often_as_these_are_seen(number_store: Any) -> None:
+    """So the source of B does not tell whether it is random. Equal weights leave all documents the same chance."""
+    sources = [0] * 600 + [1] * 300 + [2] * 100
+    for weights, expected in [((1.0, 1.0, 1.0), (0.6, 0.3, 0.1)), ((0.5, 2.0, 3.0), (0.25, 0.5, 0.25))]:
+        store = number_store([[5] * 8] * 1000, source_weights=list(weights), sources=sources)
+        examples = epoch_of(Plan(store, PAIRS, 24, seed=1))
+        for label in (0, 1):
+            of_b = store.document_source[store.document_of(examples.b_start[examples.label == label])]
+            assert np.bincount(of_b) / len(of_b) == pytest.approx(expected, abs=0.035)
+
+
 def test_weights_say_how_often_sources_are_seen(number_store: Any) -> None:
     lengths = [[10] for _ in range(3000)]
     sources = [n % 3 for n in range(3000)]

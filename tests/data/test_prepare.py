@@ -279,6 +279,26 @@ def test_hostile_input_is_counted_not_lost(tmp_path):
         assert counts["documents"] == metadata["splits"]["train"]["documents"] + dropped, name
 
 
+@pytest.mark.parametrize("format", ["jsonl", "text"])
+def test_parts_of_a_document_stay_known(format, tmp_path, small_blocks, monkeypatch):
+    """Long documents are stored in parts, here over several shards; the store knows which are of one document."""
+    monkeypatch.setattr("pretrain.data.readers.LONGEST_DOCUMENT", 3000)
+    contents = [
+        text(n, sentences).replace(". ", ".\n\n") for n, sentences in enumerate([9, 400, 20, 200, 90, 9])
+    ]
+    for n, content in enumerate(contents):
+        written = json.dumps({"text": content}) + "\n" if format == "jsonl" else content
+        (tmp_path / f"{n}.{format}").write_text(written)
+    values = {"corpus.files": [str(tmp_path / "?.*")], "corpus.format": format, "corpus.heldout_share": 0}
+    store = Store(prepared(make_config(tmp_path, **values)))
+    assert len(store.shards) > 3
+    sentences = [
+        int(store.document_offsets[end] - store.document_offsets[first]) for first, end in store.parts
+    ]
+    assert sentences == [contents[n].count("\n\n") + 1 for n in (1, 3, 4)]
+    assert store.num_wholes == 6 and store.num_documents > 9
+
+
 def test_commands_end_in_a_line(folder, capsys):
     (folder / "config.yaml").write_text(f"run_dir: {folder}/run\ncorpus: {{files: [{folder}/missing]}}\n")
     assert run_command(prepare.main, [str(folder / "config.yaml")]) == 2

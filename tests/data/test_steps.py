@@ -69,6 +69,44 @@ def test_counts_are_those_of_the_whole_step(name: str, sequences_of: Any, step_o
         assert ("nsp" in counts) == (OBJECTIVES[name].pairing != "none")
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    share=st.floats(0, 1),
+    mask_prob=st.sampled_from([0.0, 0.15, 0.6, 1.0]),
+    pairing=st.sampled_from(["next_sentence", "none"]),
+    masking=st.sampled_from(["token", "whole_word", "span"]),
+    seed=st.integers(0, 9),
+)
+def test_counts_hold_where_little_can_be_chosen(
+    share: float,
+    mask_prob: float,
+    pairing: Any,
+    masking: Any,
+    seed: int,
+    tokenizer_file: Path,
+    tokenizer: Any,
+    sequences_of: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Text of which any share is unknown: what is counted beforehand is what is chosen."""
+    rng = np.random.default_rng(seed)
+    documents = []
+    for _ in range(6):
+        lengths = rng.integers(1, 40, rng.integers(1, 6))
+        unknown = share if rng.random() < 0.7 else 1.0
+        documents.append(
+            [np.where(rng.random(n) < unknown, 1, rng.integers(5, 8000, n)).tolist() for n in lengths]
+        )
+    folder = tmp_path_factory.mktemp("unknown")
+    write_documents(folder, documents, vocab_size=8000, special_ids=tokenizer.special_ids, shard_documents=4)
+    objective = ObjectiveConfig(pairing, masking=masking, mask_prob=mask_prob)
+    batch = BatchConfig(sequences=8, micro_tokens=100, max_length=24)
+    shares = [StepBatches(folder, tokenizer_file, objective, batch, 1, 100, p, 2)[0] for p in range(2)]
+    chosen = [chosen for _, _, chosen, _ in sequences_of(shares)]
+    assert shares[0].counts["mlm"] == shares[1].counts["mlm"] == sum(map(len, chosen))
+    assert all(label not in tokenizer.special_ids for row in chosen for _, label in row)
+
+
 def test_tokens_are_those_of_the_store(make: Any, sequences_of: Any, step_of: Any) -> None:
     """[CLS] A [SEP] B [SEP] with the plan's spans: token n of this store has the id 5 + n."""
     batches = make(batch=replace(BATCH, layout="padded"))

@@ -85,7 +85,7 @@ def test_reading_copies_nothing(tmp_path):
 
 
 def test_a_torn_shard_never_gets_its_name(tmp_path, monkeypatch):
-    table = make_table(np.array([1], np.uint16), [0, 1], [0, 1], [0], [7], {"source": "test"})
+    table = make_table(np.array([1], np.uint16), [0, 1], [0, 1], [0], [7], [7], {"source": "test"})
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_shard(tmp_path / "a.arrow", table)
