@@ -10,7 +10,7 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,23 +116,60 @@ def save(
     `card` becomes README.md, `extra` further files (name → content); `state` are the weights if they are not
     the model's own (gathered from shards, say).
     """
-    theirs, own = state_dict_for_export(model, state)
+    with replacing(Path(folder), owned=(CONFIG, WEIGHTS, SHARDS, PICKLE, OWN_WEIGHTS)) as aside:
+        describe(model, aside, tokenizer, card=card, extra=extra)
+        _write_weights(model, aside, state)
+
+
+def describe(
+    model: Model,
+    folder: Path,
+    tokenizer: SavesFiles | None = None,
+    *,
+    card: str | None = None,
+    extra: Mapping[str, str | bytes] | None = None,
+) -> None:
+    """Write everything of a checkpoint but its weights into a folder; see `save`."""
     config = config_for_export(model)
     if config["model_type"] == huggingface.NATIVE:
         why = huggingface.obstacles(model.config, type(model).__name__)
         logger.warning("%s: transformers cannot load this encoder, only bert.load can; %s", folder, why)
-    with replacing(Path(folder), owned=(CONFIG, WEIGHTS, SHARDS, PICKLE, OWN_WEIGHTS)) as aside:
-        (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        save_file(theirs, aside / WEIGHTS, metadata={"format": "pt"})
-        if own:
-            save_file(own, aside / OWN_WEIGHTS, metadata={"format": "pt"})
-        if tokenizer is not None:
-            num_segments = model.config.num_segments
-            tokenizer.save(aside, max_length=model.config.max_positions, segments=num_segments > 1)
-        if card is not None:
-            (aside / "README.md").write_text(card, encoding="utf-8")
-        for name, content in (extra or {}).items():
-            (aside / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if tokenizer is not None:
+        num_segments = model.config.num_segments
+        tokenizer.save(folder, max_length=model.config.max_positions, segments=num_segments > 1)
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    for name, content in (extra or {}).items():
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def save_share(
+    model: Model, folder: Path, state: Mapping[str, Tensor], shares: Sequence[Collection[str]], number: int
+) -> str:
+    """Write one of several files of weights into a folder: `state` are those of `shares[number]`, the names
+    of a model's tensors dealt out; the first writer adds the index. Returns what the file is called by after
+    "model": "-00002-of-00008"."""
+    suffixes = [f"-{i + 1:05}-of-{len(shares):05}" for i in range(len(shares))]
+    _write_weights(model, folder, state, suffixes[number])
+    if number == 0:
+        shapes, size = model.state_dict(), 0
+        places: dict[str, str] = {}
+        for suffix, share in zip(suffixes, shares, strict=True):
+            part = {name: shapes[name] for name in share if name in shapes}
+            theirs, _ = huggingface.export_state(model.config, type(model).__name__, part)
+            places |= dict.fromkeys(theirs, WEIGHTS.replace(".", f"{suffix}.", 1))
+            size += sum(tensor.nbytes for tensor in theirs.values())
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
+        (folder / SHARDS).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return suffixes[number]
+
+
+def _write_weights(model: Model, folder: Path, state: Mapping[str, Tensor] | None, suffix: str = "") -> None:
+    theirs, own = state_dict_for_export(model, state)
+    save_file(theirs, folder / WEIGHTS.replace(".", f"{suffix}.", 1), metadata={"format": "pt"})
+    if own:
+        save_file(own, folder / OWN_WEIGHTS.replace(".", f"{suffix}.", 1), metadata={"format": "pt"})
 
 
 def config_for_export(model: Model) -> dict[str, Any]:
@@ -187,8 +224,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         files = sorted(set(_read_json(folder / SHARDS)["weight_map"].values()))
     else:
         files = [PICKLE]
-    if (folder / OWN_WEIGHTS).is_file():
-        files.append(OWN_WEIGHTS)
+    pattern = OWN_WEIGHTS if (folder / WEIGHTS).is_file() else OWN_WEIGHTS.replace(".", "*.", 1)
+    files += sorted(path.name for path in folder.glob(pattern))
     for name in files:
         try:
             if name == PICKLE:

@@ -16,11 +16,11 @@ from bert.model import models
 from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel, PretrainingModel
 from bert.tokenizer import Tokenizer
-from bert.training import manifest, schedules
+from bert.training import schedules
 from bert.training.launch import make_accelerator, on_main_process
 from bert.training.progress import Result
 from bert.training.run import open_run
-from bert.training.state import OPTIMIZER, STATE, Checkpoint
+from bert.training.state import Checkpoint, is_for_training_only
 from bert.training.trainer import Trainer, find_start
 from bert.verification import verify
 from pretrain.card import model_card
@@ -188,7 +188,7 @@ def finish(config: PretrainConfig, result: Result) -> None:
     last = run_dir / "checkpoints" / f"step-{result.step}"
     with replacing(run_dir / "model", owned=[checkpoint.CONFIG]) as aside:
         for file in last.iterdir():
-            if file.name not in (OPTIMIZER, STATE, manifest.MANIFEST):
+            if not is_for_training_only(file.name):
                 shutil.copyfile(file, aside / file.name)
     report = verify(run_dir / "model")
     print(report, flush=True)

@@ -34,17 +34,17 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
 
     environment = os.environ
     started = int(environment.get("WORLD_SIZE", "1"))
-    if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise UserError(
-            "the launcher asks for DeepSpeed, whose optimiser state cannot be saved whole; FSDP2 shards the "
-            "same state: --config_file configs/accelerate/fsdp2.yaml"
-        )
+    deepspeed = environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    if deepspeed and started == 1:  # there is nothing to divide
+        deepspeed = False
+        environment["ACCELERATE_USE_DEEPSPEED"] = "false"
     fsdp = environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and started > 1
     on_cpus = started > 1 and torch.accelerator.current_accelerator() is None
     # accelerate shards on accelerators only, torch on CPUs too: `_use_fsdp` does then what is left out here.
     hybrid = environment.pop("ACCELERATE_USE_PARALLELISM_CONFIG", "false") if fsdp and on_cpus else "false"
     accelerator = Accelerator(
-        cpu=on_cpus,  # without this, several processes on a machine without GPUs would not find each other
+        cpu=on_cpus
+        and not deepspeed,  # without this, several processes on a machine without GPUs would not find each other
         mixed_precision="no",
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=timedelta(minutes=training.timeout_minutes)),

@@ -112,7 +112,7 @@ class Stepper:
         """
         with self.autocast():
             losses = self.model(**next(data.on(self.accelerator.device))).losses
-        self.accelerator.backward(sum(0.0 * one.sum for one in losses.values()))
+        self._backward(sum(0.0 * one.sum for one in losses.values()))
         self.optimizer.zero_grad(set_to_none=True)
         self._settled = True
 
@@ -129,7 +129,7 @@ class Stepper:
                     factor = num_processes * self.scale.value
                     loss = sum(one.sum * (factor / max(data.counts[name], 1)) for name, one in losses.items())
                     with self.autocast(enabled=False):
-                        self.accelerator.backward(loss)
+                        self._backward(loss)
                 for name, one in losses.items():
                     before = totals.get(name, (0.0, 0.0))
                     totals[name] = (
@@ -149,6 +149,9 @@ class Stepper:
     def _reduce_gradients(self, last: bool) -> AbstractContextManager[None]:
         """Let gradients travel between the processes for the last micro-batch only."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
+
+    def _backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(loss)
 
     def sum_over_processes(self, values: list[Tensor | float]) -> Tensor:
         local = [torch.as_tensor(v, dtype=torch.float64, device=self.accelerator.device) for v in values]

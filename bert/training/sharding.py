@@ -1,56 +1,110 @@
 """Whole tensors out of, and into, a model and an optimiser that may be sharded over processes.
 
 Checkpoints hold whole tensors under plain names, so a run continues under any launch. Tensors are gathered
-one at a time, so no device ever holds more than one that is not its own.
+one at a time and each is kept by one process, so that no process ever holds more than its share and one
+tensor.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-
-def model_tensors(model: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """Copies of the parameters and persistent buffers in CPU memory; empty unless `keep`. Every process must
-    call."""
-    return _gather(((_plain(name), tensor) for name, tensor in model.state_dict().items()), keep)
+from bert.training import zero
 
 
-def optimizer_tensors(model: nn.Module, optimizer: Optimizer, keep: bool) -> dict[str, Tensor]:
-    """Copies of the optimiser's state in CPU memory, as `<parameter>/<state>`; see `model_tensors`."""
-    entries = (
-        (f"{name}/{key}", value)
+@dataclass(frozen=True)
+class Entry:
+    """A tensor to be saved."""
+
+    name: str
+    numel: int
+    """of the whole tensor"""
+    whole: Callable[[], Tensor]
+    """gathers the tensor; every process must call, in the same order"""
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a process has a part of the model, or of the optimiser's state, only."""
+    return isinstance(model, FSDPModule) or zero.is_prepared(model)
+
+
+def model_entries(model: nn.Module) -> list[Entry]:
+    """Parameters and persistent buffers."""
+    tensors = model.state_dict(keep_vars=True)
+    return [Entry(_plain(name), _numel(t), partial(_whole, t)) for name, t in tensors.items()]
+
+
+def optimizer_entries(model: nn.Module, optimizer: Optimizer) -> list[Entry]:
+    """The optimiser's state, as `<parameter>/<state>`."""
+    if zero.is_prepared(model):
+        named = ((_plain(name), parameter) for name, parameter in model.named_parameters())
+        return [Entry(*entry) for entry in zero.state_entries(named, optimizer)]
+    return [
+        Entry(f"{name}/{key}", _numel(value), partial(_whole, value))
         for name, parameter, _ in _named(model, optimizer)
         for key, value in sorted(optimizer.state.get(parameter, {}).items())
-    )
-    return _gather(entries, keep)
+    ]
 
 
-def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path) -> None:
-    """Read back what `optimizer_tensors` gave; each process takes its shard from the file."""
-    with safe_open(path, framework="pt") as file:
-        keys: dict[str, list[str]] = {}
-        for entry in file.keys():  # noqa: SIM118 (not a dict)
-            name, _, key = entry.rpartition("/")
-            keys.setdefault(name, []).append(key)
-        for name, parameter, group in _named(model, optimizer):
-            for key in keys.get(name, []):
-                value = file.get_tensor(f"{name}/{key}")
-                on_device = key != "step" or group.get("fused") or group.get("capturable")
-                optimizer.state[parameter][key] = _like(parameter, value) if on_device else value
-
-
-def _gather(entries: Iterator[tuple[str, Tensor]], keep: bool) -> dict[str, Tensor]:
+def gather(entries: Iterable[Entry], keep: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Copies in CPU memory of the entries whose names are to be kept; every process must call."""
     gathered = {}
-    for name, tensor in entries:
-        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        if keep:
-            gathered[name] = whole.detach().to("cpu", copy=True)
+    for entry in entries:
+        whole = entry.whole()
+        if keep(entry.name):
+            gathered[entry.name] = whole.detach().to("cpu", copy=True)
     return gathered
+
+
+def shares(entries: Iterable[Entry], number: int) -> list[set[str]]:
+    """Names of the entries, dealt out to a number of processes so that each has about as many numbers."""
+    dealt: list[set[str]] = [set() for _ in range(number)]
+    held = [0] * number
+    for entry in sorted(entries, key=lambda entry: (-entry.numel, entry.name)):
+        least = held.index(min(held))
+        dealt[least].add(entry.name)
+        held[least] += entry.numel
+    return dealt
+
+
+def load_optimizer(model: nn.Module, optimizer: Optimizer, files: Sequence[Path]) -> None:
+    """Read back what was saved of `optimizer_entries`; each process takes its part from the files."""
+    if zero.is_prepared(model):
+        named = ((_plain(name), parameter) for name, parameter in model.named_parameters())
+        zero.load_state(named, optimizer, _tensors(files))
+        return
+    named_parameters = {name: (parameter, group) for name, parameter, group in _named(model, optimizer)}
+    for entry, value in _tensors(files):
+        name, _, key = entry.rpartition("/")
+        if name in named_parameters:
+            parameter, group = named_parameters[name]
+            on_device = key != "step" or group.get("fused") or group.get("capturable")
+            optimizer.state[parameter][key] = _like(parameter, value) if on_device else value
+
+
+def _tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                yield name, file.get_tensor(name)
+
+
+def _numel(tensor: Tensor) -> int:
+    return zero.numel(tensor) if zero.is_partitioned(tensor) else tensor.numel()
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    if zero.is_partitioned(tensor):
+        return zero.whole(tensor)
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:

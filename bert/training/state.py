@@ -1,7 +1,8 @@
 """The checkpoints of a run: written in the background, complete or not there at all, never all thrown away.
 
 RUN/checkpoints/step-1000/   a Hugging Face directory, with beside it
-    optimizer.safetensors    `<parameter>/<state>` for every parameter, whole, whatever the sharding
+    optimizer.safetensors    `<parameter>/<state>` for every parameter, whole, whatever the sharding; one such
+                             file for each process of a sharded run
     training_state.json      step, tokens, seconds and the like
     manifest.json            size and checksum of each file
 """
@@ -12,7 +13,9 @@ import re
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,16 @@ from typing import Any
 from bert.errors import UserError
 from bert.files import sync
 from bert.training import manifest
+from bert.training.confirmation import Confirmations
 
 OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER_FILES = "optimizer*.safetensors"
 STATE = "training_state.json"
+
+
+def is_for_training_only(name: str) -> bool:
+    """Whether a checkpoint's file is of no use to the finished model."""
+    return name in (STATE, manifest.MANIFEST) or fnmatch(name, OPTIMIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -46,20 +56,26 @@ class Checkpoint:
             return None
 
     @property
-    def optimizer(self) -> Path:
-        return self.path / OPTIMIZER
+    def optimizer(self) -> list[Path]:
+        return sorted(self.path.glob(OPTIMIZER_FILES))
 
 
 class Checkpoints:
-    """The folder `checkpoints` of a run; only the main process writes."""
+    """The folder `checkpoints` of a run. The main process writes, and others where a run is sharded."""
 
     def __init__(
-        self, run_dir: Path, say: Callable[[str], None] = print, keep_last: int = 2, keep_best: bool = True
+        self,
+        run_dir: Path,
+        say: Callable[[str], None] = print,
+        keep_last: int = 2,
+        keep_best: bool = True,
+        confirmations: Confirmations | None = None,
     ):
         self.folder = run_dir / "checkpoints"
         self.say = say
         self.keep_last = keep_last
         self.keep_best = keep_best
+        self.confirmations = confirmations or Confirmations()
         self.failure: str | None = None
         """why the last save failed, None if it did not"""
         self._writer: threading.Thread | None = None
@@ -107,11 +123,22 @@ class Checkpoints:
                 _set_aside(checkpoint.path)
         return chosen
 
-    def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:
-        """Write a checkpoint in the background: `write` puts the model and the optimiser into a folder."""
+    def begin(self, step: int) -> None:
+        """Wait for the save before; the main process then makes the folder that all write into."""
         self.wait()
-        self._writer = threading.Thread(target=self._save, args=(step, state, write))
-        self._writer.start()
+        if self.confirmations.process == 0:
+            self._remove_leftovers()
+            with suppress(OSError):  # who writes into it will say what is wrong
+                self._partial(step).mkdir(parents=True)
+
+    def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:
+        """Write a checkpoint in the background, which `begin` was called for: `write` puts the model and the
+        optimiser into a folder."""
+        self._start(self._save, step, state, write)
+
+    def save_share(self, step: int, write: Callable[[Path], None]) -> None:
+        """Write this process's share of a checkpoint in the background; the main process calls `save`."""
+        self._start(self._save_share, step, write)
 
     def wait(self) -> None:
         """Return when nothing is being written."""
@@ -119,12 +146,30 @@ class Checkpoints:
             self._writer.join()
             self._writer = None
 
-    def _save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:
-        partial = self.folder / f"partial-step-{step}"
+    def _start(self, save: Callable[..., None], *arguments: Any) -> None:
+        self._writer = threading.Thread(target=save, args=arguments)
+        self._writer.start()
+
+    def _partial(self, step: int) -> Path:
+        return self.folder / f"partial-step-{step}"
+
+    def _save_share(self, step: int, write: Callable[[Path], None]) -> None:
+        problem = ""
         try:
-            self._remove_leftovers()
-            partial.mkdir(parents=True)
+            write(self._partial(step))
+            for path in self._partial(step).iterdir():
+                sync(path)
+        except Exception as error:
+            problem = str(error)
+        with suppress(RuntimeError):  # the main process is lost: this one will hear of it in its next step
+            self.confirmations.report(step, problem)
+
+    def _save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:
+        partial = self._partial(step)
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
             write(partial)
+            self.confirmations.wait_for_others(step)
             (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
             manifest.write(partial)
             self._replace(self.folder / f"step-{step}", partial)

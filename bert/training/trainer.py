@@ -8,23 +8,18 @@ trainer = Trainer(config, accelerator, model, source, steps=…, tokenizer=…, 
 result = trainer.train()
 """
 
-import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from bert import checkpoint
 from bert.errors import RunFailed
 from bert.model.models import Model
-from bert.training import optimizers, schedules, sharding
+from bert.training import optimizers, schedules, sharding, zero
 from bert.training.batch import StepData
 from bert.training.config import RunConfig
 from bert.training.launch import StopRequest, from_main_process, on_main_process
@@ -32,7 +27,8 @@ from bert.training.loader import Source, batches
 from bert.training.loop import Stepper
 from bert.training.progress import Evaluation, Result, RunState
 from bert.training.reporting import Reporter
-from bert.training.state import OPTIMIZER, Checkpoint, Checkpoints
+from bert.training.saving import Saver
+from bert.training.state import Checkpoint, Checkpoints
 from bert.training.tracking import Console
 
 if TYPE_CHECKING:
@@ -82,7 +78,7 @@ class Trainer:
         self.checkpoints = Checkpoints(
             run_dir, self.reporter.console.say, training.keep_last, training.keep_best
         )
-        self._template = copy.deepcopy(model).to("meta")
+        self.saver = Saver(accelerator, model, tokenizer, self.checkpoints)
         self._stopping = False
         self._prepare(model, start)
 
@@ -92,11 +88,16 @@ class Trainer:
         optimizer = optimizers.build(model, self.config.optimizer)
         if self.config.training.compile:
             model.compile()
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        deepspeed = self.accelerator.distributed_type == "DEEPSPEED"
+        if deepspeed:
+            self.model, self.optimizer = zero.prepare(self.accelerator, model, optimizer, self.config)
+        else:
+            self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.bare = self.accelerator.unwrap_model(self.model)
+        self.saver.prepared(self.bare, self.optimizer)
         if start is not None:
             sharding.load_optimizer(self.bare, self.optimizer, start.optimizer)
-        self.stepper = Stepper(
+        self.stepper = (zero.ZeroStepper if deepspeed else Stepper)(
             self.accelerator,
             self.model,
             self.optimizer,
@@ -129,7 +130,8 @@ class Trainer:
         self._began = time.monotonic() - self.state.seconds
         try:
             yield
-        except RuntimeError as error:
+        except BaseException as error:
+            self.checkpoints.confirmations.abandon()
             if self.accelerator.num_processes > 1 and _is_lost_connection(error):
                 raise RunFailed(
                     f"another process of this run ended after step {self.state.step}; "
@@ -150,7 +152,7 @@ class Trainer:
                 if self.evaluate and (self._progress >= 1.0 or _due(state.step, training.evaluate_every)):
                     improved = self._evaluate(self.evaluate)
                 if self._ended or self._stopping or improved or _due(state.step, training.save_every):
-                    self._save()
+                    self.saver.save(self.state, self.card)
 
     @property
     def _progress(self) -> float:
@@ -209,29 +211,6 @@ class Trainer:
             self.bare.reshard()
         self.bare.train()
 
-    def _save(self) -> None:
-        main = self.accelerator.is_main_process
-        self.checkpoints.wait()
-        weights = sharding.model_tensors(self.bare, keep=main)
-        moments = sharding.optimizer_tensors(self.bare, self.optimizer, keep=main)
-        if main:
-            state: dict[str, Any] = {
-                "step": self.state.step,
-                "score": self.state.score,
-                "run": asdict(self.state),
-            }
-            state |= {"num_processes": self.accelerator.num_processes, "torch": str(torch.__version__)}
-            card = self.card(self.state)
-            self.checkpoints.save(
-                self.state.step, state, lambda folder: self._write(folder, weights, moments, card)
-            )
-
-    def _write(
-        self, folder: Path, weights: Mapping[str, Tensor], moments: dict[str, Tensor], card: str
-    ) -> None:
-        checkpoint.save(self._template, folder, self.tokenizer, card=card, state=weights)
-        save_file(moments, folder / OPTIMIZER)
-
     def _check_saved(self) -> None:
         """RunFailed if the last checkpoint could not be written."""
         self.checkpoints.wait()
@@ -243,5 +222,6 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _is_lost_connection(error: RuntimeError) -> bool:
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
+def _is_lost_connection(error: BaseException) -> bool:
+    lost = isinstance(error, torch.distributed.DistError)
+    return lost or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())

@@ -23,6 +23,7 @@ class Run:
 
     def save(self, step: int, score: float | None = None, write: Write | None = None) -> None:
         write = write or (lambda folder: (folder / "model.safetensors").write_bytes(bytes(1000)) and None)
+        self.checkpoints.begin(step)
         self.checkpoints.save(step, {"step": step, "score": score}, write)
         self.checkpoints.wait()
 
