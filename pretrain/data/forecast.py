@@ -35,22 +35,19 @@ def make_forecast(job: Job, units: Sequence[Unit], workers: int) -> Forecast:
     """A forecast from the beginnings of a few of the units that are left to do."""
     encode = load_encoder(job.tokenizer)
     tidy, split = normalizer(job.config), sentence_splitter(job.config)
-    characters = size = tokens = sentences = 0
     started = time.perf_counter()
+    found: list[str] = []
     for unit in units[:: max(1, len(units) // _UNITS)][:_UNITS]:
         for document in _beginning(unit, job.config.sentences == "lines"):
-            found = split([tidy(paragraph) for paragraph in document.paragraphs])
-            tokens += sum(map(len, encode(found)))
-            sentences += len(found)
-            size += sum(len(text.encode("utf-8", "replace")) for text in found)
-            characters += sum(map(len, found))
+            found += split([tidy(paragraph) for paragraph in document.paragraphs])
+    tokens, _ = encode(found)
     seconds = time.perf_counter() - started
     width = token_dtype(encode.tokenizer.vocab_size).itemsize
     total = sum(
         unit.size for unit in {(unit.source, unit.files, unit.within): unit for unit in units}.values()
     )
-    scale = total / max(1, size)
-    return Forecast(total, (tokens * width + 12 * sentences) * scale, seconds * scale / workers)
+    scale = total / max(1, sum(len(sentence.encode()) for sentence in found))
+    return Forecast(total, (len(tokens) * width + 12 * len(found)) * scale, seconds * scale / workers)
 
 
 def _beginning(unit: Unit, lines: bool) -> list[Document]:

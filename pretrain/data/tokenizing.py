@@ -19,11 +19,12 @@ from pretrain.data import progress
 from pretrain.data.config import CorpusConfig
 from pretrain.data.corpus import Unit, read
 from pretrain.data.encoding import SentenceEncoder
+from pretrain.data.ragged import starts_of
 from pretrain.data.readers import Document
 from pretrain.data.shards import SPLITS, VERSION, Shard, make_table, token_dtype, write_shard
 from pretrain.data.text import is_heldout, key, normalizer, sentence_splitter
 
-_BATCH = 1 << 19  # characters tokenised at a time
+_BATCH = 1 << 21  # characters tokenised at a time
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,20 @@ def _write_block(job: Job, block: int, outcomes: Iterator[Document | str]) -> in
     skipped: Counter[str] = Counter()
     read = characters = 0
     for documents in _batches(job.config, outcomes, skipped):
-        ids = encode(list(chain.from_iterable(prepared.sentences for prepared in documents)))
+        tokens, lengths = encode(list(chain.from_iterable(prepared.sentences for prepared in documents)))
+        token_starts = starts_of(lengths)
         first = 0
         for prepared in documents:
-            kept = [sentence for sentence in ids[first : first + len(prepared.sentences)] if sentence]
-            first += len(prepared.sentences)
-            read += 1
-            characters += prepared.characters
-            if kept:
+            last = first + len(prepared.sentences)
+            own = tokens[token_starts[first] : token_starts[last]]
+            if len(own):
                 heldout = is_heldout(prepared.whole, job.config.heldout_share)
-                builders["heldout" if heldout else "train"].add(prepared, kept)
+                builders["heldout" if heldout else "train"].add(prepared, own, lengths[first:last])
             else:
                 skipped["no token"] += 1
+            characters += prepared.characters
+            first = last
+        read += len(documents)
     name = progress.block_name(job.number, block)
     described = {
         "version": str(VERSION),
@@ -124,7 +127,7 @@ class _Prepared:
 def _batches(
     config: CorpusConfig, outcomes: Iterator[Document | str], skipped: Counter[str]
 ) -> Iterator[list[_Prepared]]:
-    """Documents by the half million characters; what is unusable is counted in `skipped`."""
+    """Documents by the two million characters; what is unusable is counted in `skipped`."""
     tidy, split = normalizer(config), sentence_splitter(config)
     batch: list[_Prepared] = []
     size = 0
@@ -151,17 +154,17 @@ class _Builder:
     dtype: np.dtype
     with_signatures: bool
     tokens: list[np.ndarray] = field(default_factory=list)
-    sentence_lengths: list[int] = field(default_factory=list)
+    sentence_lengths: list[np.ndarray] = field(default_factory=list)
     document_lengths: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
     wholes: list[int] = field(default_factory=list)
     signatures: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, prepared: _Prepared, sentences: list[list[int]]) -> None:
-        lengths = [len(sentence) for sentence in sentences]
-        self.tokens.append(np.fromiter(chain.from_iterable(sentences), self.dtype, sum(lengths)))
-        self.sentence_lengths += lengths
-        self.document_lengths.append(len(sentences))
+    def add(self, prepared: _Prepared, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Add a document: the tokens of all its sentences, and how many each has. Sentences without any go."""
+        self.tokens.append(tokens.astype(self.dtype))
+        self.sentence_lengths.append(lengths[lengths > 0])
+        self.document_lengths.append(len(self.sentence_lengths[-1]))
         self.keys.append(prepared.key)
         self.wholes.append(prepared.whole)
         if self.with_signatures:
@@ -172,8 +175,8 @@ class _Builder:
     def write(self, store: Path, split: str, name: str, source: int, described: dict[str, str]) -> Shard:
         table = make_table(
             np.concatenate(self.tokens),
-            np.cumsum([0, *self.sentence_lengths]),
-            np.cumsum([0, *self.document_lengths]),
+            starts_of(np.concatenate(self.sentence_lengths)),
+            starts_of(np.array(self.document_lengths)),
             np.full(len(self.keys), source, np.uint8),
             np.array(self.keys, np.uint64),
             np.array(self.wholes, np.uint64),

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bert.config import from_dict
 from bert.errors import UserError, run_command
@@ -20,7 +18,6 @@ from pretrain import prepare
 from pretrain.config import PretrainConfig
 from pretrain.data import corpus as corpora
 from pretrain.data import tokenizing
-from pretrain.data.encoding import SentenceEncoder
 from pretrain.data.store import Store
 from pretrain.data.text import is_heldout, key
 from pretrain.prepare import ensure_store
@@ -221,30 +218,6 @@ def test_what_looks_like_a_special_token_is_plain_text(folder):
         "use [ mask ] and [ sep ] here.",
         "[ cls ] too.",
     ]
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoder")
-    texts = [
-        "The cats' unbelievable house, 12.5% of it: naïve café 北京 и это $x_1",
-        *(text(n) for n in range(20)),
-    ]
-    (folder / "corpus.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
-    path = ensure_tokenizer(
-        make_config(folder, **{"tokenizer.vocab_size": 200, "tokenizer.min_frequency": 1})
-    )
-    return SentenceEncoder(Tokenizer.load(path))
-
-
-@settings(max_examples=150)
-@given(
-    st.lists(
-        st.text(max_size=30) | st.text("aB. é\u0301\xa0\x1c\t\u3000北'#[MASK]Σς", max_size=20), max_size=4
-    )
-)
-def test_word_by_word_equals_sentence_by_sentence(encoder, sentences):
-    assert encoder(sentences) == encoder.tokenizer.encode_batch(sentences, special_tokens=False)
 
 
 FUZZ = {
