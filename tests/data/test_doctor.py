@@ -156,6 +156,6 @@ def test_scripts_and_unknown_tokens_are_found(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(tmp_path / "vocab.txt")
     ids = [tokenizer.id_of(letter) for letter in "aaaaббб我"]
     store = Store(write_documents(tmp_path / "store", [[ids, [tokenizer.unk_id] * 2]], vocab_size=13))
-    assert text.scripts(store, tokenizer) == {"Latin": 0.5, "Cyrillic": 0.375, "Cjk": 0.125}
+    assert text.scripts(store, tokenizer) == {"Latin": 0.5, "Cyrillic": 0.375, "Han": 0.125}
     vocabulary = text.vocabulary(store, Store(store.path, "heldout"), tokenizer)
     assert vocabulary["unknown_share"] == 0.2 and vocabulary["unused_share"] == pytest.approx(5 / 8)

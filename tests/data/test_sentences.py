@@ -15,7 +15,7 @@ CASES = {
     "decimals": "It rose 3.5 percent, to $1.25.|That was version 2.0.1 of it.|See www.example.com for more.",
     "quotes": "“Stop!” he cried.|She ran.|“Why should I?”|'Never.'|\"So be it.\"|He left.",
     "question in quotes": 'She asked "Why?" and left.|Nobody knew.',
-    "ellipsis": "Well... perhaps not.|He waited...|Nothing came.",
+    "ellipsis": "Well... perhaps not.|He waited...|Nothing came.|It was . . . well . . .|So was she.",
     "notes": "It is old.[1]|It was built in 1066.[2][3]|It stands.",
     "lists": "1. The first point is this.|2. The second is that.",
     "figures": "As Fig. 3 and No. 5 show, it works.|No.|It does not.",
