@@ -13,7 +13,7 @@ is forward and backward pass, clipping and fused AdamW; batches are made beforeh
   ours-m  MaskedLanguageModel with the same weights
 
 b+ and c+ are b and c under the one setting of our training that is not about the model: to keep freed memory.
-Each side is a process of its own. Rounds are interleaved and ratios are medians over rounds. Peaks of memory
+Each side is a process of its own and takes turns with ours; ratios are medians over these rounds. Peaks of memory
 are those of further processes that do nothing but two steps.
 """
 
@@ -46,6 +46,7 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.01
 CONFIGS = Path(__file__).parents[1] / "configs/model"
 MICRO_BATCHES = (64, 128, 256) if DEVICE == "cuda" else (8, 16, 32, 64)
 MICRO_TOKENS = (8192, 16384, 32768) if DEVICE == "cuda" else (2560, 5120, 10240)
+TRIAL_SEQUENCES = 2 * max(MICRO_BATCHES)
 
 
 def loss_of(model: torch.nn.Module, batch: Batch) -> float:
@@ -190,49 +191,73 @@ def save_weights(size: str, architecture: str, folder: Path) -> Path:
 
 
 def compare(rows: dict[str, Row], weights: Path, data: Data, rounds: int) -> dict[str, Any]:
-    """Tune each side, let them take turns, then measure the peaks of memory; the last row is ours."""
-    start = {name: partial(Side, row.make, weights, data, *row.options) for name, row in rows.items()}
-    sides = {name: make() for name, make in start.items()}
-    losses = {name: side("loss") for name, side in sides.items()}
-    if max(losses.values()) - min(losses.values()) > 1e-4:
-        raise SystemExit(f"the sides disagree on the loss: {losses}")
-    micro = {name: fastest(side, rows[name].micro) for name, side in sides.items()}
-    seconds = interleave(sides, "step", rounds)
-    *_, ours = rows
-    about = sides[ours]("about")
-    for side in sides.values():
+    """Each side in turns with ours, which is the last row; then the peaks of memory."""
+    start = {name: partial(start_side, row, weights) for name, row in rows.items()}
+    *peers, ours = rows
+    micro = {name: fastest(start[name], data, rows[name].micro) for name in rows}
+    seconds: dict[str, list[float]] = {ours: []}
+    ratios = {ours: 1.0}
+    our_side = start[ours](data)
+    our_loss = our_side("loss")
+    warm_up(our_side, micro[ours])
+    for name in peers:
+        side = start[name](data)
+        if abs((loss := side("loss")) - our_loss) > 1e-4:
+            raise SystemExit(f"the sides disagree on the loss: {name} {loss}, ours {our_loss}")
+        warm_up(side, micro[name])
+        pair = interleave({name: side, ours: our_side}, "step", rounds)
         side.close()
-    result = {"size": weights.name, "sequences": data.sequences, **about, "rows": {}}
-    for name, row in rows.items():
-        side = start[name]()
-        side("prepare", micro[name])
-        for turn in range(2):
-            side("step", turn)
-        result["rows"][name] = {
-            "about": row.about,
+        seconds[name] = pair[name]
+        seconds[ours] += pair[ours]
+        ratios[name] = ratio(pair[name], pair[ours])
+    about = our_side("about")
+    our_side.close()
+    peaks = {name: peak(start[name], data, micro[name]) for name in rows}
+    sides = {
+        name: {
+            "about": rows[name].about,
             "micro_batch": micro[name],
             "seconds": [round(s, 4) for s in seconds[name]],
             "tokens_per_second": round(about["tokens"] / median(seconds[name])),
-            "ours_is_faster": round(ratio(seconds[name], seconds[ours]), 2),
-            "peak_bytes": side("peak"),
+            "ours_is_faster": round(ratios[name], 2),
+            "peak_bytes": peaks[name],
+            "our_peak": round(peaks[ours] / peaks[name], 2),
         }
-        side.close()
-    for row in result["rows"].values():
-        row["our_peak"] = round(result["rows"][ours]["peak_bytes"] / row["peak_bytes"], 2)
-    return result
+        for name in rows
+    }
+    return {"size": weights.name, "sequences": data.sequences, **about, "rows": sides}
 
 
-def fastest(side: Side, sizes: tuple[int, ...]) -> int:
-    """The size of micro-batches with which the side is fastest, and which it then keeps."""
+def start_side(row: Row, weights: Path, data: Data) -> Side:
+    return Side(row.make, weights, data, *row.options)
+
+
+def fastest(start: Callable[..., Side], data: Data, sizes: tuple[int, ...]) -> int:
+    """The size of micro-batches with which a side is fastest, on smaller steps."""
+    if len(sizes) == 1:
+        return sizes[0]
+    side = start(replace(data, sequences=min(data.sequences, TRIAL_SEQUENCES)))
     seconds = {}
-    for size in sizes if len(sizes) > 1 else ():
-        side("prepare", size)
-        side("step", 0)
+    for size in sizes:
+        warm_up(side, size)
         seconds[size] = min(side("step", turn) for turn in range(2))
-    best = min(seconds, key=seconds.__getitem__) if seconds else sizes[0]
-    side("prepare", best)
+    side.close()
+    return min(seconds, key=seconds.__getitem__)
+
+
+def warm_up(side: Side, micro_batch: int) -> None:
+    side("prepare", micro_batch)
     side("step", 0)
-    return best
+
+
+def peak(start: Callable[..., Side], data: Data, micro_batch: int) -> int:
+    """Bytes that a side of its own takes for two steps."""
+    side = start(data)
+    warm_up(side, micro_batch)
+    side("step", 1)
+    taken = side("peak")
+    side.close()
+    return taken
 
 
 def described(results: list[dict[str, Any]]) -> str:
