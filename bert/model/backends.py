@@ -106,7 +106,7 @@ class Varlen:
     packs = True
 
     def refuses(self, device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
-        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        if not _has_flash_attention(device):
             return f"varlen needs a CUDA device of compute capability 8 or more, not {device}"
         if dtype not in HALF:
             return f"varlen computes in bf16 and fp16, not {dtype}".replace("torch.", "")
@@ -124,6 +124,11 @@ class Varlen:
         ends, length = plan.offsets, plan.max_length
         mixed = varlen_attn(q, k, v, ends, ends, length, length, window_size=plan.window)
         return cast(Tensor, mixed)
+
+
+@torch.compiler.assume_constant_result  # which a compiler cannot find out by itself
+def _has_flash_attention(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 class Flex:
@@ -186,8 +191,13 @@ def choose(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: f
     device = layout.position_ids.device
     if torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
-    name = _fastest(config, layout, dtype, dropout) if config.backend == "auto" else config.backend
-    backend = BACKENDS[name]
+    auto = config.backend == "auto"
+    backend = BACKENDS[_fastest(config, layout, dtype, dropout) if auto else config.backend]
+    if backend.packs and isinstance(layout, Padded) and any(config.windows) and layout.has_gaps():
+        if not auto:
+            why = "leaves out padding, and a window counts the padding between tokens"
+            raise UserError(f"backend: {config.backend} {why}; set backend=auto")
+        backend = BACKENDS["sdpa"]
     if reason := backend.refuses(device, dtype, config.head_size):
         raise UserError(f"backend: {reason}; set backend=auto")
     return backend

@@ -46,6 +46,13 @@ class Padded:
     def rows(self) -> "Rows":
         return Rows(self.num_rows, self.row_length, self.real, None)
 
+    def has_gaps(self) -> bool:
+        """Whether padding stands between the tokens of a row. Waits for the device."""
+        if self.real is None:
+            return False
+        starts = F.pad(self.real.int(), (1, 0)).diff(dim=1) == 1
+        return bool((starts.sum(1) > 1).any())
+
     def pack(self) -> tuple["Packed", Tensor]:
         """The same batch without its padding, and (T,) where its tokens were, counted row by row.
 
@@ -63,8 +70,11 @@ class Padded:
         return flat.index_copy(0, places, x).unflatten(0, (self.num_rows, self.row_length))
 
     def first(self, hidden: Tensor) -> Tensor:
-        """(B, D): each sequence's first token."""
-        return hidden[:, 0]
+        """(B, D): each sequence's first token, also where padding stands before it."""
+        if self.real is None:
+            return hidden[:, 0]
+        rows = torch.arange(self.num_rows, device=hidden.device)
+        return hidden[rows, self.real.int().argmax(1)]
 
     def mean(self, hidden: Tensor) -> Tensor:
         """(B, D): each sequence's mean over its real tokens."""

@@ -1,15 +1,17 @@
 """Pairs of models with the same random weights, theirs (transformers) and ours, and batches for both."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from torch import Tensor
+from torch.nn.attention import flex_attention
 from transformers.models.modernbert import modeling_modernbert
 
 from bert import huggingface
+from bert.model import backends
 from bert.model.models import Model, construct
 
 VOCABULARY, LENGTH, WINDOW = 61, 20, 8
@@ -133,3 +135,13 @@ def exact_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
         return q * cos + half(q) * sin, k * cos + half(k) * sin
 
     monkeypatch.setattr(modeling_modernbert, "apply_rotary_pos_emb", rotate)
+
+
+@pytest.fixture
+def flex_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Flex as it is written in Python: compiling its kernels takes longer than all tests, and has no backward
+    pass on CPUs."""
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
+    monkeypatch.setattr(backends.Flex, "refuses", lambda *_: None)
+    with torch.compiler.set_stance("force_eager"):
+        yield

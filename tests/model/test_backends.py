@@ -1,4 +1,4 @@
-"""Which backend computes what, what is refused in words, and what reaches the kernels of other machines."""
+"""Which backend computes what, and what is refused in words."""
 
 from types import SimpleNamespace
 
@@ -65,66 +65,6 @@ def test_attention_maps_come_from_any_backend():
     assert [tuple(m.shape) for m in output.attentions] == [(2, 2, 12, 12)] * 3
     torch.testing.assert_close(output.attentions[0].sum(-1), torch.ones(2, 2, 12))
     torch.testing.assert_close(output.last_hidden_state, model(IDS).last_hidden_state)
-
-
-def test_varlen_gives_its_kernel_every_token_and_the_window(monkeypatch):
-    """The kernel, written out: what lies behind the last offset would stay uninitialised memory."""
-
-    def kernel(q, k, v, starts, same, longest, _, window_size):
-        mixed = torch.full_like(q, float("nan"))
-        for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-            assert end - start <= longest
-            places = torch.arange(end - start)
-            near = places[:, None] - places
-            left, right = window_size
-            seen = ((near <= left) | (left < 0)) & ((-near <= right) | (right < 0))
-            scores = torch.einsum("qhd,khd->hqk", q[start:end], k[start:end]) * q.shape[-1] ** -0.5
-            weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-            mixed[start:end] = torch.einsum("hqk,khd->qhd", weights, v[start:end])
-        return mixed
-
-    monkeypatch.setattr(backends, "varlen_attn", kernel)
-    monkeypatch.setattr(backends.Varlen, "refuses", lambda *_: None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    models = []
-    for backend in ("sdpa", "varlen"):
-        torch.manual_seed(0)
-        models.append(build(EncoderConfig(**SMALL, window=6, backend=backend), "EncoderModel").eval())
-    mask = torch.arange(12) < torch.tensor([[12], [5]])
-    expected, output = (model(IDS, attention_mask=mask).last_hidden_state for model in models)
-    torch.testing.assert_close(output[mask], expected[mask])
-    assert not output[~mask].any()
-    lengths = torch.tensor([7, 1, 12])
-    batch = {
-        "input_ids": torch.randint(0, 40, (37,)),  # 17 tokens more than the sequences have
-        "position_ids": torch.cat([torch.arange(n) for n in [*lengths, 17]]),
-        "sequence_offsets": torch.tensor([0, 7, 8, 20, 20], dtype=torch.int32),
-        "max_sequence_length": 12,
-    }
-    expected, output = (model(**batch).last_hidden_state for model in models)
-    torch.testing.assert_close(output[:20], expected[:20])
-    assert output.isfinite().all()
-
-
-def test_flex_keeps_packed_sequences_apart():
-    torch.manual_seed(0)
-    model = build(EncoderConfig(**SMALL, window=6, backend="flex"), "EncoderModel").double().eval()
-    sequences = [torch.randint(0, 40, (n,)) for n in (7, 1, 12)]
-
-    def packed(sequences):
-        lengths = torch.tensor([0, *map(len, sequences)])
-        return {
-            "input_ids": torch.cat(sequences),
-            "position_ids": torch.cat([torch.arange(len(s)) for s in sequences]),
-            "sequence_offsets": lengths.cumsum(0).int(),
-            "max_sequence_length": int(lengths.max()),
-        }
-
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        together = model(**packed(sequences)).last_hidden_state.split([7, 1, 12])
-        for sequence, states in zip(sequences, together, strict=True):
-            alone = model(**packed([sequence])).last_hidden_state
-            assert (alone - states).abs().max() < 1e-12
 
 
 @pytest.mark.slow

@@ -7,6 +7,11 @@ from bert.model import EncoderConfig, build
 from bert.model.layout import Packed
 
 LENGTHS = (7, 1, 12, 5)
+BACKENDS = ("eager", "sdpa", "grouped", "flex")
+pytestmark = [
+    pytest.mark.usefixtures("flex_on_cpu"),
+    pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning"),
+]
 
 
 def packed(sequences):
@@ -33,7 +38,7 @@ def small(**changes):
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
 @pytest.mark.parametrize("window", [None, 1, 2, 6, 64])
-@pytest.mark.parametrize("backend", ["eager", "sdpa", "grouped"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_sequence_is_the_same_alone_and_in_company(backend, window, positions):
     pattern = {"layer_pattern": "GLL", "window": window} if window else {}
     model = small(backend=backend, positions=positions, **pattern)
@@ -44,7 +49,7 @@ def test_a_sequence_is_the_same_alone_and_in_company(backend, window, positions)
         assert (logits - alone).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("backend", ["eager", "sdpa", "grouped"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_gradient_crosses_a_boundary(backend):
     model = small(backend=backend, layer_pattern="GL", window=4)
     sequences = [torch.full((n,), i + 1) for i, n in enumerate(LENGTHS)]
@@ -54,7 +59,7 @@ def test_no_gradient_crosses_a_boundary(backend):
     assert touched.nonzero().flatten().tolist() == [3]
 
 
-@pytest.mark.parametrize("backend", ["eager", "sdpa", "grouped"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_unused_places_change_nothing(backend):
     """Tokens after the last offset, and empty sequences, are there only for the sake of fixed shapes."""
     model = small(backend=backend, layer_pattern="GL", window=4)
