@@ -34,17 +34,15 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
 
     environment = os.environ
     started = int(environment.get("WORLD_SIZE", "1"))
-    deepspeed = environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    if deepspeed and started == 1:  # there is nothing to divide
-        deepspeed = False
-        environment["ACCELERATE_USE_DEEPSPEED"] = "false"
-    fsdp = environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and started > 1
     on_cpus = started > 1 and torch.accelerator.current_accelerator() is None
-    # accelerate shards on accelerators only, torch on CPUs too: `_use_fsdp` does then what is left out here.
-    hybrid = environment.pop("ACCELERATE_USE_PARALLELISM_CONFIG", "false") if fsdp and on_cpus else "false"
+    fsdp = _asked_for("ACCELERATE_USE_FSDP") and started > 1
+    # On CPUs accelerate shards nothing, though torch and DeepSpeed do: what is taken from it here, `_use_fsdp`
+    # and `_use_deepspeed` make up for.
+    left_out = on_cpus or started == 1
+    hybrid = fsdp and on_cpus and _asked_for("ACCELERATE_USE_PARALLELISM_CONFIG", forget=True)
+    deepspeed = _asked_for("ACCELERATE_USE_DEEPSPEED", forget=left_out) and started > 1
     accelerator = Accelerator(
-        cpu=on_cpus
-        and not deepspeed,  # without this, several processes on a machine without GPUs would not find each other
+        cpu=on_cpus,  # without this, several processes on a machine without GPUs would not find each other
         mixed_precision="no",
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=timedelta(minutes=training.timeout_minutes)),
@@ -56,9 +54,17 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
         use_cores(int(environment.get("LOCAL_WORLD_SIZE", "1")))
         keep_freed_memory()
     if fsdp:
-        _use_fsdp(accelerator, training, hybrid.lower() == "true")
+        _use_fsdp(accelerator, training, hybrid)
+    if deepspeed and on_cpus:
+        _use_deepspeed(accelerator)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.tf32
     return accelerator
+
+
+def _asked_for(name: str, forget: bool = False) -> bool:
+    """Whether the launcher has set one of accelerate's switches; `forget` hides it from accelerate."""
+    value = os.environ.pop(name, "false") if forget else os.environ.get(name, "false")
+    return value.lower() == "true"
 
 
 def _use_fsdp(accelerator: "Accelerator", training: TrainingConfig, hybrid_on_cpus: bool) -> None:
@@ -82,6 +88,16 @@ def _use_fsdp(accelerator: "Accelerator", training: TrainingConfig, hybrid_on_cp
         state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
             param_dtype=dtype, reduce_dtype=torch.float32
         )
+
+
+def _use_deepspeed(accelerator: "Accelerator") -> None:
+    from accelerate.utils import DeepSpeedPlugin, DistributedType
+
+    plugin, state = DeepSpeedPlugin(), accelerator.state
+    accelerator.deepspeed_engine_wrapped = None
+    plugin.set_mixed_precision("no")
+    plugin.select(_from_accelerator_state=True)
+    state.deepspeed_plugins, state.distributed_type = {"default": plugin}, DistributedType.DEEPSPEED
 
 
 def on_main_process(accelerator: "Accelerator", work: Callable[[], object]) -> None:

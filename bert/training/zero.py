@@ -49,7 +49,9 @@ def prepare(
         # Inside of the engine, which turns off an autocast around it.
         cast = torch.autocast(accelerator.device.type, dtype=DTYPES["bf16"])
         model.forward = cast(model.forward)
-    return accelerator.prepare(model, optimizer)
+    engine, optimizer = accelerator.prepare(model, optimizer)
+    _make_states(optimizer.optimizer)  # type: ignore[attr-defined]
+    return engine, optimizer
 
 
 class ZeroStepper(Stepper):
@@ -104,10 +106,7 @@ def state_entries(named: Named, optimizer: Any) -> Iterator[tuple[str, int, Call
     """AdamW's state as it would be without partitions: name, numbers in it, and what gathers it."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    states = optimizer.optimizer.optimizer.state
-    if not states:
-        return
-    step = next(iter(states.values()))["step"]
+    step = next(iter(optimizer.optimizer.optimizer.state.values()))["step"]
     for name, parameter in named:
         size = parameter.ds_numel if is_partitioned(parameter) else parameter.numel()
         for key in MOMENTS:
@@ -119,12 +118,9 @@ def load_state(named: Named, optimizer: Any, saved: Iterable[tuple[str, Tensor]]
     """Put AdamW's state into the partitions."""
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-    zero, parameters, linked = optimizer.optimizer, dict(named), False
+    zero, parameters = optimizer.optimizer, dict(named)
     for entry, value in saved:
         name, _, key = entry.rpartition("/")
-        if not linked:
-            _make_states(zero)
-            linked = True
         if key == "step":
             for state in zero.optimizer.state.values():
                 state["step"].copy_(value)
@@ -135,7 +131,8 @@ def load_state(named: Named, optimizer: Any, saved: Iterable[tuple[str, Tensor]]
 
 
 def _make_states(zero: Any) -> None:
-    """The state that AdamW makes at its first step, all zero."""
+    """The state that AdamW would make at its first step: stages 1 and 2 look for the state of every group as
+    soon as the first one has stepped."""
     stage_3 = hasattr(zero, "fp32_partitioned_groups_flat")
     for flat in zero.fp32_partitioned_groups_flat if stage_3 else zero.single_partition_of_fp32_groups:
         state = {key: torch.zeros_like(flat) for key in MOMENTS}
