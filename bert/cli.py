@@ -1,6 +1,5 @@
 """The `bert` command: what a trained encoder is asked, from a shell."""
 
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -140,11 +139,7 @@ def _run(argv: Sequence[str]) -> None:
     if not texts:
         raise UserError(f"a checkpoint is missing; {command.usage.splitlines()[0]}")
     config: object = load(command.schema, None, options)
-    try:
-        getattr(import_module("bert.commands"), command.function)(texts[0], texts[1:], config)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads our output has seen enough; python flushes again when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    getattr(import_module("bert.commands"), command.function)(texts[0], texts[1:], config)
 
 
 def _sort_words(words: list[str], schema: type) -> tuple[list[str], list[str]]:

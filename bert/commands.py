@@ -36,7 +36,8 @@ def fill_mask(checkpoint: str, words: list[str], config: FillMask) -> None:
             lines += [f"{100 * p['score']:7.2f} %  {p['token_str'].strip()}" for p in predictions]
         return "\n".join(lines)
 
-    _write_rows(words, config, _answers(checkpoint, words, config, answer, CHUNKS["fill_mask"]), show)
+    rows = _answers(checkpoint, words, config, answer, CHUNKS["fill_mask"], predicts=True)
+    _write_rows(words, config, rows, show)
 
 
 def embed(checkpoint: str, words: list[str], config: Embed) -> None:
@@ -100,7 +101,8 @@ def score(checkpoint: str, words: list[str], config: Score) -> None:
     def show(text: str, row: Row) -> str:
         return f"{row['score']:10.3f}  {text}"
 
-    _write_rows(words, config, _answers(checkpoint, words, config, answer, CHUNKS["score"]), show)
+    rows = _answers(checkpoint, words, config, answer, CHUNKS["score"], predicts=True)
+    _write_rows(words, config, rows, show)
 
 
 def verify(checkpoint: str, words: list[str], config: Verify) -> None:
@@ -122,20 +124,25 @@ def _answers(
     answer: Callable[["Source", list[str]], A],
     chunk: int,
     suffixes: Sequence[str] = (".jsonl",),
+    predicts: bool = False,
 ) -> Iterator[tuple[list[Record], A]]:
-    """The records of the words or of the input file, `chunk` at a time, with the answers to them."""
+    """The records of the words or of the input file, `chunk` at a time, with the answers to them.
+
+    `predicts`: the model must have a prediction head."""
     if bool(words) == bool(config.input):
         raise UserError("give texts either as words or by input=FILE" + (", not both" if words else ""))
     if config.output is not None:
         _check_output(Path(config.output), suffixes)
     file = TextFile(config.input, config.column) if config.input else None
     records = iter(file) if file else iter([Record(repr(word), word, {"text": word}) for word in words])
-    return _answer(checkpoint, config, answer, chunk, records, file)
+    from bert.inference.common import open_masked_language_model, open_source
+
+    source = (open_masked_language_model if predicts else open_source)(checkpoint, config.device)
+    return _answer(source, answer, chunk, records, file)
 
 
 def _answer(
-    checkpoint: str,
-    config: Texts,
+    source: "Source",
     answer: Callable[["Source", list[str]], A],
     chunk: int,
     records: Iterator[Record],
@@ -144,9 +151,8 @@ def _answer(
     from rich.console import Console
     from rich.progress import Progress
 
-    from bert.inference.common import TextError, open_source
+    from bert.inference.common import TextError
 
-    source = open_source(checkpoint, config.device)
     console = Console(stderr=True)
     quiet = file is None or not console.is_terminal
     with Progress(console=console, transient=True, disable=quiet) as progress:

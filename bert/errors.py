@@ -1,8 +1,11 @@
 """Mistakes of the user: one line on stderr and exit code 2, never a traceback."""
 
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
+
+STDOUT = 1
 
 
 class UserError(Exception):
@@ -19,13 +22,28 @@ def is_main_process() -> bool:
 
 
 def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 1 if it failed, 2 after a mistake of the user, 130 after Ctrl-C."""
+    """Run a command and return its exit code: 0, 1 if it failed, 2 after a mistake of the user, 130 after
+    Ctrl-C, 141 if its output is no longer read (as in `command | head`)."""
     try:
-        main(sys.argv[1:] if argv is None else argv)
+        try:
+            main(sys.argv[1:] if argv is None else argv)
+        finally:
+            print(end="", flush=True)
     except (UserError, RunFailed) as error:
         if is_main_process():
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        if _stdout_is_read():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # python flushes again when it ends
+        return 141
     return 0
+
+
+def _stdout_is_read() -> bool:
+    poll = select.poll()
+    poll.register(STDOUT, 0)  # errors are reported in any case
+    return not poll.poll(0)

@@ -88,12 +88,14 @@ def _jsonl(file: TextFile) -> Iterator[Record]:
 def _table(delimiter: str) -> Callable[[TextFile], Iterator[Record]]:
     def read(file: TextFile) -> Iterator[Record]:
         csv.field_size_limit(2**31 - 1)
-        rows = csv.DictReader(file.lines(), delimiter=delimiter, restkey="(more)")
+        rows = csv.DictReader(file.lines(), delimiter=delimiter, restkey="(more)", strict=True)
         try:
             for row in rows:
                 yield file.record(rows.line_num, row)
         except csv.Error as error:
-            raise UserError(f"{file.place(rows.line_num)}: {error}") from None
+            raise UserError(
+                f"{file.place(rows.reader.line_num)}: {error}; look for a quote too many"
+            ) from None
 
     return read
 

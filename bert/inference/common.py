@@ -50,11 +50,17 @@ def open_masked_language_model(source: Source, device: str = "auto") -> tuple[Ma
     """As `open_source`, for what needs a prediction head."""
     model, tokenizer = open_source(source, device)
     if not isinstance(model, MaskedLanguageModel):
-        name = "the model" if isinstance(source, tuple) else source
-        raise UserError(
-            f"{name}: a {type(model).__name__} has no prediction head; take a pretraining checkpoint"
-        )
+        holder = "the model is" if isinstance(source, tuple) else f"{source}: holds"
+        kind = _WITHOUT_PREDICTIONS[type(model).__name__]
+        raise UserError(f"{holder} {kind}, which predicts no tokens; take a checkpoint of pretraining")
     return model, tokenizer
+
+
+_WITHOUT_PREDICTIONS = {
+    "EncoderModel": "a bare encoder",
+    "SequenceClassifier": "a classifier of texts",
+    "TokenClassifier": "a classifier of tokens",
+}
 
 
 def pick_device(device: str) -> str:

@@ -16,7 +16,7 @@ from bert.model.models import Model
 from bert.tokenizer import Tokenizer
 
 Pooling = Literal["mean", "cls", "max"]
-NOTICE = "%d of %d texts were longer than the model reads, and were cut"
+NOTICE = "%d of %d texts had too many tokens and were cut"
 logger = logging.getLogger("bert")
 
 

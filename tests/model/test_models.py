@@ -142,12 +142,14 @@ def test_dropout_acts_in_training_only_and_checkpointing_changes_nothing(norm):
     assert not torch.equal(model(IDS).logits, model(IDS).logits)
     model.eval()
     assert torch.equal(model(IDS).logits, model(IDS).logits)
-    results = []
+    results, passes = [], []
     for recompute in (False, True):
         torch.manual_seed(0)
         model = build(EncoderConfig(**config, gradient_checkpointing=recompute), "MaskedLanguageModel")
+        model.encoder.layers[1].register_forward_pre_hook(lambda *_: passes.append(recompute))  # noqa: B023
         model(IDS, labels=IDS).loss.backward()
         results.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert passes == [False, True, True]
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import bert
 from bert.cli import COMMANDS, main
+from bert.errors import run_command
 from bert.tokenizer import Tokenizer
 
 TEXTS = ["the cat sat on a mat.", "was a dog bad?", "paris", "é"]
@@ -179,7 +180,9 @@ MISTAKES = {
     "no mask": (["fill-mask", "{bert}", "input={tmp}/b.txt", "output={tmp}/o.jsonl"], "line 2: has no"),
     "no mask in words": (["fill-mask", "{bert}", "[MASK]", "paris"], r"'paris': has no \[MASK\]"),
     "too long": (["score", "{bert}", "a", "cat " * 63], "has 65 tokens and the model reads 64"),
-    "no head": (["score", "{bare}", "a"], "has no prediction head"),
+    "no head": (["score", "{bare}", "a"], "bare: holds a bare encoder, which predicts no tokens"),
+    "classifier": (["fill-mask", "{classifier}", "[MASK]"], "classifier: holds a classifier of texts, which"),
+    "quote": (["score", "{bert}", "input={tmp}/b.csv"], "b.csv, line 3: unexpected end of data; look for"),
     "words": (["verify", "{bert}", "a"], "'a' is one word too many"),
 }  # fmt: skip
 
@@ -189,6 +192,7 @@ def test_mistakes_take_one_line(folders, tmp_path, capsys, case):
     contents = {
         "a.pdf": b"%PDF",
         "a.csv": b"text\nx\n",
+        "b.csv": b'text\n"never closed\nmore\n',
         "a.jsonl": b'{"text": 3}\n',
         "b.jsonl": b'{"text": "a"}\ntext\n',
         "c.jsonl": b'{"text": "\\ud83d"}\n',
@@ -209,8 +213,25 @@ def test_mistakes_take_one_line(folders, tmp_path, capsys, case):
 
 
 @pytest.mark.launch
-def test_a_reader_that_stops_early_is_no_error(folders):
-    command = f"{sys.executable} -m bert.cli attention-maps {folders['bert']} the cat sat on | head -c 10"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
-    assert done.stdout == '{"text": "'
-    assert done.stderr == ""
+@pytest.mark.parametrize(
+    "command",
+    [
+        "-m bert.cli attention-maps {bert} " + 100 * "the cat ",
+        "-m bert.cli embed --help",
+        "-m pretrain --help",
+        "-m finetune --help",
+    ],
+)
+def test_a_reader_that_stops_early_is_no_error(folders, command):
+    """The pipe is closed before anything is written, so that what is small breaks it as well."""
+    line = f"{sys.executable} {command.format(**folders)} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_an_error():
+    def main(argv):
+        raise BrokenPipeError("of a worker process")
+
+    with pytest.raises(BrokenPipeError):
+        run_command(main, [])

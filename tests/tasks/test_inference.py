@@ -50,7 +50,7 @@ def compare_predictions(ours, theirs):
 
 def test_fill_mask_with_published_weights(published):
     if "cognition" not in str(published):
-        with pytest.raises(bert.UserError, match="has no prediction head"):
+        with pytest.raises(bert.UserError, match="holds a bare encoder"):
             bert.fill_mask(published, "a [MASK]")
         return
     pipeline = transformers.pipeline("fill-mask", model=str(published), tokenizer=str(published))
@@ -97,7 +97,7 @@ def test_embed_cuts_long_texts_and_says_so(folders, caplog):
     vectors = bert.embed(folders["bert"], [long, "the cat " * 31, "a"])
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
     assert [record.message for record in caplog.records] == [
-        "1 of 3 texts were longer than the model reads, and were cut"
+        "1 of 3 texts had too many tokens and were cut"
     ]
     shorter = bert.embed(folders["bert"], long, max_length=4)
     np.testing.assert_allclose(shorter, bert.embed(folders["bert"], "the cat"), atol=1e-6)
@@ -182,7 +182,7 @@ LONG = "cat " * 63
         ),
         (lambda folders: bert.score(folders["bert"], ["a", LONG]), "text 2: has 65 tokens"),
         (lambda folders: bert.attention_maps(folders["bert"], ["a", LONG]), "text 2: has 65 tokens"),
-        (lambda folders: bert.score(folders["bare"], "a"), "a EncoderModel has no prediction head"),
+        (lambda folders: bert.score(folders["bare"], "a"), "bare: holds a bare encoder, which predicts no tokens"),
         (lambda folders: bert.embed(folders["bert"].parent, "a"), "neither a checkpoint"),
     ],
 )
