@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from bert.training.config import OptimizerConfig
@@ -174,23 +174,39 @@ class MuonWithAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         groups = self.param_groups
-        # Made anew at each step: preparing for a sharded run replaces the parameters within the groups.
-        muon = torch.optim.Muon(
-            [
-                {"params": g["params"], "lr": g["lr"], "weight_decay": g["weight_decay"]}
-                for g in groups
-                if g["matrices"]
-            ],
-            momentum=self.momentum,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        muon.state = self.state
-        muon.step()
+        for group in groups:
+            if group["matrices"]:
+                for parameter in group["params"]:
+                    self._step_matrix(group, parameter)
         self.param_groups = [g for g in groups if not g["matrices"]]
         try:
             return super().step(closure)
         finally:
             self.param_groups = groups
+
+    def _step_matrix(self, group: Group, parameter: Tensor) -> None:
+        gradient, state = parameter.grad, self.state[parameter]
+        if gradient is None:
+            return
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        momentum = state["momentum_buffer"].lerp_(gradient, 1 - self.momentum)
+        change = self._orthogonal(gradient.lerp(momentum, self.momentum), group["lr"])
+        parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(change)
+
+    def _orthogonal(self, direction: Tensor, rate: float) -> Tensor:
+        """torch's Muon, without a momentum of its own, on the whole matrix: a Newton-Schulz iteration over
+        shards would round otherwise than one process does."""
+        whole = direction.full_tensor() if isinstance(direction, DTensor) else direction
+        matrix = torch.zeros_like(whole).requires_grad_()
+        matrix.grad = whole
+        options: dict[str, Any] = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+        torch.optim.Muon([matrix], rate, adjust_lr_fn="match_rms_adamw", **options).step()
+        change = matrix.detach()
+        if isinstance(direction, DTensor):
+            mesh, placements = direction.device_mesh, direction.placements
+            return distribute_tensor(change, mesh, placements, src_data_rank=None)
+        return change
 
 
 def _norm(tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bert import checkpoint
+from bert.files import sync
 from bert.model.models import Model
 from bert.training import sharding
 from bert.training.confirmation import Confirmations
@@ -74,6 +75,8 @@ class Saver:
         number = self.accelerator.process_index
         suffix = checkpoint.save_share(self._template, folder, part.weights, part.shares, number)
         save_file(part.moments, folder / OPTIMIZER.replace(".", f"{suffix}.", 1))
+        for path in folder.glob(f"*{suffix}.safetensors"):
+            sync(path)
 
 
 @dataclass

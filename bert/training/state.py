@@ -137,7 +137,7 @@ class Checkpoints:
         self._start(self._save, step, state, write)
 
     def save_share(self, step: int, write: Callable[[Path], None]) -> None:
-        """Write this process's share of a checkpoint in the background; the main process calls `save`."""
+        """Put this process's share of a checkpoint on the disk, in the background; the main one calls `save`."""
         self._start(self._save_share, step, write)
 
     def wait(self) -> None:
@@ -157,8 +157,6 @@ class Checkpoints:
         problem = ""
         try:
             write(self._partial(step))
-            for path in self._partial(step).iterdir():
-                sync(path)
         except Exception as error:
             problem = str(error)
         with suppress(RuntimeError):  # the main process is lost: this one will hear of it in its next step
