@@ -1,5 +1,6 @@
 """torch.compile takes the packed training forward whole, once for all batches of a shape."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,3 +50,48 @@ def test_one_graph_serves_every_batch(kind, compiler):
         for expected, gradient in zip(*gradients, strict=True):
             torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
         assert outputs[1].losses["mlm"].correct == outputs[0].losses["mlm"].correct
+
+
+@pytest.fixture
+def run_batches(tmp_path):
+    """The steps of a run over a corpus of random tokens, in micro-batches of one shape."""
+    from pretrain.data.collator import StepBatches
+    from pretrain.data.objective import BatchConfig, ObjectiveConfig
+    from pretrain.data.store import write_documents
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(5, V))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    random = np.random.default_rng(0)
+    documents = [
+        [random.integers(5, V, random.integers(1, 20)).tolist() for _ in range(random.integers(2, 12))]
+        for _ in range(60)
+    ]
+    store = write_documents(tmp_path / "store", documents, vocab_size=V)
+    batch = BatchConfig(sequences=12, micro_tokens=256, max_length=48, static_shapes=True)
+    return StepBatches(store, tmp_path / "vocab.txt", ObjectiveConfig(), batch, seed=0, total_steps=100)
+
+
+@pytest.mark.parametrize("kind", [{}, ROTARY], ids=["bert", "modern"])
+def test_a_run_never_compiles_again(run_batches, kind):
+    """Twenty steps in training, with dropout and in bf16, as training.compile has it."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    config = EncoderConfig(
+        **{"vocab_size": V, "hidden_size": 32, "num_heads": 2, "num_layers": 3, "intermediate_size": 32},
+        **{"max_positions": 48, "dropout": 0.1, "attention_dropout": 0.1},
+        **kind,
+    )
+    model = build(config, "PretrainingModel").train()
+    model.compile(fullgraph=True, backend="aot_eager")
+    contents, micro_batches = set(), 0
+    for step in range(20):
+        data = run_batches[step]
+        contents.add(data.digest)
+        for micro_batch in data.micro_batches:
+            with torch.autocast("cpu", torch.bfloat16):
+                losses = model(**micro_batch).losses
+            sum(loss.sum for loss in losses.values()).backward()
+            micro_batches += 1
+    assert len(contents) == 20 < micro_batches
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert not torch._dynamo.utils.counters["graph_break"]
