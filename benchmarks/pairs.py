@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from batches import make_store
 from measuring import RESULTS
 from torch import Tensor
 
 from bert.training.batch import StepData
 from pretrain.data.collator import StepBatches
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
+from pretrain.data.shards import finish, make_table, token_dtype, write_shard
 
 LENGTH, STEPS = 128, 3
+VOCAB_SIZE = 30_522
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Batch = dict[str, Tensor]
 
@@ -90,3 +92,30 @@ def data_of(arguments: argparse.Namespace, sequences: int, folder: Path) -> Data
     """The store that was asked for, or one made in `folder`."""
     paths = (arguments.store, arguments.tokenizer) if arguments.store else make_store(folder)
     return Data(*paths, sequences=sequences)
+
+
+def make_store(folder: Path, num_sentences: int = 400_000) -> tuple[Path, Path]:
+    """A store and a tokenizer of random tokens, its sentences and documents about as long as an encyclopaedia's."""
+    rng = np.random.default_rng(0)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    normal = [f"##w{n}" if n % 5 == 0 else f"w{n}" for n in range(VOCAB_SIZE - len(special))]
+    (folder / "vocab.txt").write_text("\n".join(special + normal) + "\n")
+    sentences = np.clip(rng.lognormal(3.0, 0.6, num_sentences), 1, 400).astype(np.int64)
+    documents = np.clip(rng.lognormal(2.3, 1.1, num_sentences), 1, 20_000).astype(np.int64)
+    bounds = np.cumsum([0, *documents])
+    bounds = np.append(bounds[bounds < num_sentences], num_sentences)
+    tokens = rng.integers(len(special), VOCAB_SIZE, sentences.sum()).astype(token_dtype(VOCAB_SIZE))
+    sources = np.zeros(len(bounds) - 1, np.uint8)
+    keys = np.arange(len(sources), dtype=np.uint64)
+    table = make_table(tokens, np.cumsum([0, *sentences]), bounds, sources, keys, keys, {})
+    shard = write_shard(folder / "store/train/000000-0000.arrow", table)
+    metadata = {
+        "tokenizer_digest": "",
+        "vocab_size": VOCAB_SIZE,
+        "dtype": "uint16",
+        "options": {},
+        "counts": {},
+    }
+    metadata |= {"sources": [{"name": "random", "weight": 1.0}]}
+    finish(folder / "store", {"train": [shard]}, metadata, special_ids=[])
+    return folder / "store", folder / "vocab.txt"
