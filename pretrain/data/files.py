@@ -74,12 +74,18 @@ def _find_remote(url: str) -> "File | list[File]":
     filesystem, path = _filesystem(url)
     try:
         if not has_magic(path) and filesystem.isfile(path):
-            return File(url, int(filesystem.size(path) or 0))
+            return File(url, _size(filesystem, path))
         found = filesystem.glob(path, detail=True) if has_magic(path) else filesystem.find(path, detail=True)
+        names = [about["name"] for about in found.values() if about["type"] == "file"]
+        return [File(filesystem.unstrip_protocol(name), _size(filesystem, name)) for name in names]
     except (OSError, ValueError) as error:
         raise UserError(f"{url}: cannot be read ({_one_line(error)})") from None
-    details = [about for about in found.values() if about["type"] == "file"]
-    return [File(filesystem.unstrip_protocol(about["name"]), int(about["size"] or 0)) for about in details]
+
+
+def _size(filesystem: Any, path: str) -> int:
+    """The bytes of a remote file; a server that does not tell them may still send some."""
+    size = filesystem.size(path)
+    return 1 if size is None else int(size)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -96,10 +102,41 @@ def open_raw(path: str) -> BinaryIO:
     try:
         if "://" in path:
             filesystem, inner = _filesystem(path)
-            return cast(BinaryIO, filesystem.open(inner, "rb"))
+            return io.BufferedReader(_RemoteFile(filesystem.open(inner, "rb"), path), 1 << 20)
         return open(path, "rb", buffering=1 << 18)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({_one_line(error)})") from None
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file of fsspec with all that a file has; where the other side fails, the error names the file."""
+
+    def __init__(self, file: Any, url: str) -> None:
+        self._file, self._url = file, url
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            content = self._file.read(len(buffer))
+        except Exception as error:  # each kind of remote file fails in its own way
+            raise UserError(f"{self._url}: cannot be read ({_one_line(error)}); download it first") from None
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def open_text(path: str) -> IO[bytes]:
