@@ -1,7 +1,7 @@
 """Measuring a model on the held-out split: fixed masks at 15 %, exact over uneven shards, beside what
 guessing gives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ from bert.inference.filling import fill_masks
 from bert.model.models import MaskedLanguageModel
 from bert.model.outputs import IGNORED
 from bert.tokenizer import Tokenizer
-from bert.training.progress import Evaluation
+from bert.training.progress import Evaluation, EvaluationStopped
 from pretrain.data.collator import EvaluationBatches
 from pretrain.data.store import Store
 
@@ -36,7 +36,10 @@ class HeldOut:
     sentences: Sequence[str] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     total: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    is_stopped: Callable[[], bool] = lambda: False
+    """whether the run has been told to stop, the same on every process; all ask at once"""
     _flat: int = 0
+    """evaluations in a row that were no better than word frequencies"""
 
     def __post_init__(self) -> None:
         mask = self.tokenizer.special_tokens["mask"]
@@ -55,15 +58,23 @@ class HeldOut:
             report.append(PLATEAU.format(**metrics))
         return Evaluation(metrics, score=-metrics["mlm_loss"], report="\n".join(report))
 
+    def remember(self, evaluations: Sequence[Mapping[str, float]]) -> None:
+        """Take up the evaluations of the run so far."""
+        self._flat = 0
+        for metrics in evaluations:
+            self._flat = self._flat + 1 if is_flat(metrics) else 0
+
     @torch.no_grad()
     def measure(self, model: MaskedLanguageModel) -> dict[str, float]:
         """Loss, perplexity and accuracies of the model, and what the baselines reach on the same masks and
-        pairs."""
+        pairs; EvaluationStopped if the run is told to stop meanwhile."""
         sums = torch.zeros(4, dtype=torch.float64)  # loss and correct of mlm, of nsp
         asked = torch.zeros(
             len(self.unigram) + 2, dtype=torch.float64
         )  # how often each token, each pair label
         for step in range(len(self.batches)):
+            if self.is_stopped():
+                raise EvaluationStopped
             data = self.batches[step]
             for batch in data.on(self.device):
                 losses = model(**batch).losses
@@ -129,7 +140,7 @@ def unigram_log_probs(store: Store, tokenizer: Tokenizer) -> np.ndarray:
     return np.log(counts / counts.sum())
 
 
-def is_flat(metrics: dict[str, float]) -> bool:
+def is_flat(metrics: Mapping[str, float]) -> bool:
     """Whether a model predicts no better, and no worse, than word frequencies do."""
     return abs(metrics["mlm_loss"] - metrics["unigram_loss"]) < FLAT * metrics["unigram_loss"]
 

@@ -16,7 +16,7 @@ from bert.model import models
 from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel, PretrainingModel
 from bert.tokenizer import Tokenizer
-from bert.training import schedules
+from bert.training import metrics, schedules
 from bert.training.launch import make_accelerator, on_main_process
 from bert.training.progress import Result
 from bert.training.run import open_run
@@ -63,6 +63,7 @@ def train(config: PretrainConfig) -> Result:
     on_main_process(accelerator, lambda: source.examples(0))  # counts the examples once for all
     torch.manual_seed(config.seed)
     model = build_model(config, tokenizer, start)
+    evaluate = held_out(config, accelerator, tokenizer, start)
     trainer = Trainer(
         config,
         accelerator,
@@ -71,9 +72,11 @@ def train(config: PretrainConfig) -> Result:
         steps=steps,
         tokenizer=tokenizer,
         card=partial(model_card, config, model, tokenizer, store),
-        evaluate=held_out(config, accelerator, tokenizer),
+        evaluate=evaluate,
         start=start,
     )
+    if evaluate is not None:
+        evaluate.is_stopped = trainer.is_stopped
     result = trainer.train()
     if not result.interrupted:
         on_main_process(accelerator, lambda: finish(config, result))
@@ -129,13 +132,28 @@ def build_model(
     if config.model.from_ is None:
         values = {field.name: getattr(config.model, field.name) for field in fields(EncoderConfig)}
         model = build(EncoderConfig(**{**values, **own}), architecture)
+        if start is not None:
+            padding = {"pad_vocab_multiple": model.config.pad_vocab_multiple}
+            model.load_state_dict(load(start.path, architecture, padding).state_dict())
+    elif start is not None:
+        model = load(start.path, architecture, kept_apart(config))  # its source may be gone by now
     else:
         model = continue_from(config.model.from_, architecture, own, config, tokenizer)
-    if start is not None:
-        padding = {"pad_vocab_multiple": model.config.pad_vocab_multiple}
-        saved = checkpoint.load(start.path, architecture, overrides=padding, dtype=torch.float32)
-        model.load_state_dict(saved.state_dict())
     return model.train()
+
+
+def load(
+    path: str | Path, architecture: type[MaskedLanguageModel], overrides: Mapping[str, Any]
+) -> MaskedLanguageModel:
+    model = checkpoint.load(path, architecture, overrides=overrides, dtype=torch.float32)
+    assert isinstance(model, MaskedLanguageModel)
+    return model
+
+
+def kept_apart(config: PretrainConfig) -> dict[str, Any]:
+    """What the configuration decides about a model whose shape a checkpoint gives."""
+    names = ("dropout", "attention_dropout", "backend", "gradient_checkpointing", "pad_vocab_multiple")
+    return {name: getattr(config.model, name) for name in names}
 
 
 def build(shape: EncoderConfig, architecture: type[MaskedLanguageModel]) -> MaskedLanguageModel:
@@ -152,10 +170,7 @@ def continue_from(
     tokenizer: Tokenizer,
 ) -> MaskedLanguageModel:
     """The model of a checkpoint; heads that it lacks, and tokens that its tokenizer lacked, begin afresh."""
-    changeable = ("dropout", "attention_dropout", "backend", "gradient_checkpointing", "pad_vocab_multiple")
-    overrides = {name: getattr(config.model, name) for name in changeable}
-    model = checkpoint.load(path, architecture, overrides=overrides, dtype=torch.float32)
-    assert isinstance(model, MaskedLanguageModel)
+    model = load(path, architecture, kept_apart(config))
     before = Tokenizer.load(checkpoint.resolve(path))
     if before.digest == tokenizer.digest:
         return model
@@ -164,7 +179,9 @@ def continue_from(
     return fitted
 
 
-def held_out(config: PretrainConfig, accelerator: "Accelerator", tokenizer: Tokenizer) -> HeldOut | None:
+def held_out(
+    config: PretrainConfig, accelerator: "Accelerator", tokenizer: Tokenizer, start: Checkpoint | None
+) -> HeldOut | None:
     """What evaluates the run; None where no text was held out."""
     batches = EvaluationBatches(
         store_folder(config),
@@ -178,7 +195,11 @@ def held_out(config: PretrainConfig, accelerator: "Accelerator", tokenizer: Toke
     if not len(batches):
         return None
     total = partial(accelerator.reduce, reduction="sum")
-    return HeldOut(batches, tokenizer, config.evaluation.sentences, accelerator.device, total)
+    evaluate = HeldOut(batches, tokenizer, config.evaluation.sentences, accelerator.device, total)
+    if start is not None:
+        lines = metrics.read(Path(config.run_dir) / "evaluations.jsonl")
+        evaluate.remember([line for line in lines if line["step"] <= start.step])
+    return evaluate
 
 
 def finish(config: PretrainConfig, result: Result) -> None:

@@ -46,7 +46,8 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
         mixed_precision="no",
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=timedelta(minutes=training.timeout_minutes)),
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            # No buffer of a model ever changes.
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         ],
     )
     accelerator.gradient_accumulation_steps = 1

@@ -22,6 +22,10 @@ class Evaluation:
     """end the run here"""
 
 
+class EvaluationStopped(Exception):
+    """An evaluation was cut short, on every process, because the run is to stop."""
+
+
 @dataclass
 class RunState:
     """Where a run is; saved with every checkpoint."""
@@ -43,6 +47,8 @@ class RunState:
     best_score: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
     """metrics of the last evaluation"""
+    owes_evaluation: bool = False
+    """the evaluation after this step was cut short; the run begins with it when it goes on"""
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any]) -> "RunState":

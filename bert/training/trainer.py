@@ -25,7 +25,7 @@ from bert.training.config import RunConfig
 from bert.training.launch import StopRequest, from_main_process, on_main_process
 from bert.training.loader import Source, batches
 from bert.training.loop import Stepper
-from bert.training.progress import Evaluation, Result, RunState
+from bert.training.progress import Evaluation, EvaluationStopped, Result, RunState
 from bert.training.reporting import Reporter
 from bert.training.saving import Saver
 from bert.training.state import Checkpoint, Checkpoints
@@ -114,7 +114,7 @@ class Trainer:
             on_main_process(self.accelerator, self._check_saved)
         state = self.state
         best = self.checkpoints.best() if self.accelerator.is_main_process else None
-        interrupted = self._stopping and not self._ended
+        interrupted = self._stopping and (state.owes_evaluation or not self._ended)
         return Result(
             state.step,
             state.tokens,
@@ -146,13 +146,21 @@ class Trainer:
         training, state = self.config.training, self.state
         pin_memory = self.accelerator.device.type == "cuda"
         with closing(batches(self.source, state.step, training.num_workers, pin_memory)) as steps:
+            if state.owes_evaluation:
+                self._after_step()
             while not (self._ended or self._stopping):
                 self._step(*next(steps))
-                improved = False
-                if self.evaluate and (self._progress >= 1.0 or _due(state.step, training.evaluate_every)):
-                    improved = self._evaluate(self.evaluate)
-                if self._ended or self._stopping or improved or _due(state.step, training.save_every):
-                    self.saver.save(self.state, self.card)
+                due = self._progress >= 1.0 or _due(state.step, training.evaluate_every)
+                state.owes_evaluation = due and self.evaluate is not None
+                self._after_step()
+
+    def _after_step(self) -> None:
+        """Evaluate and save, where either is due."""
+        state, improved = self.state, False
+        if self.evaluate and state.owes_evaluation:
+            improved = self._evaluate(self.evaluate)
+        if self._ended or self._stopping or improved or _due(state.step, self.config.training.save_every):
+            self.saver.save(state, self.card)
 
     @property
     def _progress(self) -> float:
@@ -189,15 +197,23 @@ class Trainer:
     def _evaluate(self, evaluate: Callable[[Any], Evaluation]) -> bool:
         """Whether the model is better than it was at any evaluation before."""
         began, state = time.perf_counter(), self.state
-        with self._evaluating():
-            evaluation = evaluate(self.bare)
+        try:
+            with self._evaluating():
+                evaluation = evaluate(self.bare)
+        except EvaluationStopped:
+            self._stopping = True
+            return False
+        state.owes_evaluation = False
         improved = state.best_score is None or evaluation.score > state.best_score
         state.score, state.evaluation, state.ended = evaluation.score, evaluation.metrics, evaluation.stop
         state.best_score = evaluation.score if improved else state.best_score
         self.reporter.evaluation(state, evaluation, time.perf_counter() - began)
-        # A signal that came meanwhile need not wait for another step.
-        self._stopping = self.stepper.sum_over_processes([float(self._request.signal is not None)]).item() > 0
+        self._stopping = self.is_stopped()  # a signal that came meanwhile need not wait for another step
         return improved and self.config.training.keep_best
+
+    def is_stopped(self) -> bool:
+        """Whether any process was told to stop; every process must ask."""
+        return self.stepper.sum_over_processes([float(self._request.signal is not None)]).item() > 0
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -205,11 +221,13 @@ class Trainer:
         self.bare.eval()
         if isinstance(self.bare, FSDPModule):
             self.bare.unshard()
-        with torch.no_grad(), self.stepper.autocast():
-            yield
-        if isinstance(self.bare, FSDPModule):
-            self.bare.reshard()
-        self.bare.train()
+        try:
+            with torch.no_grad(), self.stepper.autocast():
+                yield
+        finally:
+            if isinstance(self.bare, FSDPModule):
+                self.bare.reshard()
+            self.bare.train()
 
     def _check_saved(self) -> None:
         """RunFailed if the last checkpoint could not be written."""

@@ -38,13 +38,6 @@ LAUNCHERS = {
     "cpu": [*ACCELERATE, "--cpu", "--num_processes", "2", "-m"],
     "three": [*ACCELERATE, "--cpu", "--num_processes", "3", "-m"],
     "fsdp": [*ACCELERATE, *FILE, f"{FILES}/fsdp2.yaml", "--num_processes", "2", "-m"],
-    **{
-        f"zero{stage}": [
-            *(*ACCELERATE, *FILE, f"{FILES}/deepspeed_zero{max(stage, 2)}.yaml", "--zero_stage", str(stage)),
-            *("--num_processes", "2", "-m"),
-        ]
-        for stage in (1, 2, 3)
-    },
     "hybrid": [
         *(*ACCELERATE, *FILE, f"{FILES}/fsdp2_hybrid.yaml", "--num_machines", "1", "--num_processes", "4"),
         *("--parallelism_config_dp_shard_size", "2", "-m"),

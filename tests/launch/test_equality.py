@@ -43,13 +43,6 @@ def micro_batches(pretraining: Any, words: str, processes: int) -> int:
     return len(source[0].micro_batches)
 
 
-def stop(pretraining: Any, run: str, *words: str, launcher: str, after: int) -> None:
-    """Kill a run some time after a step."""
-    process = pretraining.start(run, *words, launcher=launcher)
-    pretraining.wait_for(lambda: len(pretraining.lines(run)) >= after, process)
-    pretraining.kill(process)
-
-
 def test_two_processes_and_one_and_many_micro_batches_agree(pretraining: Any) -> None:
     assert [micro_batches(pretraining, w, p) for w, p in ((ONE, 1), (EIGHT, 1), (FOUR, 2))] == [1, 8, 4]
     train(pretraining.config("one", ONE, *NO_DROPOUT))
@@ -65,20 +58,6 @@ def test_two_processes_and_one_and_many_micro_batches_agree(pretraining: Any) ->
 def test_every_launch_agrees(pretraining: Any, launcher: str, budget: str) -> None:
     train(pretraining.config("one", ONE, *NO_DROPOUT))
     pretraining.run("other", budget, *NO_DROPOUT, "training.evaluate_every=5", launcher=launcher)
-    assert_equal(pretraining, "one", "other")
-
-
-@pytest.mark.slow
-@pytest.mark.launch
-@pytest.mark.parametrize("launcher", ["zero1", "zero2", "zero3"])
-def test_deepspeed_agrees_and_goes_on(pretraining: Any, launcher: str) -> None:
-    """Stopped half-way, continued by DeepSpeed, and at last by one process."""
-    pytest.importorskip("deepspeed")
-    train(pretraining.config("one", ONE, *NO_DROPOUT))
-    words = (FOUR, *NO_DROPOUT, "training.evaluate_every=4", "training.save_every=3")
-    for end in (5, 8):
-        stop(pretraining, "other", *words, launcher=launcher, after=end)
-    pretraining.run("other", *words)
     assert_equal(pretraining, "one", "other")
 
 

@@ -46,6 +46,8 @@ def test_files_leave_precision_and_accumulation_to_the_run(file: Path) -> None:
         ("two_nodes", DistributedType.MULTI_GPU, 16, 2),
         ("fsdp2", DistributedType.FSDP, 8, 1),
         ("fsdp2_hybrid", DistributedType.FSDP, 16, 2),
+        ("deepspeed_zero2", DistributedType.DEEPSPEED, 8, 1),
+        ("deepspeed_zero3", DistributedType.DEEPSPEED, 8, 1),
     ],
 )
 def test_each_file_asks_for_what_its_name_says(name: str, kind: str, processes: int, machines: int) -> None:
@@ -53,11 +55,21 @@ def test_each_file_asks_for_what_its_name_says(name: str, kind: str, processes: 
     assert config.distributed_type == kind
     assert (args.num_processes, args.num_machines or 1) == (processes, machines)
     assert args.multi_gpu is (kind == DistributedType.MULTI_GPU)
+    assert args.use_deepspeed is (kind == DistributedType.DEEPSPEED)
     assert args.use_fsdp is (kind == DistributedType.FSDP)
 
 
 def test_every_file_is_named_here() -> None:
-    names = {"cpu", "single", "ddp", "two_nodes", "fsdp2", "fsdp2_hybrid"}
+    names = {
+        "cpu",
+        "single",
+        "ddp",
+        "two_nodes",
+        "fsdp2",
+        "fsdp2_hybrid",
+        "deepspeed_zero2",
+        "deepspeed_zero3",
+    }
     assert {file.stem for file in FILES} == names
 
 
