@@ -28,6 +28,7 @@ CASES: dict[str, tuple[bytes, list[str], dict[str, int]]] = {
     "broken.txt": (PLAIN + b"bad \xff\xfe.\ncut \xe7\xac\n", [], {"not UTF-8": 2}),
     "windows.txt": (b"\xef\xbb\xbffirst.\r\n" + PLAIN.replace(b"\n", b"\r\n"), ["first."], {}),
     "marks.txt": (PLAIN + b"... !!! ???\n;-;\n", ["... !!! ???", ";-;"], {}),
+    "dots.txt": (PLAIN + b"." * 100_000 + b"\n", ["." * 100_000], {}),
     "emoji.txt": (PLAIN + "😀😀 🏳️‍🌈!\n".encode(), ["😀😀 [UNK]!"], {}),
     "rtl.txt": (PLAIN + "\u202eمرحبا. حار؟\u202c\n".encode(), ["مرحبا. حار[UNK]"], {}),
     "invisible.txt": (PLAIN + "\u200b\u200e\ufeff\n".encode(), [], {"no token": 1}),

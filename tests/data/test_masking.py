@@ -1,6 +1,8 @@
 """Chosen tokens: how many, which, and what becomes of them."""
 
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +20,7 @@ from pretrain.data.ragged import starts_of
 
 CLS, SEP, MASK, UNK = 2, 3, 4, 1
 MAX_LENGTH = 64
+DATA_PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 segments = st.lists(st.integers(1, 30), min_size=1, max_size=2)
 batches = st.lists(segments, min_size=1, max_size=12)
 objectives = st.builds(
@@ -219,6 +222,30 @@ def test_wrong_segmenters_are_refused(tokenizer: Tokenizer, name: str, message: 
     objective = ObjectiveConfig(masking="whole_word", segmenter=f"my_words:{name}")
     with pytest.raises(UserError, match=message):
         many(Masking(objective, tokenizer, 0, MAX_LENGTH), rows=2)
+
+
+def test_chinese_words_are_masked_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By jieba, with the function that the documentation shows."""
+    pytest.importorskip("jieba").setLogLevel("WARNING")
+    shown = re.search(r"```python\n(# chinese_words\.py.*?)```", DATA_PAGE.read_text(), re.DOTALL)
+    assert shown is not None
+    module = ModuleType("chinese_words")
+    exec(shown[1], module.__dict__)
+    monkeypatch.setitem(sys.modules, "chinese_words", module)
+    sentence = "中国科学院 在 北京 举行 bert model ##s 会议 。"
+    words = [list(word) if not word.strip("#").isascii() else [word] for word in sentence.split()]
+    tokens = [token for word in words for token in word]
+    sizes = [5, 1, 2, 2, 1, 2, 2, 1]
+    assert module.__dict__["split"](tokens) == sizes
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *tokens]))
+    tokenizer = Tokenizer.load(tmp_path / "vocab.txt")
+    row = [CLS, *map(tokenizer.id_of, tokens), SEP]
+    ids, lengths = np.array(row * 100), np.full(100, len(row))
+    objective = ObjectiveConfig(masking="whole_word", segmenter="chinese_words:split", mask_prob=0.4)
+    chosen = Masking(objective, tokenizer, 0, MAX_LENGTH)(ids, lengths, np.arange(100), 0.4).chosen
+    starts = np.cumsum([0, *sizes[:-1]])
+    share = np.add.reduceat(chosen.reshape(100, -1)[:, 1:-1], starts, axis=1) / sizes
+    assert set(share.ravel()) == {0.0, 1.0} and (share.any(axis=0)).all()
 
 
 def test_the_probability_moves_over_the_run() -> None:
