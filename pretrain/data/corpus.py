@@ -45,14 +45,6 @@ _FORMATS = {
     **dict.fromkeys((".tsv", ".tab"), "tsv"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
-_UNPACKED = {
-    ".gz": 3,
-    ".xz": 4,
-    ".zst": 3.5,
-    ".bz2": 4,
-    ".parquet": 2,
-    ".pq": 2,
-}  # times the size on disk, about
 _SMALLEST_BLOCK, _LARGEST_BLOCK, _BLOCKS = 1 << 21, 1 << 26, 256
 _LOOKED_AT = 100
 
@@ -96,7 +88,7 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     """Find the files and how to read them; UserError for what is missing, empty or not what it is said to be."""
     given = config.sources or [SourceConfig(config.files, config.format, config.text_column)]
     sources = [_open_source(source) for source in given]
-    total = sum(_unpacked(file) for source in sources for file in source.files)
+    total = sum(file.unpacked_size for source in sources for file in source.files)
     block_size = _SMALLEST_BLOCK
     while block_size < min(total / _BLOCKS, _LARGEST_BLOCK):
         block_size *= 2
@@ -183,7 +175,7 @@ def _format_of(config: SourceConfig, found: Sequence[File]) -> str:
 
 def _plain_format(found: Sequence[File]) -> str:
     """Many small files hold a document each; a few, or large ones, many: between blank lines, or else one a line."""
-    if len(found) >= 32 and sum(map(_unpacked, found)) < len(found) << 20:
+    if len(found) >= 32 and sum(file.unpacked_size for file in found) < len(found) << 20:
         return "text"
     start = files.first_bytes(next(file for file in found if file.size))
     return "paragraphs" if b"\n\n" in start.replace(b"\r", b"").strip() else "lines"
@@ -204,12 +196,6 @@ def _check(source: Source) -> None:
             )
 
 
-def _unpacked(file: File) -> int:
-    """About how many bytes of text a file holds."""
-    packed = next((share for suffix, share in _UNPACKED.items() if file.path.lower().endswith(suffix)), 1)
-    return int(file.size * packed)
-
-
 def _units(number: int, source: Source, block_size: int) -> Iterator[Unit]:
     """Small files together up to a block, large ones in ranges of a block where their format allows it."""
 
@@ -219,7 +205,7 @@ def _units(number: int, source: Source, block_size: int) -> Iterator[Unit]:
     waiting: list[str] = []
     waiting_size = 0
     for file in source.files:
-        size = _unpacked(file)
+        size = file.unpacked_size
         if waiting and waiting_size + size > block_size:
             yield unit(waiting, (0, None), waiting_size)
             waiting, waiting_size = [], 0
@@ -243,7 +229,7 @@ def _ranges(source: Source, file: File, block_size: int) -> Iterator[tuple[tuple
     elif ranges == "rows":
         yield from _runs(tables.dataset_parts(file.path), block_size)
     else:
-        yield (0, None), _unpacked(file)
+        yield (0, None), file.unpacked_size
 
 
 def _runs(sizes: Sequence[int], block_size: int) -> Iterator[tuple[tuple[int, int], int]]:

@@ -16,6 +16,14 @@ from bert.errors import UserError
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # what a torn or broken file raises
 _LOOK = 1 << 16
+_UNPACKED = {
+    ".gz": 3,
+    ".xz": 4,
+    ".zst": 3.5,
+    ".bz2": 4,
+    ".parquet": 2,
+    ".pq": 2,
+}  # times the packed size, about
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,11 @@ class File:
         """The ending that tells the format, without the compression's: .jsonl of wiki.jsonl.gz."""
         name = PurePosixPath(self.path.lower())
         return (name.with_suffix("") if self.compressed else name).suffix
+
+    @property
+    def unpacked_size(self) -> int:
+        """About how many bytes of text the file holds."""
+        return int(self.size * _UNPACKED.get(PurePosixPath(self.path.lower()).suffix, 1))
 
 
 def find(pattern: str, suffixes: Sequence[str]) -> list[File]:

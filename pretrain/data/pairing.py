@@ -64,13 +64,16 @@ def walk_pairs(
         going = here < ends[document]
         here, document = here[going], document[going]
     chunks = Chunks(*(np.concatenate(column) for column in zip(*rounds, strict=True)))
-    if put_back and balance:
-        # Too many had to be random: some get what follows A after all, though a later chunk has it as well.
-        willing = chunks.random & (chunks.split < ends[chunks.document])
-        followed = _smallest(low(drawn[chunks.first]), willing, num_random - num_chunks // 2)
-        chunks.random &= ~followed
-        chunks.end = np.where(followed, np.maximum(chunks.end, chunks.split + 1), chunks.end)
-    return chunks
+    return _with_followers(chunks, ends, drawn) if put_back and balance else chunks
+
+
+def _with_followers(chunks: Chunks, ends: np.ndarray, drawn: np.ndarray) -> Chunks:
+    """Where too many chunks had to be random, some get what follows A after all; a later chunk has it as well."""
+    excess = int(chunks.random.sum()) - len(chunks.first) // 2
+    willing = chunks.random & (chunks.split < ends[chunks.document])
+    followed = _smallest(low(drawn[chunks.first]), willing, excess)
+    end = np.where(followed, np.maximum(chunks.end, chunks.split + 1), chunks.end)
+    return Chunks(chunks.first, chunks.split, end, chunks.document, chunks.random & ~followed)
 
 
 def _smallest(values: np.ndarray, allowed: np.ndarray, number: int) -> np.ndarray:
