@@ -1,14 +1,18 @@
 """Runs that are killed, stopped or starved end as if nothing had happened; the same command goes on."""
 
+import contextlib
 import random
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from bert.training import manifest
 from bert.training.launch import EXIT_INTERRUPTED
 from pretrain.train import train
 
@@ -57,6 +61,27 @@ def test_a_run_that_is_stopped_and_killed_ends_bit_identical(pretraining: Any) -
     assert 20 < steps(pretraining, "parts") < 40
     pretraining.run("parts", *words)
     assert_identical(pretraining, "whole", "parts")
+    evaluations = [pretraining.lines(run, "evaluations.jsonl") for run in ("whole", "parts")]
+    assert [line["step"] for line in evaluations[0]] == [20, 40]
+    assert [line["mlm_loss"] for line in evaluations[0]] == [line["mlm_loss"] for line in evaluations[1]]
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+@pytest.mark.parametrize("launcher", ["python", "cpu"])
+def test_a_signal_ends_a_long_evaluation_at_once(pretraining: Any, launcher: str) -> None:
+    """All of the held-out text in batches of one sequence or two would take much longer than launchers wait."""
+    words = ("training.steps=4", "training.evaluate_every=2", "evaluation.sequences=1000000")
+    words += ("batch.micro_tokens=64", "evaluation.sentences=[]", "batch.sequences=2")
+    process = pretraining.start("run", *words, launcher=launcher)
+    pretraining.wait_for(lambda: steps(pretraining, "run") == 2, process)
+    pretraining.kill(process, signal.SIGTERM)
+    began = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_INTERRUPTED, output
+    assert time.monotonic() - began < 20
+    assert checkpoints(pretraining, "run")[-1].name == "step-2"
+    assert not pretraining.lines("run", "evaluations.jsonl")
 
 
 @pytest.mark.slow
@@ -120,9 +145,43 @@ def test_a_damaged_checkpoint_is_passed_over(pretraining: Any, harm: str) -> Non
     assert_identical(pretraining, "whole", "parts")
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("may not mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
 @pytest.mark.slow
 @pytest.mark.launch
-def test_a_full_disk(pretraining: Any) -> None:
+def test_a_disk_that_is_full(pretraining: Any, small_disk: Path) -> None:
+    """A run goes on beside a file that leaves no room, and keeps the checkpoint that it had."""
+    (pretraining.folder / "parts").mkdir()
+    (pretraining.folder / "parts/checkpoints").symlink_to(small_disk)
+    train(pretraining.config("whole", "training.evaluate_every=0"))
+    process = pretraining.start("parts", "training.evaluate_every=0")
+    pretraining.wait_for(lambda: len(checkpoints(pretraining, "parts")) > 0, process)
+    with contextlib.suppress(OSError), (small_disk / "other").open("wb", buffering=0) as other:
+        while True:
+            other.write(bytes(4096))
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1, output
+    assert "No space left on device" in output and "make room" in output
+    assert 0 < int(checkpoints(pretraining, "parts")[-1].name.removeprefix("step-")) < 40
+    assert all(manifest.damage(path) is None for path in checkpoints(pretraining, "parts"))
+    (small_disk / "other").unlink()
+    pretraining.run("parts", "training.evaluate_every=0")
+    assert_identical(pretraining, "whole", "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+def test_files_that_may_not_grow(pretraining: Any) -> None:
     """No file may grow beyond 200 kB: checkpoints fail, training goes on, and succeeds once there is room."""
     import resource
 

@@ -93,6 +93,8 @@ def test_a_run_at_the_baseline_hears_why(pretraining: Any, finished: Path, monke
     reports = [part(model).report for _ in range(3)]
     assert ["word frequency" in report for report in reports] == [False, True, False]
     assert reports[0].startswith("  It is a [") and "%" in reports[0]
+    part.remember([flat, {"mlm_loss": 3.0, "unigram_loss": 5.0}, flat])
+    assert "word frequency" in part(model).report, "it remembers the evaluation before the interruption"
 
 
 def test_a_sentence_without_a_mask_is_refused_before_anything_is_trained(pretraining: Any) -> None:
@@ -112,6 +114,21 @@ def test_going_on_from_a_checkpoint_keeps_its_tokenizer_and_weights(pretraining:
     before = checkpoint.load(finished).state_dict()
     assert model.config.dropout == 0.2
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_run_from_a_checkpoint_goes_on_without_it(pretraining: Any, finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    source = tmp_path / "source"
+    shutil.copytree(finished, source)
+    words = (f"model.from={source}", "model.dropout=0.2", *SHORT, "training.save_every=2")
+    train(pretraining.config("on", *words))
+    shutil.rmtree(tmp_path / "on" / "checkpoints" / "step-3")
+    shutil.rmtree(source)
+    weights = checkpoint.load(tmp_path / "on" / "model").state_dict()
+    assert train(pretraining.config("on", *words)).step == 3
+    again = checkpoint.load(tmp_path / "on" / "model").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
 
 
 def test_new_words_begin_as_the_mean_of_their_pieces(
