@@ -100,12 +100,10 @@ class Pretraining:
             time.sleep(0.002)
 
 
-@pytest.fixture(scope="session")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recipe's file; its tokenizer and its store are made."""
+def write_recipe(folder: Path) -> Path:
+    """The recipe's file in a folder; its tokenizer and its store are made."""
     from pydoc_data.topics import topics
 
-    folder = tmp_path_factory.mktemp("pretraining")
     (folder / "corpus").mkdir()
     for number, text in enumerate(topics.values()):
         (folder / "corpus" / f"{number}.txt").write_text(text, encoding="utf-8")
@@ -115,6 +113,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ensure_tokenizer(config)
     ensure_store(config)
     return path
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("pretraining"))
 
 
 @pytest.fixture
