@@ -212,6 +212,24 @@ def test_mistakes_take_one_line(folders, tmp_path, capsys, case):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(contents)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["embed", "fill-mask"])
+def test_memory_does_not_grow_with_the_file(folders, tmp_path, command):
+    """Ten times as many texts (50 MB of answers, were they kept) take no more than a few MB more."""
+    code = (
+        "import resource, sys; from bert.cli import main; main(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    megabytes = []
+    for thousands in (5, 50):
+        (tmp_path / "texts.txt").write_text("the big cat [MASK]\na dog [MASK]\n" * (500 * thousands))
+        files = [f"input={tmp_path / 'texts.txt'}", f"output={tmp_path / 'out.jsonl'}"]
+        words = [sys.executable, "-c", code, command, str(folders["bert"]), *files]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=True)
+        megabytes.append(int(done.stdout))
+    assert megabytes[1] < megabytes[0] + 25
+
+
 @pytest.mark.launch
 @pytest.mark.parametrize(
     "command",
