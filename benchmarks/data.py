@@ -14,7 +14,8 @@ installed packages, with a vocabulary learnt from it. For each corpus:
    neither documents nor Latin words repeat. Such words have more tokens than the text's own; so speed is not
    measured there.
 3. Batches on one core: plan, pairs, masks and packing, beside the collator of Hugging Face on the same examples,
-   which it gets tokenised and cut. Tokens are those trained on, without padding.
+   which it gets tokenised and cut. The plan of the epoch counts by its share. Tokens are those trained
+   on, without padding.
 4. The plan of an epoch of --sentences, whose lengths are the store's over and over.
 
 Sides take turns; figures are medians over the rounds, ratios medians of the rounds' ratios.
@@ -95,17 +96,16 @@ def measure_batches(store: Path, tokenizer: Path, length: int, options: argparse
         name: StepBatches(store, tokenizer, objective, config, 0, None)
         for name, objective in OBJECTIVES.items()
     }
+    planning = {name: seconds_to_plan(store, objective, length) for name, objective in OBJECTIVES.items()}
     collate, rows = collator(ours["next_sentence, token"], options.steps)
     given = sum(len(row["input_ids"]) for row in chain(*rows))
     speeds: dict[str, list[float]] = {name: [] for name in [*ours, COLLATOR]}
-    for turn in range(
-        options.batch_rounds + 1
-    ):  # the first opens files and makes the first blocks of the plan
+    for turn in range(options.batch_rounds + 1):  # the first, which opens files and plans, does not count
         for name, batches in ours.items():
             start = time.perf_counter()
             steps = range(turn * options.steps, (turn + 1) * options.steps)
             tokens = sum(batches[step].counts["tokens"] for step in steps)
-            speeds[name].append(tokens / (time.perf_counter() - start))
+            speeds[name].append(tokens / (time.perf_counter() - start + planning[name] * tokens))
         start = time.perf_counter()
         for step in rows:
             collate(step)
@@ -116,6 +116,14 @@ def measure_batches(store: Path, tokenizer: Path, length: int, options: argparse
         "tokens_per_second": {name: median(of) for name, of in speeds.items()},
         "times_the_collator": {name: ratio(of, speeds[COLLATOR]) for name, of in speeds.items()},
     }
+
+
+def seconds_to_plan(store: Path, objective: ObjectiveConfig, length: int) -> float:
+    """Seconds a token that the plan of an epoch takes."""
+    start = time.perf_counter()
+    plan = Plan(Store(store), objective, length, seed=0)
+    lengths = plan.take(0, plan.num_examples(0)).lengths
+    return (time.perf_counter() - start) / int(lengths.sum())
 
 
 def collator(batches: StepBatches, steps: int) -> tuple[Any, list[list[dict[str, list[int]]]]]:

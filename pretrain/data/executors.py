@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +27,18 @@ class _Here(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+def _end_with_parent() -> None:
+    """End this process when the one it works for does, even by SIGKILL: its queue alone would not tell it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_and_end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 class _Processes(ProcessPoolExecutor):
@@ -63,7 +76,7 @@ def open_executor(config: PrepareConfig) -> Iterator[tuple[Executor, int]]:
         return
     # Not forked: this process may hold threads and a GPU.
     context = multiprocessing.get_context("spawn")
-    with _Processes(workers, mp_context=context) as executor:
+    with _Processes(workers, mp_context=context, initializer=_end_with_parent) as executor:
         try:
             yield executor, workers
         except KeyboardInterrupt:

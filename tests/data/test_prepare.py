@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from bert.config import from_dict
@@ -220,38 +221,6 @@ def test_what_looks_like_a_special_token_is_plain_text(folder):
     ]
 
 
-FUZZ = {
-    "nul.txt": b"A text with\0 some\0 zero bytes.\n" + b"And then more text follows it.\n" * 200,
-    "broken.txt": b"Good text here.\n" * 300 + b"Bad \xff\xfe text.\n",
-    "windows.txt": b"\xef\xbb\xbfFirst line here.\r\n\r\nSecond line here.\r\n",
-    "punctuation.txt": b"... !!! ??? \n\n---\n",
-    "emoji.txt": "😀😀 👨‍👩‍👧‍👦 🏳️‍🌈 yes.\n\nمرحبا بالعالم. كيف حالك؟\n".encode(),
-    "empty.jsonl": b'{"text": ""}\n{"text": "One good document."}\n\n\n',
-    "surrogates.jsonl": b'{"text": "half \\ud800 a pair. And \\u0000 zero."}\n',
-    "nested.jsonl": b'{"text": "Fine text."}\n' + b"[" * 100_000 + b"\n",
-    "long.jsonl": b'{"text": "' + b"word " * 300_000 + b'"}\n',
-    "dots.txt": b"." * 1_000_000 + b"\n\nA sentence.\n",
-}
-
-
-def test_hostile_input_is_counted_not_lost(tmp_path):
-    for name, content in FUZZ.items():
-        folder = tmp_path / name.replace(".", "_")
-        folder.mkdir()
-        (folder / name).write_bytes(content)
-        values = {
-            "corpus.files": [str(folder / name)],
-            "tokenizer.min_frequency": 1,
-            "corpus.heldout_share": 0,
-        }
-        config = make_config(folder, **values)
-        metadata = Store(prepared(config)).metadata
-        counts = metadata["counts"]
-        assert metadata["splits"]["train"]["documents"] > 0, name
-        dropped = counts["repeated"] + sum(counts["skipped"].values())
-        assert counts["documents"] == metadata["splits"]["train"]["documents"] + dropped, name
-
-
 @pytest.mark.parametrize("format", ["jsonl", "text"])
 def test_parts_of_a_document_stay_known(format, tmp_path, small_blocks, monkeypatch):
     """Long documents are stored in parts, here over several shards; the store knows which are of one document."""
@@ -302,7 +271,44 @@ def test_a_killed_command_goes_on(folder):
     killed = subprocess.Popen(command)
     while not list((folder / "killed").glob("progress/*-*.json")) and killed.poll() is None:
         time.sleep(0.02)
+    workers = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()
     killed.wait()
+    assert len(workers) >= 2 and not psutil.wait_procs(workers, timeout=60)[1]  # none is left behind
     assert subprocess.run(command, check=False).returncode == 0
     assert contents(folder / "killed") == whole
+
+
+MEASURED = """
+import resource, sys
+from bert.errors import run_command
+from pretrain import prepare
+failed = run_command(prepare.main, sys.argv[1:])
+own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(own, workers)
+raise SystemExit(failed)
+"""
+
+
+def peaks(folder: Path, documents: int) -> tuple[int, int]:
+    """The most bytes that the command, and that a worker of it, had resident for a corpus of 10 kB documents."""
+    folder.mkdir()
+    texts = [text(n, 220) for n in range(50)]
+    with (folder / "corpus.jsonl").open("w") as file:
+        for number in range(documents):
+            new = " ".join(f"{number * 100 + n:08d}" for n in range(100))  # words that occur once
+            file.write(json.dumps({"text": f"{new}. {texts[number % 50]}"}) + "\n")
+    (folder / "config.yaml").write_text("{}")
+    words = [f"run_dir={folder}/run", f"corpus.files={folder}/corpus.jsonl", "prepare.workers=2"]
+    words += ["tokenizer.vocab_size=300", "tokenizer.sample_bytes=1000000"]
+    command = [sys.executable, "-c", MEASURED, str(folder / "config.yaml"), *words]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    own, worker = done.stdout.split()[-2:]
+    return int(own) * 1024, int(worker) * 1024  # ru_maxrss counts kB on Linux
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    little, much = peaks(tmp_path / "10MB", 1_000), peaks(tmp_path / "100MB", 10_000)
+    assert sum(much) + much[1] < 1e9, much
+    assert much[0] < 1.3 * little[0] and much[1] < 1.3 * little[1], (little, much)
