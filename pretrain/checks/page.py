@@ -78,7 +78,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
         [
             ("first_loss", "loss at first", number),
             ("last_loss", "loss at last", number),
-            ("steps", "steps", number),
+            ("steps", "steps, a minute at most", number),
         ],
     ),
     "forecast": (
