@@ -82,7 +82,11 @@ def load(
     try:
         config, architecture, stored_labels = huggingface.import_config(theirs)
         config = replace(config, **(overrides or {}))
-    except (UserError, ValueError, TypeError) as error:
+    except TypeError as error:
+        raise UserError(
+            f"{folder}: a value of {CONFIG} or a changed one is of the wrong kind ({error})"
+        ) from error
+    except (UserError, ValueError) as error:
         raise UserError(f"{folder}: {error}") from error
     if model_class is not None:
         architecture = model_class if isinstance(model_class, str) else model_class.__name__
@@ -133,7 +137,7 @@ def describe(
     config = config_for_export(model)
     if config["model_type"] == huggingface.NATIVE:
         why = huggingface.obstacles(model.config, type(model).__name__)
-        logger.warning("%s: transformers cannot load this encoder, only bert.load can; %s", folder, why)
+        logger.warning("transformers cannot load this encoder, only bert.load can; %s", why)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if tokenizer is not None:
         num_segments = model.config.num_segments
@@ -210,9 +214,12 @@ def _fill(model: Model, state: Mapping[str, Tensor], folder: Path, fresh_heads: 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is not a JSON object; copy the file again")
+    return content
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

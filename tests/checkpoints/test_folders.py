@@ -116,6 +116,21 @@ def test_torn_weights_and_missing_tensors_are_refused(tmp_path, model):
         checkpoint.load(tmp_path / "m")
 
 
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[]", "config.json: is not a JSON object"),
+        ('{"model_type"', "config.json: cannot be read as JSON"),
+        ('{"model_type": "bert", "hidden_size": "16"}', "wrong kind"),
+    ],
+)
+def test_a_damaged_configuration_is_refused(tmp_path, model, content, message):
+    checkpoint.save(model, tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        checkpoint.load(tmp_path / "m")
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 def test_pickles_are_read_for_their_tensors_only(tmp_path, model):
     checkpoint.save(model, tmp_path / "m")

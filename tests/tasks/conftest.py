@@ -41,6 +41,7 @@ def tokenizer(vocabulary: list[str], tmp_path_factory: pytest.TempPathFactory) -
     return Tokenizer.load(folder)
 
 
+ROBERTA = {"position_offset": 1, "head_activation": "gelu", "classifier": "dense"}
 CONFIGS: dict[str, dict[str, object]] = {
     "bert": {},
     "modernbert": {
@@ -62,6 +63,8 @@ CONFIGS: dict[str, dict[str, object]] = {
         "dropout": 0.0,
         "attention_dropout": 0.0,
     },
+    "roberta": ROBERTA,
+    "roberta-prelayernorm": {**ROBERTA, "norm": "pre"},
     "own": {"positions": "rotary"},
 }
 
@@ -100,6 +103,7 @@ def folders(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> d
         "modernbert-pretraining": make_model("modernbert", "PretrainingModel", tokenizer),
         "bare": make_model("bert", "EncoderModel", tokenizer),
         "classifier": make_model("bert", "SequenceClassifier", tokenizer, labels),
+        "modernbert-classifier": make_model("modernbert", "SequenceClassifier", tokenizer, labels),
     }
     for name, model in models.items():
         bert.save(model, root / name, tokenizer)
