@@ -35,6 +35,7 @@ from measuring import RESULTS, Side, interleave, ratio, table, write
 from preparing import EncodeBatch, MapAndGroup, Prepare, copies, documents, write_corpus
 
 from bert.config import from_dict
+from bert.tokenizer import Tokenizer
 from pretrain.config import PretrainConfig
 from pretrain.data.collator import StepBatches
 from pretrain.data.config import DOCUMENTATION
@@ -57,12 +58,11 @@ def measure_corpus(name: str, vocabulary: str, options: argparse.Namespace, fold
     speed, sized = folder / "speed.jsonl", folder / "sized.jsonl"
     texts = documents(name, int(max(options.megabytes, *options.sizes) * 1e6))
     size = write_corpus(iter(texts), int(options.megabytes * 1e6), speed)
-    tokenizer = ensure_tokenizer(
-        from_dict(
-            PretrainConfig,
-            {"run_dir": str(folder), "corpus.files": [str(speed)], "tokenizer.from": vocabulary or None},
-        )
-    )
+    tokenizer = folder / "tokenizer"
+    if vocabulary:
+        Tokenizer.load(vocabulary).save(tokenizer)
+    else:
+        ensure_tokenizer(from_dict(PretrainConfig, {"run_dir": str(folder), "corpus.files": [str(speed)]}))
     makers: dict[str, tuple[Any, ...]] = {
         "prepare": (Prepare, speed, tokenizer, options.processes, folder),
         "encode_batch": (EncodeBatch, speed, tokenizer, options.processes),
@@ -203,7 +203,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("corpora", nargs="*", default=[f"{DOCUMENTATION}="], metavar="CORPUS=VOCABULARY")
-    parser.add_argument("--megabytes", type=float, default=50, help="text for the speed of prepare (50)")
+    parser.add_argument("--megabytes", type=float, default=40, help="text for the speed of prepare (40)")
     parser.add_argument("--sizes", nargs="+", type=float, default=[25, 100, 400], help="MB, for its memory")
     parser.add_argument("--sentences", type=int, default=100_000_000, help="of the plan (100 million)")
     parser.add_argument("--processes", type=int, default=2, help="or threads, of each side (2)")

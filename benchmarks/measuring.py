@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import sys
 import time
@@ -150,8 +151,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def write(name: str, result: Mapping[str, Any], text: str, folder: Path = RESULTS) -> None:
-    """NAME.json and NAME.txt, and the text on the screen. Paths given on the command line are left out."""
-    words = [Path(word).name if "/" in word else word for word in sys.argv]
+    """NAME.json and NAME.txt, and the text on the screen. Of paths on the command line only the names stay."""
+    words = [re.sub(r"[^=]*/", "", word) for word in sys.argv]
     command = " ".join(["python", f"benchmarks/{words[0]}", *words[1:]])
     about = machine()
     folder.mkdir(parents=True, exist_ok=True)
