@@ -177,8 +177,12 @@ BACKENDS: dict[str, Backend] = {
 
 def check(config: EncoderConfig) -> None:
     """Refuse a backend that this machine cannot have, whatever the batch."""
-    if config.backend == "varlen" and not torch.cuda.is_available():
+    if config.backend != "varlen":
+        return
+    if not torch.cuda.is_available():
         raise UserError("backend: varlen needs a CUDA device and there is none; set backend=auto")
+    if reason := BACKENDS["varlen"].refuses(torch.device("cuda"), torch.bfloat16, config.head_size):
+        raise UserError(f"backend: {reason}; set backend=auto")
 
 
 def choose(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: float, maps: bool) -> Backend:

@@ -44,6 +44,15 @@ def test_a_backend_that_the_machine_cannot_have_is_refused_when_the_model_is_bui
         build(EncoderConfig(**SMALL, backend="varlen"), "EncoderModel")
 
 
+def test_a_width_that_varlen_does_not_have_is_refused_when_the_model_is_built(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with torch.device("meta"):
+        build(EncoderConfig(**SMALL, backend="varlen"), "EncoderModel")
+        with pytest.raises(UserError, match="backend: varlen has no heads of width 12"):
+            build(EncoderConfig(**SMALL | {"hidden_size": 24}, backend="varlen"), "EncoderModel")
+
+
 def test_what_a_backend_cannot_do_is_said_in_words():
     model = build(EncoderConfig(**SMALL, backend="flex"), "EncoderModel")
     with pytest.raises(UserError, match="no backward pass on CPUs"):
