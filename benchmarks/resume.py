@@ -1,6 +1,6 @@
 """Kills survived, and the time from launch to the first step after a resume, early and late in a run.
 
-    python benchmarks/resume.py [kills=20] [late=1000]
+    python benchmarks/resume.py [kills=12] [late=1000]
 
 With one process and with two, a small encoder is pretrained once without interruption, and once killed with
 SIGKILL at random instants, every second time during a save, and started again by the same command. A kill is
@@ -139,7 +139,7 @@ def first_steps(runs: Runs, late: int, repeats: int = 3) -> dict[str, float]:
 
 
 def main() -> None:
-    options = {"kills": 20, "late": 1000}
+    options = {"kills": 12, "late": 1000}
     options |= {key: int(value) for key, _, value in (word.partition("=") for word in sys.argv[1:])}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs is ended
     result: dict[str, Any] = {"late": options["late"]}

@@ -13,6 +13,8 @@ import torch
 from bert import checkpoint
 from bert.training import manifest, metrics
 
+pytestmark = [pytest.mark.launch, pytest.mark.timeout(1200)]
+
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -48,7 +50,7 @@ class Runs:
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **(sharding or {})},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
         ends_well = not any(key.startswith("kill") for key in options)
         assert (done.returncode == 0) == ends_well, done.stdout + done.stderr
@@ -78,7 +80,6 @@ def runs(tmp_path: Path) -> Runs:
     return Runs(tmp_path)
 
 
-@pytest.mark.launch
 def test_shares_of_a_checkpoint_are_a_hugging_face_directory(runs: Runs) -> None:
     """Each process writes its own files; any other launch goes on from them."""
     import transformers
@@ -100,7 +101,6 @@ def test_shares_of_a_checkpoint_are_a_hugging_face_directory(runs: Runs) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.launch
 def test_a_sharded_run_that_is_killed_ends_bit_identical(runs: Runs) -> None:
     """Dropout on; a process dies before a step, one as it writes, and the main one as it writes."""
     runs("whole", 2, FSDP, dropout=0.1)
@@ -114,7 +114,6 @@ def test_a_sharded_run_that_is_killed_ends_bit_identical(runs: Runs) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.launch
 def test_a_process_whose_disk_is_full_fails_the_save_for_all(runs: Runs) -> None:
     output = runs("run", 2, FSDP, steps=7, full_disk=[1, 6])
     said = "the checkpoint of step 6 could not be written (process 1: [Errno 28] No space left on device)"
@@ -124,7 +123,6 @@ def test_a_process_whose_disk_is_full_fails_the_save_for_all(runs: Runs) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.launch
 @pytest.mark.parametrize(
     ("optimizer", "tolerance"),
     [("adamw", 1e-5), ("lamb", 1e-5), ("stable_adamw", 1e-5), ("muon", 1e-4)],  # Muon iterates in bf16
@@ -137,7 +135,6 @@ def test_every_optimizer_can_be_sharded(runs: Runs, optimizer: str, tolerance: f
 
 
 @pytest.mark.slow
-@pytest.mark.launch
 def test_hybrid_sharding_agrees(runs: Runs) -> None:
     runs("one")
     runs("four", 4, HYBRID)
@@ -146,7 +143,6 @@ def test_hybrid_sharding_agrees(runs: Runs) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.launch
 @pytest.mark.parametrize("stage, processes", [(1, 2), (2, 2), (3, 2), (3, 3)])
 def test_deepspeed_agrees_and_any_launch_goes_on(runs: Runs, stage: int, processes: int) -> None:
     pytest.importorskip("deepspeed")
@@ -159,7 +155,6 @@ def test_deepspeed_agrees_and_any_launch_goes_on(runs: Runs, stage: int, process
 
 
 @pytest.mark.slow
-@pytest.mark.launch
 def test_deepspeed_in_bf16(runs: Runs) -> None:
     pytest.importorskip("deepspeed")
     runs("fp32")
@@ -172,7 +167,6 @@ def test_deepspeed_in_bf16(runs: Runs) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.launch
 def test_what_deepspeed_cannot_do_is_refused(runs: Runs) -> None:
     pytest.importorskip("deepspeed")
     said = pytest.raises(AssertionError, match=r"optimizer\.name: lamb needs whole tensors")
