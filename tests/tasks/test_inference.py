@@ -96,9 +96,7 @@ def test_embed_cuts_long_texts_and_says_so(folders, caplog):
     long = "the cat " * 100
     vectors = bert.embed(folders["bert"], [long, "the cat " * 31, "a"])
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
-    assert [record.message for record in caplog.records] == [
-        "1 of 3 texts had too many tokens and were cut"
-    ]
+    assert [record.message for record in caplog.records] == ["1 of 3 texts had too many tokens and were cut"]
     shorter = bert.embed(folders["bert"], long, max_length=4)
     np.testing.assert_allclose(shorter, bert.embed(folders["bert"], "the cat"), atol=1e-6)
 
@@ -182,7 +180,10 @@ LONG = "cat " * 63
         ),
         (lambda folders: bert.score(folders["bert"], ["a", LONG]), "text 2: has 65 tokens"),
         (lambda folders: bert.attention_maps(folders["bert"], ["a", LONG]), "text 2: has 65 tokens"),
-        (lambda folders: bert.score(folders["bare"], "a"), "bare: holds a bare encoder, which predicts no tokens"),
+        (
+            lambda folders: bert.score(folders["bare"], "a"),
+            "bare: holds a bare encoder, which predicts no tokens",
+        ),
         (lambda folders: bert.embed(folders["bert"].parent, "a"), "neither a checkpoint"),
     ],
 )
