@@ -8,6 +8,7 @@ survived if the run goes on; all of them together if the final weights are equal
 and workers prepare the batches.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import measuring
+import psutil
 
 RECIPE = """
 corpus: {{files: ["{folder}/corpus"], heldout_share: 0.1}}
@@ -65,10 +67,15 @@ class Runs:
         return self.running
 
     def kill(self) -> None:
-        """End what runs, at once."""
+        """End all processes of what runs, at once; torch's launcher gives each a session of its own."""
         if self.running is not None and self.running.poll() is None:
-            os.killpg(self.running.pid, signal.SIGKILL)
+            parent = psutil.Process(self.running.pid)
+            family = [*parent.children(recursive=True), parent]
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self.running.wait()
+            psutil.wait_procs(family)
 
     def finish(self, run: str, *words: str) -> None:
         if self.start(run, *words).wait():

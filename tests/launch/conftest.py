@@ -1,5 +1,6 @@
 """Pretraining in processes of its own, on a small corpus whose tokenizer and store are made once."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bert import config as configuration
@@ -75,11 +77,16 @@ class Pretraining:
         return str(output)
 
     def kill(self, process: "subprocess.Popen[str]", number: int = signal.SIGKILL) -> None:
-        """Send a signal to every process of a command at once, and wait until all are gone."""
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
+        """Send a signal to every process of a command at once, and after SIGKILL wait until all are gone.
+
+        torch's launcher gives each of its processes a session of its own.
+        """
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(process.pid)
+            family = [parent, *parent.children(recursive=True)]
+            for one in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.send_signal(number)
         if number == signal.SIGKILL:
             process.communicate(timeout=60)
 
