@@ -174,8 +174,8 @@ def by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
         start = end
 
 
-def logits_at(model: MaskedLanguageModel, hidden: Tensor, positions: Tensor) -> Iterator[Tensor]:
-    """(T, D) and positions (M,) → float32 logits (HEAD_POSITIONS, V) of one part after the other."""
+def logits_at(model: MaskedLanguageModel, batch: dict[str, Any], positions: Tensor) -> Iterator[Tensor]:
+    """A packed batch and positions (M,) → float32 logits (HEAD_POSITIONS, V) of one part after the other."""
     table = model.encoder.embeddings.tokens.weight
-    for some in positions.split(HEAD_POSITIONS):
-        yield model.head(hidden.index_select(0, some), table).float()
+    for some in model.encoder(**batch, chosen=positions).chosen(positions).split(HEAD_POSITIONS):
+        yield model.head(some, table).float()

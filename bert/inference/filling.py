@@ -67,8 +67,7 @@ def fill_masks(
         for which in by_length(sequences.lengths, batch_tokens):
             chosen = sequences.select(which)
             positions = np.flatnonzero(chosen.ids == tokenizer.mask_id)
-            hidden = model.encoder(**chosen.batch(device)).last_hidden_state
-            parts = logits_at(model, hidden, torch.from_numpy(positions).to(device))
+            parts = logits_at(model, chosen.batch(device), torch.from_numpy(positions).to(device))
             best = [part.softmax(-1).topk(min(top_k, part.shape[-1])) for part in parts]
             scores, tokens = (torch.cat(part).tolist() for part in zip(*best))
             for i, (position, row) in enumerate(zip(positions, chosen.row_of(positions))):

@@ -56,8 +56,7 @@ def _token_scores(
             positions = copies.offsets[:-1] + places[which] - sequences.offsets[rows[which]]
             targets = torch.from_numpy(copies.ids[positions]).to(device)
             copies.ids[positions] = tokenizer.mask_id
-            hidden = model.encoder(**copies.batch(device)).last_hidden_state
-            parts = logits_at(model, hidden, torch.from_numpy(positions).to(device))
+            parts = logits_at(model, copies.batch(device), torch.from_numpy(positions).to(device))
             chosen = [
                 logits.log_softmax(-1).gather(1, target[:, None])
                 for logits, target in zip(parts, targets.split(HEAD_POSITIONS))

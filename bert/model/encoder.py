@@ -1,7 +1,11 @@
-"""The encoder. (*) is (B, S) padded or (T,) packed, D hidden."""
+"""The encoder.
+
+(*) is (B, S) padded or (T,) packed · N sequences · M chosen tokens · R = M + N tokens that heads read · D hidden
+"""
 
 from dataclasses import dataclass
 
+import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
@@ -20,16 +24,28 @@ class Encoded:
     """What the encoder made of a batch."""
 
     last_hidden_state: Tensor
-    """(*, D)"""
+    """(*, D), or (R, D): the chosen tokens, then the first of each sequence"""
     layout: Layout
     hidden_states: tuple[Tensor, ...] | None
     """(*, D) after the embeddings and after each layer, as Hugging Face counts them"""
     attentions: tuple[Tensor, ...] | None
     """(B or N, H, S, S) of each layer"""
+    num_chosen: int | None
+    """M if there is nothing else in the last hidden state, None if all tokens are there"""
 
     def first(self) -> Tensor:
         """(B or N, D): each sequence's first token."""
-        return self.layout.first(self.last_hidden_state)
+        hidden = self.last_hidden_state
+        return self.layout.first(hidden) if self.num_chosen is None else hidden[self.num_chosen :]
+
+    def chosen(self, tokens: Tensor) -> Tensor:
+        """(M, D): the chosen `tokens` (M,), counted row by row."""
+        hidden = self.last_hidden_state
+        return (
+            hidden.flatten(0, -2).index_select(0, tokens)
+            if self.num_chosen is None
+            else hidden[: self.num_chosen]
+        )
 
     def mean(self) -> Tensor:
         """(B or N, D): each sequence's mean over its tokens."""
@@ -64,27 +80,38 @@ class Encoder(nn.Module):
         max_sequence_length: int | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        chosen: Tensor | None = None,
     ) -> Encoded:
         """Padded: ids (B, S), with a mask that is 1 at real tokens. Packed: ids and positions (T,), with
-        `sequence_offsets` (N + 1,) int32 and the length of the longest sequence. Positions count from 0."""
+        `sequence_offsets` (N + 1,) int32 and the length of the longest sequence. Positions count from 0.
+
+        With `chosen` (M,), heads read these tokens and the first of each sequence alone. Of a packed batch the
+        last layer then computes no others: all tokens are seen, but most of its projections are left out.
+        """
         layout = self._layout(input_ids, attention_mask, position_ids, sequence_offsets, max_sequence_length)
         dropout = self.config.attention_dropout if self.training else 0.0
         dtype = self.embeddings.tokens.weight.dtype
         backend = backends.choose(self.config, layout, dtype, dropout, maps=output_attentions)
         maps: list[Tensor] | None = [] if output_attentions else None
+        read = None
+        if chosen is not None and isinstance(layout, Packed) and not output_hidden_states:
+            read = torch.cat([chosen, layout.first_tokens])
         if backend.packs and isinstance(layout, Padded):
             packed, places = layout.pack()
             ids = input_ids.flatten()[places]
             types = None if token_type_ids is None else token_type_ids.flatten()[places]
-            states = self._states(ids, types, packed, backend, maps, keep_all=output_hidden_states)
+            states = self._states(ids, types, packed, backend, maps, read, keep_all=output_hidden_states)
             states = [layout.unpack(state, places) for state in states]
         else:
-            states = self._states(input_ids, token_type_ids, layout, backend, maps, output_hidden_states)
+            states = self._states(
+                input_ids, token_type_ids, layout, backend, maps, read, output_hidden_states
+            )
         return Encoded(
             last_hidden_state=states[-1],
             layout=layout,
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=None if maps is None else tuple(maps),
+            num_chosen=None if chosen is None or read is None else len(chosen),
         )
 
     def _states(
@@ -94,9 +121,10 @@ class Encoder(nn.Module):
         layout: Layout,
         backend: Backend,
         maps: list[Tensor] | None,
+        read: Tensor | None,
         keep_all: bool,
     ) -> list[Tensor]:
-        """The last hidden state (*, D), after all those before it if they are to be kept."""
+        """The last hidden state (*, D) or (R, D), after all those before it if they are to be kept."""
         contexts = {
             window: AttentionContext(
                 backend=backend,
@@ -108,16 +136,18 @@ class Encoder(nn.Module):
         }
         hidden = self.embeddings(input_ids, token_type_ids, layout.position_ids)
         kept = []
-        for layer, window in zip(self.layers, self.config.windows, strict=True):
+        for number, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True), 1):
             if keep_all:
                 kept.append(hidden)
-            hidden = self._run(layer, hidden, contexts[window])
+            hidden = self._run(layer, hidden, contexts[window], read if number == len(self.layers) else None)
         return [*kept, self.final_norm(hidden)]
 
-    def _run(self, layer: nn.Module, hidden: Tensor, context: AttentionContext) -> Tensor:
+    def _run(
+        self, layer: nn.Module, hidden: Tensor, context: AttentionContext, read: Tensor | None
+    ) -> Tensor:
         if self.config.gradient_checkpointing and self.training:
-            return torch.utils.checkpoint.checkpoint(layer, hidden, context, use_reentrant=False)
-        return layer(hidden, context)
+            return torch.utils.checkpoint.checkpoint(layer, hidden, context, read, use_reentrant=False)
+        return layer(hidden, context, read)
 
     def _layout(
         self,

@@ -1,15 +1,21 @@
-"""One layer: attention, then feed-forward, each added to what it read. (*) is (B, S) or (T,), D hidden."""
+"""One layer: attention, then feed-forward, each added to what it read.
+
+(*) is (B, S) or (T,) · R tokens that are read · D hidden
+"""
 
 from torch import Tensor, nn
 
-from bert.model.attention import Attention, AttentionContext
+from bert.model.attention import Attention, AttentionContext, select
 from bert.model.config import EncoderConfig
 from bert.model.dropout import Dropout
 from bert.model.feedforward import FEED_FORWARDS
 
 
 class PostNormLayer(nn.Module):
-    """Normalises each residual sum (Vaswani et al. 2017; BERT)."""
+    """Normalises each residual sum (Vaswani et al. 2017; BERT).
+
+    With `read` (R,), of a packed batch, the layer goes on with these tokens alone once they have seen the others.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -21,18 +27,20 @@ class PostNormLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
-        """(*, D) → (*, D)."""
-        hidden = self.attention_norm(self.dropout(self.attention(hidden, context), residual=hidden))
+    def forward(self, hidden: Tensor, context: AttentionContext, read: Tensor | None = None) -> Tensor:
+        """(*, D) → (*, D) or (R, D)."""
+        mixed = self.attention(hidden, context, read)
+        hidden = self.attention_norm(self.dropout(mixed, residual=select(hidden, read)))
         return self.feed_forward_norm(self.dropout(self.feed_forward(hidden), residual=hidden))
 
 
 class PreNormLayer(PostNormLayer):
     """Normalises what each sub-layer reads and leaves the residual alone (Xiong et al. 2020; ModernBERT)."""
 
-    def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
-        """(*, D) → (*, D)."""
-        hidden = self.dropout(self.attention(self.attention_norm(hidden), context), residual=hidden)
+    def forward(self, hidden: Tensor, context: AttentionContext, read: Tensor | None = None) -> Tensor:
+        """(*, D) → (*, D) or (R, D)."""
+        mixed = self.attention(self.attention_norm(hidden), context, read)
+        hidden = self.dropout(mixed, residual=select(hidden, read))
         return self.dropout(self.feed_forward(self.feed_forward_norm(hidden)), residual=hidden)
 
 

@@ -119,9 +119,14 @@ class Packed:
         slots = ids * length + self._tokens() - self.offsets[ids]
         return Rows(num_rows, length, real, slots.clamp(max=num_rows * length))
 
+    @property
+    def first_tokens(self) -> Tensor:
+        """(N,) where each sequence starts."""
+        return self.offsets[:-1].clamp(max=len(self.position_ids) - 1)
+
     def first(self, hidden: Tensor) -> Tensor:
         """(N, D): each sequence's first token."""
-        return hidden[self.offsets[:-1].clamp(max=len(hidden) - 1)]
+        return hidden[self.first_tokens]
 
     def mean(self, hidden: Tensor) -> Tensor:
         """(N, D): each sequence's mean over its tokens."""

@@ -22,11 +22,13 @@ class Model(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
 
-    def encode(self, input_ids: Tensor, batch: dict[str, Any]) -> tuple[Encoded, ModelOutput]:
-        """What the encoder made of a batch, and the beginning of an output."""
-        encoded: Encoded = self.encoder(input_ids, **batch)
+    def encode(
+        self, input_ids: Tensor, batch: dict[str, Any], chosen: Tensor | None = None
+    ) -> tuple[Encoded, ModelOutput]:
+        """What the encoder made of a batch, and the beginning of an output. For `chosen` see `Encoder.forward`."""
+        encoded: Encoded = self.encoder(input_ids, **batch, chosen=chosen)
         return encoded, ModelOutput(
-            last_hidden_state=encoded.last_hidden_state,
+            last_hidden_state=encoded.last_hidden_state if encoded.num_chosen is None else None,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
@@ -65,14 +67,14 @@ class MaskedLanguageModel(Model):
     ) -> ModelOutput:
         """Labels (*), -100 where nothing is asked, or else the chosen positions (M,) among all tokens and
         their labels (M,) → losses["mlm"]. Without labels → logits (*, V) of every token."""
-        encoded, output = self.encode(input_ids, batch)
-        loss, output.logits = self.predict(encoded.last_hidden_state, labels, masked_positions, masked_labels)
+        encoded, output = self.encode(input_ids, batch, masked_positions)
+        loss, output.logits = self.predict(encoded, labels, masked_positions, masked_labels)
         if loss is not None:
             output.losses["mlm"] = loss
         return output
 
     def predict(
-        self, hidden: Tensor, labels: Tensor | None, positions: Tensor | None, chosen_labels: Tensor | None
+        self, encoded: Encoded, labels: Tensor | None, positions: Tensor | None, chosen_labels: Tensor | None
     ) -> tuple[Loss | None, Tensor | None]:
         """The loss at the chosen positions, or else the logits of every token."""
         embeddings = self.encoder.embeddings.tokens.weight
@@ -80,9 +82,8 @@ class MaskedLanguageModel(Model):
             positions = (labels.flatten() != IGNORED).nonzero().squeeze(1)
             chosen_labels = labels.flatten()[positions]
         if positions is None or chosen_labels is None:
-            return None, self.head(hidden, embeddings)
-        chosen = hidden.flatten(0, -2).index_select(0, positions)
-        return self.head.loss(chosen, embeddings, chosen_labels), None
+            return None, self.head(encoded.last_hidden_state, embeddings)
+        return self.head.loss(encoded.chosen(positions), embeddings, chosen_labels), None
 
 
 class PretrainingModel(MaskedLanguageModel):
@@ -107,11 +108,10 @@ class PretrainingModel(MaskedLanguageModel):
 
         next_sentence_label (N,): 0 where B follows A, 1 where not, -100 for nothing asked → losses["nsp"].
         """
-        encoded, output = self.encode(input_ids, batch)
+        encoded, output = self.encode(input_ids, batch, masked_positions)
         output.pooler_output = self.pooler(encoded.first())
         output.seq_relationship_logits = self.pair(output.pooler_output)
-        hidden = encoded.last_hidden_state
-        loss, output.prediction_logits = self.predict(hidden, labels, masked_positions, masked_labels)
+        loss, output.prediction_logits = self.predict(encoded, labels, masked_positions, masked_labels)
         if loss is not None:
             output.losses["mlm"] = loss
         if next_sentence_label is not None:
@@ -131,7 +131,8 @@ class SequenceClassifier(Model):
 
     def forward(self, input_ids: Tensor, *, labels: Tensor | None = None, **batch: Any) -> ModelOutput:
         """Labels (N,), -100 ignored, or (N, C), NaN ignored → logits (N, C), losses["classification"]."""
-        encoded, output = self.encode(input_ids, batch)
+        nothing = input_ids.new_empty(0) if self.config.pooling == "cls" else None
+        encoded, output = self.encode(input_ids, batch, chosen=nothing)
         pooled = encoded.mean() if self.config.pooling == "mean" else encoded.first()
         output.logits = self.classifier(self.dropout(self.pooler(pooled)))
         if labels is not None:

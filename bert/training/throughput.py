@@ -28,13 +28,15 @@ def training_flops(config: EncoderConfig, tokens: int, sequences: int, predicted
 
     As in Narayanan et al. 2021 (appendix), without recomputation: 6 for each weight and token, and for
     attention 12 S D for each token and layer. Attention is counted at the mean length of a sequence, the
-    prediction head at the `predicted` tokens only.
+    prediction head at the `predicted` tokens only, and what follows attention in the last layer at these and the
+    first of each sequence.
     """
     width = config.hidden_size
-    feed_forward = (3 if config.feed_forward == "glu" else 2) * width * config.intermediate_size
+    after_attention = width**2 + (3 if config.feed_forward == "glu" else 2) * width * config.intermediate_size
     length = tokens / max(sequences, 1)
-    per_token = 0.0
-    for window in config.windows:
+    flops = 6.0 * predicted * (width**2 + width * config.padded_vocab_size)
+    for number, window in enumerate(config.windows, 1):
         seen = length if window is None else min(length, window)
-        per_token += 6 * (4 * width**2 + feed_forward) + 12 * seen * width
-    return tokens * per_token + predicted * 6 * (width**2 + width * config.padded_vocab_size)
+        flops += tokens * (6 * 3 * width**2 + 12 * seen * width)
+        flops += 6 * after_attention * (tokens if number < config.num_layers else predicted + sequences)
+    return flops

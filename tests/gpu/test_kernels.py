@@ -55,13 +55,11 @@ def padded():
 
 def run(model, batch, dtype):
     with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
-        output = model(**batch)
-    gradients = torch.autograd.grad(output.loss, list(model.parameters()))
-    if "attention_mask" in batch:
-        states = output.last_hidden_state[batch["attention_mask"]]
-    else:
-        states = output.last_hidden_state[: sum(LENGTHS)]
-    return states.float(), output.loss, gradients
+        states = model(**batch, output_hidden_states=True).last_hidden_state
+        loss = model(**batch).loss
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    real = batch["attention_mask"] if "attention_mask" in batch else slice(sum(LENGTHS))
+    return states[real].float(), loss, gradients
 
 
 @pytest.mark.parametrize("layout", [packed, padded], ids=["packed", "padded"])

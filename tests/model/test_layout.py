@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from bert.model import EncoderConfig, build
 from bert.model.layout import Packed
@@ -82,6 +83,27 @@ def test_unused_places_change_nothing(backend):
     torch.testing.assert_close(output.loss, expected.loss, atol=1e-12, rtol=0)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-12, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "grouped"])
+def test_the_last_layer_computes_what_heads_read(backend, norm):
+    """The same losses and gradients as from all hidden states, for less arithmetic."""
+    model = small(backend=backend, layer_pattern="GL", window=4, norm=norm)
+    batch = packed([torch.randint(0, 40, (n,)) for n in LENGTHS])
+    labels = {"masked_positions": torch.tensor([9, 1, 9]), "masked_labels": torch.tensor([3, 4, 5])}
+    losses, gradients, flops = [], [], []
+    for whole in (True, False):
+        with FlopCounterMode(display=False) as counter:
+            output = model(**batch, **labels, output_hidden_states=whole)
+        assert (output.last_hidden_state is None) is not whole
+        losses.append(output.loss)
+        gradients.append(torch.autograd.grad(output.loss, list(model.parameters()), allow_unused=True))
+        flops.append(counter.get_total_flops())
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-12, rtol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-12, rtol=0)
+    unread = sum(LENGTHS) - 3 - len(LENGTHS)
+    assert flops[0] - flops[1] == 2 * unread * (16 * 16 + 2 * 16 * 24)
 
 
 def test_pooling_follows_the_sequences():

@@ -100,12 +100,10 @@ def padded():
 
 
 def results(model, batch):
-    output = model(**batch)
-    if "attention_mask" in batch:
-        states = output.last_hidden_state[batch["attention_mask"]]
-    else:
-        states = output.last_hidden_state[: sum(LENGTHS)]
-    return states, torch.autograd.grad(output.loss, list(model.parameters())), output.last_hidden_state
+    states = model(**batch, output_hidden_states=True).last_hidden_state
+    gradients = torch.autograd.grad(model(**batch).loss, list(model.parameters()))
+    real = batch["attention_mask"] if "attention_mask" in batch else slice(sum(LENGTHS))
+    return states[real], gradients, states
 
 
 @pytest.mark.parametrize("batch", [packed(), padded()], ids=["packed", "padded"])

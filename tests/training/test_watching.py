@@ -70,8 +70,10 @@ def test_arithmetic_of_a_step_by_hand() -> None:
         layer_pattern="GL",
         window=4,
     )
-    matrices = 6 * (4 * 8 * 8 + 2 * 8 * 32)
-    expected = 100 * (matrices + 12 * 10 * 8) + 100 * (matrices + 12 * 4 * 8) + 15 * 6 * (8 * 8 + 8 * 10)
+    attention, after = 6 * 3 * 8 * 8, 6 * (8 * 8 + 2 * 8 * 32)
+    first = 100 * (attention + 12 * 10 * 8 + after)
+    last = 100 * (attention + 12 * 4 * 8) + (15 + 10) * after
+    expected = first + last + 15 * 6 * (8 * 8 + 8 * 10)
     assert training_flops(config, tokens=100, sequences=10, predicted=15) == expected
 
 
