@@ -45,7 +45,7 @@ from bert.training.memory import keep_freed_memory
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.01
 CONFIGS = Path(__file__).parents[1] / "configs/model"
 MICRO_BATCHES = (64, 128, 256) if DEVICE == "cuda" else (8, 16, 32, 64)
-MICRO_TOKENS = (8192, 16384, 32768) if DEVICE == "cuda" else (2560, 5120, 10240)
+MICRO_TOKENS = (8192, 16384, 32768) if DEVICE == "cuda" else (2560, 5120)
 TRIAL_SEQUENCES = 2 * max(MICRO_BATCHES)
 
 
