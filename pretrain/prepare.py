@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from pretrain.data.corpus import Corpus
     from pretrain.data.tokenizing import Job
 
-USAGE = "python -m pretrain.prepare CONFIG.yaml [key=value ...]"
+USAGE = """\
+usage: python -m pretrain.prepare CONFIG.yaml [key=value ...]
+
+Tokenise the corpus into RUN/store, from which training reads; the tokenizer is trained where it is missing. The same
+command continues an interrupted preparation.
+"""
 _MOST_LANES = 8
 
 

@@ -18,7 +18,12 @@ from pretrain.config import PretrainConfig
 if TYPE_CHECKING:
     from bert.tokenizer import Tokenizer
 
-USAGE = "python -m pretrain.tokenizer CONFIG.yaml [key=value ...]"
+USAGE = """\
+usage: python -m pretrain.tokenizer CONFIG.yaml [key=value ...]
+
+Learn the vocabulary of a corpus, or take one over (tokenizer.from). The folder is RUN/tokenizer, and its report.json
+tells tokens per word, unknown tokens and bytes per token. A tokenizer that is there already stays as it is.
+"""
 REPORT = "report.json"
 
 
