@@ -34,6 +34,8 @@ SHARDS = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 OWN_WEIGHTS = "own.safetensors"
 """what transformers has no place for, under our names"""
+OWNED = (CONFIG, "model*.safetensors", SHARDS, PICKLE, "own*.safetensors")
+"""what a checkpoint replaces of an older one in its place: weights of either would be read for the other's"""
 
 Path_ = str | os.PathLike[str]
 logger = logging.getLogger("bert")
@@ -120,7 +122,7 @@ def save(
     `card` becomes README.md, `extra` further files (name → content); `state` are the weights if they are not
     the model's own (gathered from shards, say).
     """
-    with replacing(Path(folder), owned=(CONFIG, WEIGHTS, SHARDS, PICKLE, OWN_WEIGHTS)) as aside:
+    with replacing(Path(folder), OWNED) as aside:
         describe(model, aside, tokenizer, card=card, extra=extra)
         _write_weights(model, aside, state)
 
@@ -231,8 +233,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         files = sorted(set(_read_json(folder / SHARDS)["weight_map"].values()))
     else:
         files = [PICKLE]
-    pattern = OWN_WEIGHTS if (folder / WEIGHTS).is_file() else OWN_WEIGHTS.replace(".", "*.", 1)
-    files += sorted(path.name for path in folder.glob(pattern))
+    files += sorted(path.name for path in folder.glob(OWN_WEIGHTS.replace(".", "*.", 1)))
     for name in files:
         try:
             if name == PICKLE:

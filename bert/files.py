@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from bert.errors import UserError
@@ -13,8 +14,8 @@ from bert.errors import UserError
 def replacing(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
     """A new folder beside `folder` to write into, which takes its place when the block ends well.
 
-    The first of the names `owned` tells that an existing folder may be replaced; those of them that are not
-    written again go, all other files stay.
+    The first of `owned`, a file's name, tells that an existing folder may be replaced. Files that match any of them
+    (`*` as in a shell) go if they are not written again, all other files stay.
     """
     if folder.exists() and not (folder / owned[0]).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"{folder}: holds other things and is not overwritten; choose another folder")
@@ -27,7 +28,8 @@ def replacing(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
             sync(path)
         if folder.exists():
             for path in folder.iterdir():
-                if path.name not in owned and not (aside / path.name).exists():
+                kept = not any(fnmatch(path.name, pattern) for pattern in owned)
+                if kept and not (aside / path.name).exists():
                     path.rename(aside / path.name)
             folder.rename(before)
         aside.rename(folder)

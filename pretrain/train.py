@@ -207,7 +207,7 @@ def finish(config: PretrainConfig, result: Result) -> None:
     back."""
     run_dir = Path(config.run_dir)
     last = run_dir / "checkpoints" / f"step-{result.step}"
-    with replacing(run_dir / "model", owned=[checkpoint.CONFIG]) as aside:
+    with replacing(run_dir / "model", checkpoint.OWNED) as aside:
         for file in last.iterdir():
             if not is_for_training_only(file.name):
                 shutil.copyfile(file, aside / file.name)

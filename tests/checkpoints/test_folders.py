@@ -43,7 +43,9 @@ def test_a_checkpoint_holds_the_card_the_tokenizer_and_what_else_is_given(tmp_pa
 def test_saving_again_replaces_the_weights_and_leaves_the_rest(tmp_path, model):
     checkpoint.save(build(CONFIG, "PretrainingModel"), tmp_path / "m")
     (tmp_path / "m" / "notes.txt").write_text("mine")
-    (tmp_path / "m" / checkpoint.OWN_WEIGHTS).write_text("of an older model")
+    shares = ("model-00001-of-00002.safetensors", "own-00001-of-00002.safetensors", checkpoint.SHARDS)
+    for name in (checkpoint.OWN_WEIGHTS, *shares):
+        (tmp_path / "m" / name).write_text("of an older model")
     checkpoint.save(model, tmp_path / "m")
     assert equal(checkpoint.load(tmp_path / "m"), model)
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
