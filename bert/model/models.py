@@ -66,7 +66,7 @@ class MaskedLanguageModel(Model):
         **batch: Any,
     ) -> ModelOutput:
         """Labels (*), -100 where nothing is asked, or else the chosen positions (M,) among all tokens and
-        their labels (M,) → losses["mlm"]. Without labels → logits (*, V) of every token."""
+        their labels (M,) → losses["mlm"]. Without labels → logits (M, V) of these positions or (*, V) of all."""
         encoded, output = self.encode(input_ids, batch, masked_positions)
         loss, output.logits = self.predict(encoded, labels, masked_positions, masked_labels)
         if loss is not None:
@@ -76,14 +76,17 @@ class MaskedLanguageModel(Model):
     def predict(
         self, encoded: Encoded, labels: Tensor | None, positions: Tensor | None, chosen_labels: Tensor | None
     ) -> tuple[Loss | None, Tensor | None]:
-        """The loss at the chosen positions, or else the logits of every token."""
+        """The loss at the chosen positions, or else the logits of these or of every token."""
         embeddings = self.encoder.embeddings.tokens.weight
         if labels is not None:
             positions = (labels.flatten() != IGNORED).nonzero().squeeze(1)
             chosen_labels = labels.flatten()[positions]
-        if positions is None or chosen_labels is None:
+        if positions is None:
             return None, self.head(encoded.last_hidden_state, embeddings)
-        return self.head.loss(encoded.chosen(positions), embeddings, chosen_labels), None
+        hidden = encoded.chosen(positions)
+        if chosen_labels is None:
+            return None, self.head(hidden, embeddings)
+        return self.head.loss(hidden, embeddings, chosen_labels), None
 
 
 class PretrainingModel(MaskedLanguageModel):

@@ -106,6 +106,14 @@ def test_the_last_layer_computes_what_heads_read(backend, norm):
     assert flops[0] - flops[1] == 2 * unread * (16 * 16 + 2 * 16 * 24)
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "grouped"])
+def test_chosen_tokens_without_labels_have_logits(backend):
+    model = small(backend=backend)
+    batch, positions = packed([torch.randint(0, 40, (n,)) for n in LENGTHS]), torch.tensor([9, 1])
+    expected = model(**batch).logits[positions]
+    torch.testing.assert_close(model(**batch, masked_positions=positions).logits, expected)
+
+
 def test_pooling_follows_the_sequences():
     offsets = torch.tensor([0, 2, 3, 3, 7], dtype=torch.int32)
     layout = Packed(torch.tensor([0, 1, 0, 0, 1, 2, 3, 0]), offsets, 4)
