@@ -131,7 +131,9 @@ class Trainer:
         try:
             yield
         except BaseException as error:
-            self.checkpoints.confirmations.abandon()
+            # After a RunFailed the others live, and still write their parts of the last checkpoint.
+            if not isinstance(error, RunFailed):
+                self.checkpoints.confirmations.abandon()
             if self.accelerator.num_processes > 1 and _is_lost_connection(error):
                 raise RunFailed(
                     f"another process of this run ended after step {self.state.step}; "

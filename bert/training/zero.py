@@ -79,7 +79,7 @@ class ZeroStepper(Stepper):
         return torch.as_tensor(math.inf if skipped else self.model.get_global_grad_norm())
 
     def _update(self, result: Any) -> None:
-        """Done."""
+        """The engine's step in `_forward_backward` has clipped and updated, or skipped, already."""
 
 
 def is_prepared(model: nn.Module) -> bool:
