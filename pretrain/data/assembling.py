@@ -33,14 +33,7 @@ def assemble(
     prepare: PrepareConfig, path: Path, tokenizer: Tokenizer, corpus: Corpus, options: Mapping[str, Any]
 ) -> None:
     """Make a store of what the workers wrote; UserError if that is no document at all."""
-    counts: Counter[str] = Counter()
-    skipped: Counter[str] = Counter()
-    written: list[tuple[str, str, int]] = []  # split, file, documents
-    for name in progress.blocks(path):
-        about = progress.read(path, name) or {}
-        counts.update(about["counts"])
-        skipped.update(about["skipped"])
-        written += [(split, shard["file"], shard["documents"]) for split, shard in about["shards"].items()]
+    counts, skipped, written = _tally(path)
     if not written:
         reasons = (
             ", ".join(f"{number} {reason}" for reason, number in skipped.most_common()) or "no text in them"
@@ -48,7 +41,6 @@ def assemble(
         raise UserError(
             f"the corpus has no document that can be used ({reasons}); check corpus.files and corpus.format"
         )
-    written.sort(key=lambda shard: (SPLITS[::-1].index(shard[0]), shard[1]))
     repeated = _drop(prepare, path, written)
     shards = {
         split: [
@@ -80,6 +72,19 @@ def assemble(
     shutil.rmtree(progress.folder(path))
     for torn in path.glob("*/.*"):
         torn.unlink()
+
+
+def _tally(path: Path) -> tuple[Counter[str], Counter[str], list[tuple[str, str, int]]]:
+    """What the workers counted, what they skipped, and their shards in order: split, file, documents."""
+    counts: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    written: list[tuple[str, str, int]] = []
+    for name in progress.blocks(path):
+        about = progress.read(path, name) or {}
+        counts.update(about["counts"])
+        skipped.update(about["skipped"])
+        written += [(split, shard["file"], shard["documents"]) for split, shard in about["shards"].items()]
+    return counts, skipped, sorted(written, key=lambda shard: (SPLITS[::-1].index(shard[0]), shard[1]))
 
 
 def _drop(prepare: PrepareConfig, path: Path, written: list[tuple[str, str, int]]) -> int:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bert.errors import UserError
+from pretrain.data.ragged import ranges
 from pretrain.data.shards import VERSION, Shard, read_shard, token_dtype, write_documents
 
 __all__ = ["Shard", "Split", "Store", "read_index", "token_dtype", "write_documents"]
@@ -114,9 +115,8 @@ class Store:
             shard = int(shards[rows[0]])
             if shard >= 0:
                 local = starts[rows] - self._shard_starts[shard]
-                gathered[_ranges(targets[rows], lengths[rows])] = self.tokens(shard)[
-                    _ranges(local, lengths[rows])
-                ]
+                places = ranges(targets[rows], lengths[rows])
+                gathered[places] = self.tokens(shard)[ranges(local, lengths[rows])]
         return gathered
 
     def document(self, number: int) -> list[np.ndarray]:
@@ -127,22 +127,26 @@ class Store:
         return [tokens[start:stop] for start, stop in pairwise(offsets - offsets[0])]
 
 
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, … lengths[0] of them, then those of starts[1], …"""
-    skipped = np.cumsum(lengths) - lengths
-    return np.repeat(starts - skipped, lengths) + np.arange(int(lengths.sum()))
-
-
 def read_index(path: Path) -> dict[str, Any]:
     """The metadata of a finished store; UserError when there is none, or one of another version."""
     try:
-        index = json.loads((path / "index.json").read_text())
+        index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        version = index["version"]
     except FileNotFoundError:
         raise UserError(
             f"{path} holds no finished store (no index.json); python -m pretrain.prepare makes one"
         ) from None
-    if index["version"] != VERSION:
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{path} is a store of version {index['version']}, this is {VERSION}: prepare it again"
+            f"{path / 'index.json'} is not the index of a store; delete it, or set prepare.store to another folder"
+        ) from None
+    if version != VERSION:
+        raise UserError(
+            f"{path} is a store of version {version}, this is {VERSION}: delete it, and it is prepared again"
         )
     return index
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a folder holds a store that was prepared to its end."""
+    return (path / "index.json").is_file()
