@@ -176,6 +176,7 @@ def by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
 
 def logits_at(model: MaskedLanguageModel, batch: dict[str, Any], positions: Tensor) -> Iterator[Tensor]:
     """A packed batch and positions (M,) → float32 logits (HEAD_POSITIONS, V) of one part after the other."""
-    table = model.encoder.embeddings.tokens.weight
-    for some in model.encoder(**batch, chosen=positions).chosen(positions).split(HEAD_POSITIONS):
-        yield model.head(some, table).float()
+    output = model(**batch, masked_positions=positions)  # as a whole: parts of sharded models have no weights
+    logits = output.logits if output.prediction_logits is None else output.prediction_logits
+    for some in logits.split(HEAD_POSITIONS):
+        yield some.float()

@@ -40,7 +40,7 @@ def prepare(
     settings = accelerator.deepspeed_plugin.deepspeed_config
     sections = settings["zero_optimization"]
     offloads = [sections.get(name, {}).get("device") for name in ("offload_optimizer", "offload_param")]
-    if sections["stage"] not in (1, 2, 3) or any(device in ("cpu", "nvme") for device in offloads):
+    if sections.get("stage") not in (1, 2, 3) or any(device in ("cpu", "nvme") for device in offloads):
         raise UserError("the launcher asks for more of DeepSpeed than zero_stage 1, 2 or 3 without offload")
     settings["train_micro_batch_size_per_gpu"] = settings["gradient_accumulation_steps"] = 1
     settings["train_batch_size"] = accelerator.num_processes  # it is no concern of DeepSpeed's: nominally 1
