@@ -9,12 +9,14 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.config import parse_command, to_dict
-from bert.errors import UserError, run_command
+from bert.errors import RunFailed, UserError, run_command
+from bert.locks import exclusive
 from pretrain.config import PretrainConfig
 from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
 
@@ -43,16 +45,37 @@ def ensure_store(config: PretrainConfig) -> Path:
     Raises UserError where the folder holds a store that was prepared otherwise.
     """
     from bert.tokenizer import Tokenizer
-    from pretrain.data.store import read_index
+    from pretrain.data.store import is_finished, read_index
 
     path = store_folder(config)
     tokenizer = Tokenizer.load(tokenizer_folder(config))
     options = _options(config, tokenizer.digest)
-    if (path / "index.json").is_file():
-        _check_options(path, read_index(path)["options"], options)
-    else:
-        _prepare(config, path, tokenizer, options)
+    if not is_finished(path):
+        with _working_on(path):
+            if not is_finished(path):  # by the process that was waited for
+                _prepare(config, path, tokenizer, options)
+    _check_options(path, read_index(path)["options"], options)
     return path
+
+
+@contextmanager
+def _working_on(path: Path) -> Iterator[None]:
+    """Hold a store's folder, after another process that does; RunFailed for what the disk refuses meanwhile."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be made ({error.strerror}); set prepare.store to another folder"
+        ) from None
+    lock = path / ".lock"
+    try:
+        with exclusive(lock, f"prepare: another process prepares {path}; waiting for it"):
+            yield
+            lock.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFailed(
+            f"{path}: preparing stopped ({error}); put that right, and the same command goes on"
+        ) from None
 
 
 def _options(config: PretrainConfig, tokenizer_digest: str) -> dict[str, Any]:

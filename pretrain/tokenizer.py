@@ -54,7 +54,12 @@ def _settings(config: PretrainConfig) -> dict[str, Any]:
 
 def _check_settings(folder: Path, config: PretrainConfig) -> None:
     if (folder / REPORT).is_file():
-        before = json.loads((folder / REPORT).read_text())["settings"]
+        try:
+            before = dict(json.loads((folder / REPORT).read_text(encoding="utf-8"))["settings"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{folder / REPORT} is no report of a tokenizer; delete it, or set tokenizer.path"
+            ) from None
         changed = [
             f"{key} {before.get(key)} → {value}"
             for key, value in _settings(config).items()
@@ -101,9 +106,14 @@ def _train(config: PretrainConfig, folder: Path) -> None:
 
 def _save(tokenizer: "Tokenizer", folder: Path, report: dict[str, Any]) -> None:
     """Write the tokenizer; tokenizer.json, by which it is known to be there, comes last with the rest of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    tokenizer.save(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / REPORT).write_text(
+            json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        tokenizer.save(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); set tokenizer.path") from None
 
 
 def main(argv: Sequence[str]) -> None:

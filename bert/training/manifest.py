@@ -26,17 +26,20 @@ def damage(folder: Path) -> str | None:
     """What is wrong with a folder, or None if every file is there and as it was written."""
     try:
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        listed = [(name, entry["size"], entry["sha256"]) for name, entry in entries.items()]
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError) as error:
         return f"{MANIFEST} cannot be read ({error})"
-    for name, entry in entries.items():
+    except (AttributeError, KeyError, TypeError):
+        return f"{MANIFEST} is no list of files with size and sha256"
+    for name, size, checksum in listed:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != entry["size"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {entry['size']}"
-        if _sha256(path) != entry["sha256"]:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if _sha256(path) != checksum:
             return f"{name} has changed since it was written (its checksum differs)"
     return None
 

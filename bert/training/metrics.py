@@ -20,7 +20,7 @@ class MetricsFile:
         """Drop the lines of later steps, and a line that a killed run left unfinished."""
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+        kept = [line for line in _lines(self.path) if _step(line) <= step]
         aside = self.path.with_suffix(".tmp")
         aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         os.replace(aside, self.path)
@@ -40,8 +40,13 @@ class MetricsFile:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file; a last line that is still being written is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = _lines(path) if path.exists() else []
     return [json.loads(line) for line in lines if _step(line) < math.inf]
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file in which a crash of the machine may have left anything."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _json(value: Any) -> Any:

@@ -56,6 +56,14 @@ class Checkpoint:
             return None
 
     @property
+    def damage(self) -> str | None:
+        """What is wrong with one of a run's checkpoints, or None."""
+        problem = manifest.damage(self.path)
+        if problem is None and self.path.name != (name := f"step-{self.step}"):
+            return f"it is a copy of {name}"
+        return problem
+
+    @property
     def optimizer(self) -> list[Path]:
         return sorted(self.path.glob(OPTIMIZER_FILES))
 
@@ -89,7 +97,7 @@ class Checkpoints:
     def newest(self) -> Checkpoint | None:
         """The newest one that is whole; each damaged one that was passed over is reported."""
         for checkpoint in reversed(self.complete()):
-            if (problem := manifest.damage(checkpoint.path)) is None:
+            if (problem := checkpoint.damage) is None:
                 return checkpoint
             self.say(f"{checkpoint.path} is damaged and not used: {problem}")
         return None
@@ -98,7 +106,7 @@ class Checkpoints:
         """The whole one with the highest score, the newest of several."""
         scored = [(score, c.step, c) for c in self.complete() if (score := c.score) is not None]
         ranked = (c for *_, c in sorted(scored, key=itemgetter(0, 1), reverse=True))
-        return next((c for c in ranked if manifest.damage(c.path) is None), None)
+        return next((c for c in ranked if c.damage is None), None)
 
     def choose(self, resume: str) -> Checkpoint | None:
         """What a run starts from: `auto`, `never` or a checkpoint's path, see `resume` in the configuration.

@@ -1,9 +1,11 @@
 """What the text is, which vocabulary it gets, how its store is made: the sections corpus, tokenizer, prepare."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from bert.config import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from annotated_types import Ge, Le
+
+from bert.config import NonNegativeInt, PositiveInt, Probability
 
 Format = Literal[
     "auto",
@@ -21,6 +23,10 @@ Format = Literal[
 DOCUMENTATION = "package-documentation"
 
 
+Weight = Annotated[float, Ge(0.001), Le(1000)]
+_MOST_SOURCES = 256  # numbered by a byte in the store
+
+
 @dataclass(frozen=True)
 class SourceConfig:
     """One source of a mixture."""
@@ -31,7 +37,7 @@ class SourceConfig:
     """how the files hold documents, as corpus.format"""
     text_column: str = "text"
     """column or key that holds the text, as corpus.text_column"""
-    weight: PositiveFloat = 1.0
+    weight: Weight = 1.0
     """how often an epoch visits this source's documents: 1 = once each, 2.5 = two and a half times"""
 
 
@@ -57,6 +63,10 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         if self.sources and self.files != [DOCUMENTATION]:
             raise ValueError("sources: a mixture names its own files; leave corpus.files out")
+        if len(self.sources) > _MOST_SOURCES:
+            raise ValueError(
+                f"sources: {len(self.sources)} are more than {_MOST_SOURCES}; put files of one weight together"
+            )
 
 
 @dataclass(frozen=True)

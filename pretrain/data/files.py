@@ -1,6 +1,5 @@
 """Files of a corpus: finding them, opening them wherever and however compressed they lie, and a first look."""
 
-import bz2
 import gzip
 import io
 import lzma
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from bert.errors import UserError
+from pretrain.data.unpacking import Bz2File, ZstdFile
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # what a torn or broken file raises
@@ -91,7 +91,7 @@ def _find_remote(url: str) -> "File | list[File]":
         found = filesystem.glob(path, detail=True) if has_magic(path) else filesystem.find(path, detail=True)
         names = [about["name"] for about in found.values() if about["type"] == "file"]
         return [File(filesystem.unstrip_protocol(name), _size(filesystem, name)) for name in names]
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each kind of remote file fails in its own way
         raise UserError(f"{url}: cannot be read ({_one_line(error)})") from None
 
 
@@ -112,10 +112,9 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 def open_raw(path: str) -> BinaryIO:
     """A file as it lies there, positioned at its start and able to seek."""
+    if "://" in path:
+        return io.BufferedReader(_RemoteFile(path), 1 << 20)
     try:
-        if "://" in path:
-            filesystem, inner = _filesystem(path)
-            return io.BufferedReader(_RemoteFile(filesystem.open(inner, "rb"), path), 1 << 20)
         return open(path, "rb", buffering=1 << 18)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({_one_line(error)})") from None
@@ -124,8 +123,13 @@ def open_raw(path: str) -> BinaryIO:
 class _RemoteFile(io.RawIOBase):
     """A file of fsspec with all that a file has; where the other side fails, the error names the file."""
 
-    def __init__(self, file: Any, url: str) -> None:
-        self._file, self._url = file, url
+    def __init__(self, url: str) -> None:
+        filesystem, path = _filesystem(url)
+        self._url = url
+        try:
+            self._file = filesystem.open(path, "rb")
+        except Exception as error:  # each kind of remote file fails in its own way
+            raise UserError(f"{url}: cannot be read ({_one_line(error)})") from None
 
     def readable(self) -> bool:
         return True
@@ -136,7 +140,7 @@ class _RemoteFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             content = self._file.read(len(buffer))
-        except Exception as error:  # each kind of remote file fails in its own way
+        except Exception as error:
             raise UserError(f"{self._url}: cannot be read ({_one_line(error)}); download it first") from None
         buffer[: len(content)] = content
         return len(content)
@@ -159,57 +163,12 @@ def open_text(path: str) -> IO[bytes]:
         case ".gz":
             return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
         case ".bz2":
-            return bz2.BZ2File(raw)
+            return io.BufferedReader(Bz2File(raw), 1 << 18)
         case ".xz":
             return lzma.LZMAFile(raw)
         case ".zst":
-            return io.BufferedReader(_ZstdFile(raw, path), 1 << 18)
+            return io.BufferedReader(ZstdFile(raw, path), 1 << 18)
     return raw
-
-
-class _ZstdFile(io.RawIOBase):
-    """The frames of a zstandard file, unpacked; a frame that breaks off raises EOFError as gzip and xz do."""
-
-    def __init__(self, raw: BinaryIO, path: str) -> None:
-        try:
-            import zstandard
-        except ImportError:
-            raise UserError(
-                f"{path}: reading .zst needs the package zstandard (pip install zstandard)"
-            ) from None
-        self._raw, self._library = raw, zstandard
-        self._frame: Any = None
-        self._left, self._ready = b"", b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready and self._advance():
-            pass
-        length = min(len(buffer), len(self._ready))
-        buffer[:length], self._ready = self._ready[:length], self._ready[length:]
-        return length
-
-    def _advance(self) -> bool:
-        """Unpack some more; False at the end."""
-        packed = self._left or self._raw.read(1 << 16)
-        if not packed:
-            if self._frame is not None:
-                raise EOFError("the last frame breaks off")
-            return False
-        self._frame = self._frame or self._library.ZstdDecompressor().decompressobj()
-        try:
-            self._ready = self._frame.decompress(packed)
-        except self._library.ZstdError as error:
-            raise EOFError(str(error)) from None
-        self._left = self._frame.unused_data if self._frame.eof else b""
-        self._frame = None if self._frame.eof else self._frame
-        return True
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
 
 
 def first_bytes(file: File) -> bytes:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import numpy as np
@@ -65,24 +66,29 @@ def write_shard(path: Path, table: pa.Table) -> Shard:
     }
     described = dict(table.schema.metadata or {}) | {b"counts": json.dumps(counts).encode()}
     table = table.replace_schema_metadata(described)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    with open(temporary, "wb") as file:
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with _appearing_whole(path) as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
     return Shard(path.name, **counts)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file under its name only when it is whole and on disk."""
+    with _appearing_whole(path) as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+@contextmanager
+def _appearing_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that gets its name when it is whole and on disk; what fails leaves nothing behind."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    with open(temporary, "w") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def finish(
@@ -109,7 +115,9 @@ def _write_offsets(folder: Path, shards: Sequence[Shard], num_documents: int, nu
     folder.mkdir(parents=True, exist_ok=True)
 
     def array(name: str, dtype: type, length: int) -> np.memmap:
-        return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (length,))
+        mapped = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (length,))
+        _take_space(folder / f"{name}.npy")
+        return mapped
 
     sources = (
         array("document_source", np.uint8, num_documents)
@@ -143,6 +151,13 @@ def _runs(further: np.ndarray) -> np.ndarray:
     begins = further[~np.isin(further - 1, further)] - 1
     ends = further[~np.isin(further + 1, further)] + 1
     return np.stack([begins, ends], axis=1)
+
+
+def _take_space(path: Path) -> None:
+    """Have the disk set a file's bytes apart, or raise OSError: a full one would end who writes to the mapped file."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _write_special(folder: Path, shards: Sequence[Shard], is_special: np.ndarray) -> None:

@@ -27,7 +27,7 @@ def delimited(delimiter: str) -> Callable[[str, Range, str], Records]:
                         yield line.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
             rows = csv.reader(decoded(), delimiter=delimiter)
-            header = next(rows, [])
+            header: list[str] | None = None
             while True:
                 begin = read
                 try:
@@ -36,6 +36,9 @@ def delimited(delimiter: str) -> Callable[[str, Range, str], Records]:
                     raise EOFError(f"damaged table: {error}") from None
                 if row is None:
                     return
+                if header is None:
+                    header = row
+                    continue
                 if row:
                     yield begin, dict(zip(header, row, strict=False))
 
@@ -129,7 +132,12 @@ def columns(path: str, format: str) -> list[str]:
     if format in ("csv", "tsv"):
         with files.open_text(path) as content:
             header = content.readline(LONGEST_LINE).decode("utf-8-sig", "replace")
-        return next(csv.reader([header], delimiter="," if format == "csv" else "\t"), [])
+        try:
+            return next(csv.reader([header], delimiter="," if format == "csv" else "\t"), [])
+        except csv.Error as error:
+            raise UserError(
+                f"{path}: its first line cannot be read as the columns' names ({error})"
+            ) from None
     return json_keys(path)
 
 

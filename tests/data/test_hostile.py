@@ -1,5 +1,6 @@
 """Hostile text: read, or skipped and counted by reason in the store's metadata; never a crash, never a silent loss."""
 
+import bz2
 import gzip
 import lzma
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import zstandard
 
 from bert.config import from_dict
+from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.config import PretrainConfig
 from pretrain.data.corpus import open_corpus
@@ -146,3 +148,25 @@ def test_what_is_no_text_is_refused_before_the_start(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(bytes(range(256)) * 300)
     with pytest.raises(UserError, match="is not text"):
         open_corpus(CorpusConfig([str(tmp_path / "a.txt")]))
+
+
+@pytest.mark.parametrize("name", ["torn.txt.bz2", "other.txt.bz2"])
+def test_a_damaged_bz2_is_counted(tmp_path: Path, tokenizer: Path, name: str) -> None:
+    whole = bz2.compress(PLAIN)
+    (tmp_path / "plain.txt").write_bytes(PLAIN)
+    (tmp_path / name).write_bytes(whole[:-20] if name.startswith("torn") else PLAIN)
+    store = prepared(tmp_path / "*.txt*", tokenizer, **{"corpus.format": "lines"})
+    assert store.num_documents == len(LINES)
+    assert store.metadata["counts"]["skipped"] == {"damaged or truncated file": 1}
+
+
+def test_a_table_without_line_feeds_is_refused(tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "old.csv").write_bytes(b"n,text\r1,a line.\r2,another.\r")
+    with pytest.raises(UserError, match="its first line cannot be read as the columns' names"):
+        prepared(tmp_path / "old.csv", tokenizer)
+
+
+def test_more_sources_than_a_store_can_number_are_refused() -> None:
+    sources = [{"files": ["a.txt"]}] * 257
+    with pytest.raises(UserError, match="257 are more than 256"):
+        from_dict(PretrainConfig, {"corpus.sources": sources})

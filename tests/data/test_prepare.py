@@ -1,8 +1,10 @@
 """Preparing a store: the same bytes however it was done, nothing lost, nothing twice, taken up where it stopped."""
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bert.config import from_dict
+from bert.config import from_dict, save
 from bert.errors import UserError, run_command
 from bert.tokenizer import Tokenizer
 from pretrain import prepare
@@ -312,3 +314,76 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
     little, much = peaks(tmp_path / "10MB", 1_000), peaks(tmp_path / "100MB", 10_000)
     assert sum(much) + much[1] < 1e9, much
     assert much[0] < 1.3 * little[0] and much[1] < 1.3 * little[1], (little, much)
+
+
+SLOW = """
+import sys, time
+from bert.config import load
+from pretrain import prepare
+from pretrain.config import PretrainConfig
+from pretrain.data import tokenizing
+run = tokenizing.run
+def slowly(job):
+    time.sleep(1)
+    return run(job)
+tokenizing.run = slowly
+prepare.ensure_store(load(PretrainConfig, sys.argv[1]))
+"""
+
+
+def test_a_second_command_waits_for_the_first(folder, capsys):
+    config = make_config(folder)
+    ensure_tokenizer(config)
+    save(config, folder / "config.yaml")
+    first = subprocess.Popen([sys.executable, "-c", SLOW, str(folder / "config.yaml")])
+    while first.poll() is None and not (folder / "run/store/progress/plan.json").exists():
+        time.sleep(0.01)
+    path = ensure_store(config)
+    assert first.wait() == 0
+    said = capsys.readouterr().out
+    assert "another process prepares" in said and "documents" not in said
+    assert Store(path).num_documents + Store(path, "heldout").num_documents == 60
+
+
+def test_a_full_disk_ends_in_a_line_and_leaves_nothing_torn(folder, monkeypatch, capsys):
+    config = make_config(folder)
+    ensure_tokenizer(config)
+    save(config, folder / "config.yaml")
+    command = [str(folder / "config.yaml")]
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert run_command(prepare.main, command) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert not [file for file in (folder / "run/store").rglob(".*") if file.name != ".lock"]
+    assert run_command(prepare.main, command) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs a system that sets space apart")
+def test_no_mapped_file_is_larger_than_its_space(folder, monkeypatch, capsys):
+    def full(descriptor, offset, length):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save(make_config(folder), folder / "config.yaml")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert run_command(prepare.main, [str(folder / "config.yaml")]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+@pytest.mark.parametrize("name", ["store/index.json", "tokenizer/report.json"])
+def test_a_damaged_description_is_told_in_a_line(folder, name, content):
+    config = make_config(folder)
+    prepared(config)
+    (folder / "run" / name).write_text(content)
+    with pytest.raises(UserError, match=name):
+        prepared(config)
+
+
+def test_a_store_that_cannot_be_made_is_told_in_a_line(folder):
+    config = make_config(folder, **{"prepare.store": str(folder / "corpus.jsonl")})
+    with pytest.raises(UserError, match="cannot be made"):
+        prepared(config)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,3 +153,23 @@ def test_going_back_sets_later_checkpoints_aside(run: Run) -> None:
     assert run.steps == [1] and (run.checkpoints.folder / "set-aside-1-step-2").is_dir()
     chosen = run.checkpoints.choose(str(run.checkpoints.folder / "set-aside-step-2"))
     assert chosen is not None and chosen.step == 2 and run.steps == [1]
+
+
+@pytest.mark.parametrize("content", ["null", "[1]", '{"model.safetensors": {"sizf": 1000, "sha256": ""}}'])
+def test_a_manifest_that_means_nothing_is_damage(run: Run, content: str) -> None:
+    run.save(1)
+    run.save(2)
+    (run.checkpoints.folder / "step-2" / manifest.MANIFEST).write_text(content)
+    newest = run.checkpoints.newest()
+    assert newest is not None and newest.step == 1
+    assert "no list of files with size and sha256" in run.said[0]
+
+
+def test_a_copy_under_the_name_of_another_step_is_not_used(run: Run) -> None:
+    run.save(1)
+    run.save(2)
+    shutil.copytree(run.checkpoints.folder / "step-1", run.checkpoints.folder / "step-9")
+    chosen = run.checkpoints.choose("auto")
+    assert chosen is not None and chosen.path.name == "step-2" and chosen.path.is_dir()
+    assert "it is a copy of step-1" in run.said[0]
+    assert run.steps == [1, 2]
