@@ -157,5 +157,6 @@ def _finish(
         print(f"the best checkpoint is that of step {best.step}; the finished model is {folder / 'model'}")
         for name, values in measured.items():
             print(f"{name}: " + " · ".join(f"{key} {value:.4f}" for key, value in values.items()))
+        print(f"to label other texts: python -m finetune.predict {folder} FILE output=predictions.csv")
 
     on_main_process(trainer.accelerator, write)

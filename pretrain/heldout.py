@@ -111,7 +111,7 @@ class HeldOut:
             texts, fill_masks((model, self.tokenizer), texts, 3, BATCH_TOKENS), strict=True
         ):
             for predictions in masks:
-                words = ", ".join(f"{p['token_str'].strip()} {100 * p['score']:.0f} %" for p in predictions)
+                words = " · ".join(f"{p['token_str'].strip()} {100 * p['score']:.1f} %" for p in predictions)
                 text = text.replace(mask, f"[{words}]", 1)
             lines.append(text)
         return lines

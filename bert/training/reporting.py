@@ -55,6 +55,8 @@ class Reporter:
         self._trackers = Trackers(
             self.accelerator, self.run_dir, self.tracking, configuration.to_dict(config)
         )
+        if step:
+            self.console.say(f"going on after step {step}")
         self.console.start()
         self._work = _Work()
 

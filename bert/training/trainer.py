@@ -115,6 +115,8 @@ class Trainer:
         state = self.state
         best = self.checkpoints.best() if self.accelerator.is_main_process else None
         interrupted = self._stopping and (state.owes_evaluation or not self._ended)
+        if interrupted:
+            self.reporter.console.say(f"stopped and saved after step {state.step}; the same command goes on")
         return Result(
             state.step,
             state.tokens,
