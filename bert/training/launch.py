@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,6 +42,8 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
     left_out = on_cpus or started == 1
     hybrid = fsdp and on_cpus and _asked_for("ACCELERATE_USE_PARALLELISM_CONFIG", forget=True)
     deepspeed = _asked_for("ACCELERATE_USE_DEEPSPEED", forget=left_out) and started > 1
+    # Newer torch calls it forward_sync_buffers, which older torch does not know.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     accelerator = Accelerator(
         cpu=on_cpus,  # without this, several processes on a machine without GPUs would not find each other
         mixed_precision="no",
