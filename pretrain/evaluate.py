@@ -119,23 +119,25 @@ def read_pairs(file: Path) -> tuple[list[str], list[str]]:
     """The good and the bad sentences of a file."""
     good, bad = [], []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"pairs: {file} cannot be read as text ({error})") from None
     for number, line in enumerate(lines, start=1):
         try:
             pair = json.loads(line)
-            good.append(pair["sentence_good"])
-            bad.append(pair["sentence_bad"])
+            good.append(_text(pair["sentence_good"]))
+            bad.append(_text(pair["sentence_bad"]))
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"pairs: {file}, line {number}: is no JSON object with sentence_good and sentence_bad"
             ) from None
-    if not good:
-        raise UserError(
-            f"pairs: {file} is empty; a line is a JSON object with sentence_good and sentence_bad"
-        )
     return good, bad
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from typing import Self
 
 import numpy as np
@@ -59,14 +60,23 @@ class Words:
         begins = np.zeros(len(ids), bool)
         bounds = np.flatnonzero(np.diff(normal, prepend=False, append=False))
         for first, last in zip(bounds[::2], bounds[1::2]):
-            sizes = self._segmenter(self.tokenizer.tokens(ids[first:last]))
-            if sum(sizes) != last - first or min(sizes) < 1:
-                raise UserError(
-                    f"objective.segmenter: {self.name} made words of {sum(sizes)} tokens out of "
-                    f"{last - first}; return how many of the tokens each word has"
-                )
+            sizes = self._sizes(self._segmenter, self.tokenizer.tokens(ids[first:last]))
             begins[first + np.cumsum([0, *sizes[:-1]])] = True
         return begins
+
+    def _sizes(self, segmenter: Segmenter, tokens: list[str]) -> list[int]:
+        """How many of the tokens each word has, as the segmenter sees it."""
+        wanted = "return how many of the tokens each word has"
+        try:
+            sizes = list(map(index, segmenter(tokens)))
+        except TypeError as error:
+            raise UserError(
+                f"objective.segmenter: {self.name} returned no numbers ({error}); {wanted}"
+            ) from None
+        if sum(sizes) != len(tokens) or min(sizes) < 1:
+            made = f"made words of {sum(sizes)} tokens out of {len(tokens)}"
+            raise UserError(f"objective.segmenter: {self.name} {made}; {wanted}")
+        return sizes
 
     @cached_property
     def _segmenter(self) -> Segmenter | None:

@@ -201,6 +201,7 @@ def segmenters(monkeypatch: pytest.MonkeyPatch) -> None:
     module.__dict__.update(
         pairs=lambda tokens: [2] * (len(tokens) // 2) + [1] * (len(tokens) % 2),
         wrong=lambda tokens: [len(tokens) + 1],
+        words=lambda tokens: tokens,
     )
     monkeypatch.setitem(sys.modules, "my_words", module)
 
@@ -216,7 +217,12 @@ def test_a_segmenter_makes_words(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.usefixtures("segmenters")
 @pytest.mark.parametrize(
-    ("name", "message"), [("wrong", "made words of 61 tokens out of 60"), ("none", "cannot be loaded")]
+    ("name", "message"),
+    [
+        ("wrong", "made words of 61 tokens out of 60"),
+        ("words", "returned no numbers"),
+        ("none", "cannot be loaded"),
+    ],
 )
 def test_wrong_segmenters_are_refused(tokenizer: Tokenizer, name: str, message: str) -> None:
     objective = ObjectiveConfig(masking="whole_word", segmenter=f"my_words:{name}")
