@@ -119,7 +119,7 @@ def test_a_single_line_of_many_megabytes(size: int, kind: str, tmp_path: Path, t
     file.write_text(words if kind == "txt" else f'{{"text": "{words}"}}\n')
     store = prepared(file, tokenizer, **{"prepare.deduplicate": "off"})
     assert store.num_tokens == len(words.replace(" ", ""))
-    assert store.parts.tolist() == [[0, -(-size // (1 << 20))]] and store.num_wholes == 1
+    assert store.parts.tolist() == [[0, -(-len(words) // (1 << 20))]] and store.num_wholes == 1
     plan = Plan(store, ObjectiveConfig(pairing="none"), 128, seed=0)
     examples = plan.take(0, plan.num_examples(0))
     assert examples.a_length.sum() == store.num_tokens and examples.lengths.max() == 128
