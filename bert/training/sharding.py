@@ -39,16 +39,15 @@ def is_sharded(model: nn.Module) -> bool:
 def model_entries(model: nn.Module) -> list[Entry]:
     """Parameters and persistent buffers."""
     tensors = model.state_dict(keep_vars=True)
-    return [Entry(_plain(name), _numel(t), partial(_whole, t)) for name, t in tensors.items()]
+    return [Entry(_plain(name), zero.numel(t), partial(_whole, t)) for name, t in tensors.items()]
 
 
 def optimizer_entries(model: nn.Module, optimizer: Optimizer) -> list[Entry]:
     """The optimiser's state, as `<parameter>/<state>`."""
     if zero.is_prepared(model):
-        named = ((_plain(name), parameter) for name, parameter in model.named_parameters())
-        return [Entry(*entry) for entry in zero.state_entries(named, optimizer)]
+        return [Entry(*entry) for entry in zero.state_entries(_parameters(model), optimizer)]
     return [
-        Entry(f"{name}/{key}", _numel(value), partial(_whole, value))
+        Entry(f"{name}/{key}", zero.numel(value), partial(_whole, value))
         for name, parameter, _ in _named(model, optimizer)
         for key, value in sorted(optimizer.state.get(parameter, {}).items())
     ]
@@ -78,8 +77,7 @@ def shares(entries: Iterable[Entry], number: int) -> list[set[str]]:
 def load_optimizer(model: nn.Module, optimizer: Optimizer, files: Sequence[Path]) -> None:
     """Read back what was saved of `optimizer_entries`; each process takes its part from the files."""
     if zero.is_prepared(model):
-        named = ((_plain(name), parameter) for name, parameter in model.named_parameters())
-        zero.load_state(named, optimizer, _tensors(files))
+        zero.load_state(_parameters(model), optimizer, _tensors(files))
         return
     named_parameters = {name: (parameter, group) for name, parameter, group in _named(model, optimizer)}
     for entry, value in _tensors(files):
@@ -97,10 +95,6 @@ def _tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
                 yield name, file.get_tensor(name)
 
 
-def _numel(tensor: Tensor) -> int:
-    return zero.numel(tensor) if zero.is_partitioned(tensor) else tensor.numel()
-
-
 def _whole(tensor: Tensor) -> Tensor:
     if zero.is_partitioned(tensor):
         return zero.whole(tensor)
@@ -115,8 +109,13 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
     return value.to(parameter.device)
 
 
+def _parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters under their plain names."""
+    return ((_plain(name), parameter) for name, parameter in model.named_parameters())
+
+
 def _named(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Tensor, dict]]:
-    names = {parameter: _plain(name) for name, parameter in model.named_parameters()}
+    names = {parameter: name for name, parameter in _parameters(model)}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             yield names[parameter], parameter, group

@@ -91,8 +91,9 @@ def is_partitioned(tensor: Tensor) -> bool:
     return hasattr(tensor, "ds_id")
 
 
-def numel(parameter: Any) -> int:
-    return parameter.ds_numel
+def numel(tensor: Any) -> int:
+    """How many numbers the whole tensor has."""
+    return tensor.ds_numel if is_partitioned(tensor) else tensor.numel()
 
 
 def whole(parameter: Tensor) -> Tensor:
@@ -108,9 +109,8 @@ def state_entries(named: Named, optimizer: Any) -> Iterator[tuple[str, int, Call
 
     step = next(iter(optimizer.optimizer.optimizer.state.values()))["step"]
     for name, parameter in named:
-        size = parameter.ds_numel if is_partitioned(parameter) else parameter.numel()
         for key in MOMENTS:
-            yield f"{name}/{key}", size, partial(safe_get_full_optimizer_state, parameter, key)
+            yield f"{name}/{key}", numel(parameter), partial(safe_get_full_optimizer_state, parameter, key)
         yield f"{name}/step", 1, lambda: step
 
 
