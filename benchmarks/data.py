@@ -35,13 +35,13 @@ from measuring import RESULTS, Side, interleave, ratio, table, write
 from preparing import EncodeBatch, MapAndGroup, Prepare, copies, documents, write_corpus
 
 from bert.config import from_dict
+from bert.data.ragged import starts_of
 from bert.tokenizer import Tokenizer
 from pretrain.config import PretrainConfig
-from pretrain.data.collator import StepBatches
-from pretrain.data.config import DOCUMENTATION
+from pretrain.corpus.config import DOCUMENTATION
+from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
 from pretrain.data.plan import Plan
-from pretrain.data.ragged import starts_of
 from pretrain.data.store import Store
 from pretrain.tokenizer import ensure_tokenizer
 
@@ -93,7 +93,7 @@ def measure_batches(store: Path, tokenizer: Path, length: int, options: argparse
     """Whole steps: spans from the plan, micro-batches, tokens and masks as tensors."""
     config = BatchConfig(sequences=256 * 128 // length, micro_tokens=16_384, max_length=length)
     ours = {
-        name: StepBatches(store, tokenizer, objective, config, 0, None)
+        name: PretrainingBatches(store, tokenizer, objective, config, 0, None)
         for name, objective in OBJECTIVES.items()
     }
     planning = {name: seconds_to_plan(store, objective, length) for name, objective in OBJECTIVES.items()}
@@ -126,7 +126,7 @@ def seconds_to_plan(store: Path, objective: ObjectiveConfig, length: int) -> flo
     return (time.perf_counter() - start) / int(lengths.sum())
 
 
-def collator(batches: StepBatches, steps: int) -> tuple[Any, list[list[dict[str, list[int]]]]]:
+def collator(batches: PretrainingBatches, steps: int) -> tuple[Any, list[list[dict[str, list[int]]]]]:
     """Hugging Face's collator, and the examples of some steps as it takes them."""
     from transformers import BertTokenizerFast, DataCollatorForLanguageModeling
 

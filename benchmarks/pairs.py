@@ -12,10 +12,10 @@ import torch
 from measuring import RESULTS
 from torch import Tensor
 
-from bert.training.batch import StepData
-from pretrain.data.collator import StepBatches
+from bert.data.batch import StepData
+from pretrain.corpus.shards import finish, make_table, token_dtype, write_shard
+from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
-from pretrain.data.shards import finish, make_table, token_dtype, write_shard
 
 LENGTH, STEPS = 128, 3
 VOCAB_SIZE = 30_522
@@ -36,7 +36,7 @@ class Data:
         """Some steps. Most pairs are of the short kind, which brings the mean length to 60 % of 128."""
         batch = BatchConfig(sequences=self.sequences, micro_tokens=micro_tokens, max_length=LENGTH)
         objective = ObjectiveConfig(short_prob=0.7)
-        batches = StepBatches(self.store, self.tokenizer, objective, batch, seed=1, total_steps=None)
+        batches = PretrainingBatches(self.store, self.tokenizer, objective, batch, seed=1, total_steps=None)
         return [batches[step] for step in range(STEPS)]
 
 

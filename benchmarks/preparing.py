@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-from pretrain.data.config import CorpusConfig
-from pretrain.data.corpus import open_corpus, read
+from pretrain.corpus.config import CorpusConfig
+from pretrain.corpus.sources import open_corpus, read
 
 
 def documents(corpus: str, size: int) -> list[str]:

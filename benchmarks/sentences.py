@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
 
-from pretrain.data.sentences import split_sentences
+from pretrain.corpus.sentences import split_sentences
 
 Splitter = Callable[[str], list[str]]
 TERMINAL = re.compile(r"[.?!][\"')]*$")
@@ -60,7 +60,7 @@ def gold(path: Path) -> list[list[str]]:
 
 
 def splitters() -> Iterator[tuple[str, Splitter]]:
-    yield "pretrain.data.sentences", split_sentences
+    yield "pretrain.corpus.sentences", split_sentences
     try:
         import sentencex
 

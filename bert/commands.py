@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bert.cli import AttentionMaps, Embed, FillMask, Score, Texts, Verify
+from bert.data.records import Record, TextFile, jsonl_writer, npy_writer
 from bert.errors import UserError
-from bert.records import Record, TextFile, jsonl_writer, npy_writer
 
 if TYPE_CHECKING:
-    from bert.inference.common import Source
+    from bert.inference.common import ModelSource
 
 CHUNKS = {"fill_mask": 1024, "embed": 8192, "attention_maps": 1, "score": 1024}
 """texts that are sorted by length, answered and written at a time"""
@@ -23,7 +23,7 @@ Rows = Iterable[tuple[list[Record], list[Row]]]
 def fill_mask(checkpoint: str, words: list[str], config: FillMask) -> None:
     """Rows with `predictions`: for each mask of the text a list of objects, the most probable first."""
 
-    def answer(source: "Source", texts: list[str]) -> list[Row]:
+    def answer(source: "ModelSource", texts: list[str]) -> list[Row]:
         from bert.inference.filling import fill_masks
 
         filled = fill_masks(source, texts, config.top_k, config.batch_tokens)
@@ -44,7 +44,7 @@ def embed(checkpoint: str, words: list[str], config: Embed) -> None:
     """Rows with an `embedding`, or a matrix."""
     num_texts = num_cut = 0
 
-    def answer(source: "Source", texts: list[str]) -> Any:
+    def answer(source: "ModelSource", texts: list[str]) -> Any:
         from bert.inference.common import open_source
         from bert.inference.embedding import embed_texts
 
@@ -78,7 +78,7 @@ def _embeddings(vectors: Any) -> list[Row]:
 def attention_maps(checkpoint: str, words: list[str], config: AttentionMaps) -> None:
     """Rows with `tokens` and `attentions`."""
 
-    def answer(source: "Source", texts: list[str]) -> list[Row]:
+    def answer(source: "ModelSource", texts: list[str]) -> list[Row]:
         from bert.inference import attention_maps
 
         found = attention_maps(source, texts)
@@ -92,7 +92,7 @@ def attention_maps(checkpoint: str, words: list[str], config: AttentionMaps) -> 
 def score(checkpoint: str, words: list[str], config: Score) -> None:
     """Rows with a `score` and `num_tokens`."""
 
-    def answer(source: "Source", texts: list[str]) -> list[Row]:
+    def answer(source: "ModelSource", texts: list[str]) -> list[Row]:
         from bert.inference import score_tokens
 
         found = score_tokens(source, texts, config.batch_tokens)
@@ -121,7 +121,7 @@ def _answers(
     checkpoint: str,
     words: list[str],
     config: Texts,
-    answer: Callable[["Source", list[str]], A],
+    answer: Callable[["ModelSource", list[str]], A],
     chunk: int,
     suffixes: Sequence[str] = (".jsonl",),
     predicts: bool = False,
@@ -142,8 +142,8 @@ def _answers(
 
 
 def _answer(
-    source: "Source",
-    answer: Callable[["Source", list[str]], A],
+    source: "ModelSource",
+    answer: Callable[["ModelSource", list[str]], A],
     chunk: int,
     records: Iterator[Record],
     file: TextFile | None,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bert import checkpoint, huggingface
+from bert.checkpoint import folder as checkpoint_folder
 from bert.inference.common import Sequences, evaluating
 from bert.model.models import Model
 from bert.tokenizer import Tokenizer
@@ -114,7 +115,7 @@ def _compare_with_transformers(
 ) -> None:
     import transformers
 
-    config = json.loads((report.folder / checkpoint.CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((report.folder / checkpoint_folder.CONFIG).read_text(encoding="utf-8"))
     if config["model_type"] == huggingface.NATIVE:
         why = huggingface.obstacles(model.config, type(model).__name__)
         report.notes.append(f"transformers has no such encoder ({why}); only bert.load reads this folder")

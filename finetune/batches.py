@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from bert.data.batch import MicroBatch, StepData
 from bert.model.outputs import IGNORED
 from bert.tokenizer import Tokenizer
-from bert.training.batch import MicroBatch, StepData
 from finetune.config import BatchConfig
 from finetune.data import Split, random_order
 from finetune.metrics import Array
@@ -23,7 +23,7 @@ CHUNK = 1000
 
 
 @dataclass
-class Encoded:
+class EncodedSplit:
     """Token sequences, one after the other."""
 
     ids: Array
@@ -45,14 +45,14 @@ class Encoded:
         return np.diff(self.offsets)
 
 
-def encode(split: Split, tokenizer: Tokenizer, max_length: int) -> Encoded:
+def encode(split: Split, tokenizer: Tokenizer, max_length: int) -> EncodedSplit:
     """Tokenise a split."""
     return replace(encode_texts(split.texts, split.pairs, tokenizer, max_length), targets=split.targets)
 
 
 def encode_texts(
     texts: Sequence[str], pairs: Sequence[str] | None, tokenizer: Tokenizer, max_length: int
-) -> Encoded:
+) -> EncodedSplit:
     """Tokenise texts or pairs; longer ones are cut, of a pair the longer text first."""
     ids, segments, lengths, cut = [], [], [], 0
     for start in range(0, len(texts), CHUNK):
@@ -63,7 +63,7 @@ def encode_texts(
             lengths.append(len(one.ids))
             cut += bool(one.overflowing)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Encoded(np.concatenate(ids), np.concatenate(segments), offsets, np.zeros(len(texts)), cut)
+    return EncodedSplit(np.concatenate(ids), np.concatenate(segments), offsets, np.zeros(len(texts)), cut)
 
 
 def divide(lengths: Array, budget: int, multiple: int, padded: bool) -> list[Array]:
@@ -102,7 +102,7 @@ def _cut(lengths: Sequence[int], budget: int, padded: bool) -> list[int]:
 class Collator:
     """Chosen examples → the model's keyword arguments."""
 
-    encoded: Encoded
+    encoded: EncodedSplit
     pad_id: int
     padded: bool
 
@@ -155,10 +155,10 @@ class Collator:
 
 
 @dataclass
-class StepBatches:
+class FinetuningBatches:
     """`[k]` is this process's share of step k: of the endless row of epochs, each in an order of its own."""
 
-    encoded: Encoded
+    encoded: EncodedSplit
     config: BatchConfig
     pad_id: int
     seed: int
@@ -190,7 +190,7 @@ class StepBatches:
                 "sequences": len(chosen),
             },
             digest=self._digest(chosen),
-            waste=1.0 - float(lengths.sum() / slots),
+            padding_fraction=1.0 - float(lengths.sum() / slots),
         )
 
     def _digest(self, chosen: Array) -> str:
@@ -201,7 +201,7 @@ class StepBatches:
 
 
 def evaluation_batches(
-    encoded: Encoded, pad_id: int, micro_tokens: int, process_index: int = 0, num_processes: int = 1
+    encoded: EncodedSplit, pad_id: int, micro_tokens: int, process_index: int = 0, num_processes: int = 1
 ) -> Iterator[tuple[Array, MicroBatch]]:
     """This process's share of all examples, without labels; as many batches on each process, some empty."""
     collate = Collator(encoded, pad_id, padded=True)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bert.checkpoint.run import Checkpoint
 from bert.model.models import SequenceClassifier
 from bert.training import metrics as metrics_file
-from bert.training.launch import from_main_process
-from bert.training.progress import Evaluation
-from bert.training.state import Checkpoint
-from finetune.batches import Encoded, evaluation_batches
+from bert.training.distributed import from_main_process
+from bert.training.state import Evaluation
+from finetune.batches import EncodedSplit, evaluation_batches
 from finetune.config import FinetuneConfig
 from finetune.tasks import measure
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def logits_of(
     model: SequenceClassifier,
-    encoded: Encoded,
+    encoded: EncodedSplit,
     pad_id: int,
     micro_tokens: int,
     process_index: int = 0,
@@ -46,7 +46,7 @@ class Evaluator:
     config: FinetuneConfig
     accelerator: "Accelerator"
     pad_id: int
-    validation: Encoded
+    validation: EncodedSplit
     metric: str
     scores: list[float] = field(default_factory=list)
     """of the evaluations so far; higher is better"""
@@ -63,7 +63,7 @@ class Evaluator:
         self.scores.append(self._score(measured))
         return Evaluation(measured, self.scores[-1], stop=self._out_of_patience())
 
-    def measure(self, model: SequenceClassifier, encoded: Encoded) -> dict[str, float]:
+    def measure(self, model: SequenceClassifier, encoded: EncodedSplit) -> dict[str, float]:
         """The loss and the metrics of the task, the same on every process."""
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         mine = logits_of(model, encoded, self.pad_id, self.config.batch.micro_tokens, process, processes)

@@ -9,18 +9,18 @@ import torch
 
 import bert.config as configuration
 from bert import checkpoint
+from bert.checkpoint.run import Checkpoint
 from bert.errors import UserError
 from bert.model import models
 from bert.model.config import Labels
 from bert.model.models import SequenceClassifier
 from bert.tokenizer import Tokenizer
 from bert.training import schedules
-from bert.training.launch import from_main_process, make_accelerator, on_main_process
-from bert.training.progress import Result
-from bert.training.run import check_run, open_run
-from bert.training.state import Checkpoint
+from bert.training.distributed import from_main_process, make_accelerator, on_main_process
+from bert.training.run_dir import check_run, open_run
+from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
-from finetune.batches import Encoded, StepBatches, encode
+from finetune.batches import EncodedSplit, FinetuningBatches, encode
 from finetune.card import model_card
 from finetune.config import FinetuneConfig, ModelConfig
 from finetune.data import TaskData, load_task
@@ -50,7 +50,7 @@ def train(config: FinetuneConfig) -> Result:
         name: encode(split, tokenizer, config.batch.max_length) for name, split in splits.items() if split
     }
     processes = accelerator.process_index, accelerator.num_processes
-    source = StepBatches(encoded["train"], config.batch, tokenizer.pad_id, config.seed, *processes)
+    source = FinetuningBatches(encoded["train"], config.batch, tokenizer.pad_id, config.seed, *processes)
     evaluator = Evaluator(config, accelerator, tokenizer.pad_id, encoded["validation"], metric)
     evaluator.remember(start)
     trainer = Trainer(
@@ -126,7 +126,7 @@ def _finish(
     trainer: Trainer,
     result: Result,
     evaluator: Evaluator,
-    encoded: dict[str, Encoded],
+    encoded: dict[str, EncodedSplit],
     data: TaskData,
 ) -> None:
     """Measure the best checkpoint on everything held out, and keep it as the finished model."""

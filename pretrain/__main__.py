@@ -21,7 +21,7 @@ exit codes: 0 finished · 1 the run failed · 2 a mistake in the configuration o
 
 def main(argv: Sequence[str]) -> None:
     config = parse_command(PretrainConfig, argv, USAGE)
-    from bert.training.launch import EXIT_INTERRUPTED, leave, start_processes
+    from bert.training.distributed import EXIT_INTERRUPTED, leave, start_processes
 
     exit_code = start_processes("pretrain", argv)
     if exit_code is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from bert import config as configuration
 from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
-from bert.training.progress import RunState
+from bert.training.state import RunState
 from pretrain.config import PretrainConfig
 from pretrain.data.store import Store
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from bert.config import NonNegativeInt, PositiveInt
 from bert.model.config import EncoderConfig
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
-from pretrain.data.config import CorpusConfig, PrepareConfig, TokenizerConfig
+from pretrain.corpus.config import CorpusConfig, PrepareConfig, TokenizerConfig
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
 
 

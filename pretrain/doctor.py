@@ -33,11 +33,11 @@ class DoctorConfig(PretrainConfig):
 def examine(config: PretrainConfig) -> dict[str, Any]:
     """All figures, by check, and as `advice` what they give rise to."""
     from bert.tokenizer import Tokenizer
-    from bert.training.launch import make_accelerator
+    from bert.training.distributed import make_accelerator
     from pretrain import train
     from pretrain.checks import batches as batch_checks
     from pretrain.checks import text, training
-    from pretrain.data.collator import StepBatches
+    from pretrain.data.dataset import PretrainingBatches
     from pretrain.data.store import Store
     from pretrain.prepare import ensure_store
     from pretrain.tokenizer import ensure_tokenizer
@@ -50,7 +50,7 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
     steps = train.run_steps(config, path, tokenizer_path)
     folder = Path(config.run_dir) / "plan"
     parts = config.objective, config.batch, config.seed, steps
-    batches = StepBatches(path, tokenizer_path, *parts, folder=folder)
+    batches = PretrainingBatches(path, tokenizer_path, *parts, folder=folder)
     figures: dict[str, Any] = {
         "text": text.sizes(store, heldout),
         "lengths": text.lengths(store),
@@ -92,9 +92,9 @@ def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
             f"{100 * examples['random_share']:.0f} % of the pairs are random, as many chunks are single "
             "sentences: set objective.balance_pairs=true, or raise batch.max_length"
         )
-    if figures["packing"]["waste"] > 0.1:
-        waste = figures["packing"]["waste"]
-        yield f"{100 * waste:.0f} % of the token slots hold padding: set batch.layout=packed"
+    if figures["packing"]["padding_fraction"] > 0.1:
+        padding_fraction = figures["packing"]["padding_fraction"]
+        yield f"{100 * padding_fraction:.0f} % of the token slots hold padding: set batch.layout=packed"
     if epochs > 40:
         yield f"{epochs:.0f} epochs: the model will learn its texts by heart; add text, or shorten the run"
     if overfit["last_loss"] is None or overfit["last_loss"] > 0.7 * overfit["first_loss"]:

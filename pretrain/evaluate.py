@@ -50,7 +50,7 @@ def evaluate(run: Path, config: EvaluateConfig) -> dict[str, Any]:
 
     from bert import checkpoint
     from bert.inference.common import open_masked_language_model, pick_device
-    from bert.training.loop import DTYPES
+    from bert.training.step import DTYPES
 
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run}: is no run folder (it has no config.yaml); give the run_dir of a pretraining")
@@ -69,7 +69,7 @@ def evaluate(run: Path, config: EvaluateConfig) -> dict[str, Any]:
 def _held_out(
     run: Path, config: EvaluateConfig, model: "MaskedLanguageModel", tokenizer: "Tokenizer", device: Any
 ) -> dict[str, Any]:
-    from pretrain.data.collator import EvaluationBatches
+    from pretrain.data.dataset import HeldOutBatches
     from pretrain.heldout import HeldOut
     from pretrain.prepare import store_folder
     from pretrain.tokenizer import tokenizer_folder
@@ -77,7 +77,7 @@ def _held_out(
     of_run = replace(configuration.load(PretrainConfig, run / "config.yaml"), run_dir=str(run))
     batch = replace(of_run.batch, micro_tokens=max(config.micro_tokens, of_run.batch.max_length))
     places = store_folder(of_run), tokenizer_folder(of_run)
-    batches = EvaluationBatches(*places, of_run.objective, batch, sequences=config.sequences)
+    batches = HeldOutBatches(*places, of_run.objective, batch, sequences=config.sequences)
     if not len(batches):
         return {"sequences": 0}
     held_out = HeldOut(batches, tokenizer, of_run.evaluation.sentences, device)

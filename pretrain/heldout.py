@@ -14,8 +14,8 @@ from bert.inference.filling import fill_masks
 from bert.model.models import MaskedLanguageModel
 from bert.model.outputs import IGNORED
 from bert.tokenizer import Tokenizer
-from bert.training.progress import Evaluation, EvaluationStopped
-from pretrain.data.collator import EvaluationBatches
+from bert.training.state import Evaluation, EvaluationStopped
+from pretrain.data.dataset import HeldOutBatches
 from pretrain.data.store import Store
 
 UNIGRAM_SENTENCES = 200_000
@@ -31,7 +31,7 @@ class HeldOut:
     `total` sums a tensor over the processes, each of which measures its share.
     """
 
-    batches: EvaluationBatches
+    batches: HeldOutBatches
     tokenizer: Tokenizer
     sentences: Sequence[str] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

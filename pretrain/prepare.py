@@ -22,8 +22,8 @@ from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
 
 if TYPE_CHECKING:
     from bert.tokenizer import Tokenizer
-    from pretrain.data.corpus import Corpus
-    from pretrain.data.tokenizing import Job
+    from pretrain.corpus.sources import Corpus
+    from pretrain.corpus.worker import Job
 
 USAGE = """\
 usage: python -m pretrain.prepare CONFIG.yaml [key=value ...]
@@ -102,12 +102,12 @@ def _short(value: Any) -> str:
 
 
 def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options: dict[str, Any]) -> None:
-    from pretrain.data import progress
-    from pretrain.data.assembling import assemble, fingerprint, summary
-    from pretrain.data.corpus import open_corpus
-    from pretrain.data.executors import open_executor, run_all
-    from pretrain.data.forecast import check_space, make_forecast
-    from pretrain.data.tokenizing import run
+    from pretrain.corpus import progress
+    from pretrain.corpus.assembling import assemble, fingerprint, summary
+    from pretrain.corpus.executors import open_executor, run_all
+    from pretrain.corpus.forecast import check_space, make_forecast
+    from pretrain.corpus.sources import open_corpus
+    from pretrain.corpus.worker import run
 
     started = time.monotonic()
     corpus = open_corpus(config.corpus)
@@ -131,8 +131,8 @@ def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options
 
 def _jobs(config: PretrainConfig, path: Path, corpus: "Corpus", workers: int) -> list["Job"]:
     """What is left to do, the largest first. Several workers share a large file that is read from its start."""
-    from pretrain.data import progress
-    from pretrain.data.tokenizing import Job
+    from pretrain.corpus import progress
+    from pretrain.corpus.worker import Job
 
     done = progress.done_blocks(path)
     left = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bert import checkpoint
+from bert.checkpoint.run import Checkpoint, is_for_training_only
 from bert.errors import RunFailed, UserError
 from bert.files import replacing
 from bert.model import models
@@ -17,19 +18,18 @@ from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel, PretrainingModel
 from bert.tokenizer import Tokenizer
 from bert.training import metrics, schedules
-from bert.training.launch import make_accelerator, on_main_process
-from bert.training.progress import Result
-from bert.training.run import open_run
-from bert.training.state import Checkpoint, is_for_training_only
+from bert.training.distributed import make_accelerator, on_main_process
+from bert.training.run_dir import open_run
+from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
 from bert.verification import verify
 from pretrain.card import model_card
 from pretrain.config import PretrainConfig
-from pretrain.data.collator import EvaluationBatches, StepBatches
+from pretrain.continuing import add_words, fit_vocabulary
+from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
 from pretrain.heldout import HeldOut
 from pretrain.prepare import ensure_store, store_folder
 from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
-from pretrain.vocabulary import add_words, fit_vocabulary
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -50,7 +50,7 @@ def train(config: PretrainConfig) -> Result:
     tokenizer = Tokenizer.load(tokenizer_path)
     steps = run_steps(config, store, tokenizer_path)
     processes = accelerator.process_index, accelerator.num_processes
-    source = StepBatches(
+    source = PretrainingBatches(
         store,
         tokenizer_path,
         config.objective,
@@ -119,7 +119,7 @@ def run_steps(config: PretrainConfig, store: Path, tokenizer: Path) -> int | Non
     epoch = None
     if config.training.epochs is not None:
         plain = replace(config.objective, mask_prob=0.15), replace(config.batch, phases=())
-        epoch = StepBatches(store, tokenizer, *plain, config.seed, None).steps_per_epoch
+        epoch = PretrainingBatches(store, tokenizer, *plain, config.seed, None).steps_per_epoch
     return schedules.num_steps(config.training, epoch)
 
 
@@ -183,7 +183,7 @@ def held_out(
     config: PretrainConfig, accelerator: "Accelerator", tokenizer: Tokenizer, start: Checkpoint | None
 ) -> HeldOut | None:
     """What evaluates the run; None where no text was held out."""
-    batches = EvaluationBatches(
+    batches = HeldOutBatches(
         store_folder(config),
         tokenizer_folder(config),
         config.objective,

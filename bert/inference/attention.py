@@ -6,7 +6,7 @@ from typing import NamedTuple, overload
 import numpy as np
 import torch
 
-from bert.inference.common import Source, evaluating, open_source, too_long
+from bert.inference.common import ModelSource, evaluating, open_source, too_long
 from bert.model.models import Model
 from bert.tokenizer import Tokenizer
 
@@ -22,14 +22,14 @@ class AttentionMaps(NamedTuple):
 
 @overload
 def attention_maps(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
-    source: Source, texts: str, pairs: str | None = None
+    source: ModelSource, texts: str, pairs: str | None = None
 ) -> AttentionMaps: ...
 @overload
 def attention_maps(
-    source: Source, texts: Sequence[str], pairs: Sequence[str] | None = None
+    source: ModelSource, texts: Sequence[str], pairs: Sequence[str] | None = None
 ) -> list[AttentionMaps]: ...
 def attention_maps(
-    source: Source, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
+    source: ModelSource, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
 ) -> AttentionMaps | list[AttentionMaps]:
     """The attention probabilities in every layer and head for a text, or for each of several; `pairs` are the
     second segments. A text with more tokens than the model reads is a UserError."""

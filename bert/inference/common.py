@@ -19,7 +19,7 @@ from bert.errors import UserError
 from bert.model.models import MaskedLanguageModel, Model
 from bert.tokenizer import Tokenizer
 
-Source = str | os.PathLike[str] | tuple[Model, Tokenizer]
+ModelSource = str | os.PathLike[str] | tuple[Model, Tokenizer]
 """the folder of a checkpoint or run, or a model with its tokenizer"""
 
 BATCH_TOKENS = 8192
@@ -30,7 +30,7 @@ HEAD_POSITIONS = 256
 """positions given to the prediction head at a time: its output is V wide"""
 
 
-def open_source(source: Source, device: str = "auto") -> tuple[Model, Tokenizer]:
+def open_source(source: ModelSource, device: str = "auto") -> tuple[Model, Tokenizer]:
     """The model and its tokenizer. A model that is read from a folder goes to the GPU if there is one."""
     if isinstance(source, tuple):
         model, tokenizer = source
@@ -46,7 +46,9 @@ def open_source(source: Source, device: str = "auto") -> tuple[Model, Tokenizer]
     return model, tokenizer
 
 
-def open_masked_language_model(source: Source, device: str = "auto") -> tuple[MaskedLanguageModel, Tokenizer]:
+def open_masked_language_model(
+    source: ModelSource, device: str = "auto"
+) -> tuple[MaskedLanguageModel, Tokenizer]:
     """As `open_source`, for what needs a prediction head."""
     model, tokenizer = open_source(source, device)
     if not isinstance(model, MaskedLanguageModel):

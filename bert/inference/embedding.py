@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bert.errors import UserError
-from bert.inference.common import BATCH_TOKENS, Sequences, Source, by_length, evaluating, open_source
+from bert.inference.common import BATCH_TOKENS, ModelSource, Sequences, by_length, evaluating, open_source
 from bert.model.encoder import Encoded
 from bert.model.layout import Packed
 from bert.model.models import Model
@@ -21,7 +21,7 @@ logger = logging.getLogger("bert")
 
 
 def embed(
-    source: Source,
+    source: ModelSource,
     texts: str | Sequence[str],
     pooling: Pooling = "mean",
     normalise: bool = False,

@@ -8,8 +8,8 @@ import torch
 
 from bert.inference.common import (
     BATCH_TOKENS,
+    ModelSource,
     Sequences,
-    Source,
     TextError,
     by_length,
     evaluating,
@@ -36,14 +36,14 @@ Filled = list[Prediction] | list[list[Prediction]]
 
 @overload
 def fill_mask(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
-    source: Source, texts: str, top_k: int = 5, batch_tokens: int = BATCH_TOKENS
+    source: ModelSource, texts: str, top_k: int = 5, batch_tokens: int = BATCH_TOKENS
 ) -> Filled: ...
 @overload
 def fill_mask(
-    source: Source, texts: Sequence[str], top_k: int = 5, batch_tokens: int = BATCH_TOKENS
+    source: ModelSource, texts: Sequence[str], top_k: int = 5, batch_tokens: int = BATCH_TOKENS
 ) -> list[Filled]: ...
 def fill_mask(
-    source: Source, texts: str | Sequence[str], top_k: int = 5, batch_tokens: int = BATCH_TOKENS
+    source: ModelSource, texts: str | Sequence[str], top_k: int = 5, batch_tokens: int = BATCH_TOKENS
 ) -> Filled | list[Filled]:
     """The `top_k` most probable tokens for each mask of a text, as transformers' pipeline returns them.
 
@@ -56,7 +56,7 @@ def fill_mask(
 
 
 def fill_masks(
-    source: Source, texts: Sequence[str], top_k: int, batch_tokens: int
+    source: ModelSource, texts: Sequence[str], top_k: int, batch_tokens: int
 ) -> list[list[list[Prediction]]]:
     """For each text and each of its masks the predictions, the most probable first."""
     model, tokenizer = open_masked_language_model(source)

@@ -12,8 +12,8 @@ import torch
 from bert.inference.common import (
     BATCH_TOKENS,
     HEAD_POSITIONS,
+    ModelSource,
     Sequences,
-    Source,
     by_length,
     evaluating,
     logits_at,
@@ -21,7 +21,9 @@ from bert.inference.common import (
 )
 
 
-def score(source: Source, sentences: str | Sequence[str], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+def score(
+    source: ModelSource, sentences: str | Sequence[str], batch_tokens: int = BATCH_TOKENS
+) -> np.ndarray:
     """The pseudo-log-likelihood of each sentence, in nats: (N,) float64; of one sentence a scalar.
 
     A sentence of n tokens is read n times, in batches of `batch_tokens` tokens over all sentences. One with
@@ -34,7 +36,7 @@ def score(source: Source, sentences: str | Sequence[str], batch_tokens: int = BA
 
 
 def score_tokens(
-    source: Source, sentences: Sequence[str], batch_tokens: int = BATCH_TOKENS
+    source: ModelSource, sentences: Sequence[str], batch_tokens: int = BATCH_TOKENS
 ) -> list[np.ndarray]:
     """For each sentence the log probability of each of its tokens when it alone is masked, float32."""
     values, rows = _token_scores(source, sentences, batch_tokens)
@@ -42,7 +44,7 @@ def score_tokens(
 
 
 def _token_scores(
-    source: Source, sentences: Sequence[str], batch_tokens: int
+    source: ModelSource, sentences: Sequence[str], batch_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The log probability of each token of all sentences, and the sentence it is in."""
     model, tokenizer = open_masked_language_model(source)

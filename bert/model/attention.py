@@ -35,16 +35,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
         self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
 
-    def forward(self, hidden: Tensor, context: AttentionContext, read: Tensor | None = None) -> Tensor:
-        """(*, D) → (*, D), or (R, D) of the tokens that are `read` (R,)."""
+    def forward(
+        self, hidden: Tensor, context: AttentionContext, output_positions: Tensor | None = None
+    ) -> Tensor:
+        """(*, D) → (*, D), or (R, D) of the tokens at `output_positions` (R,)."""
         q, k, v = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         if context.rotation is not None:
             q, k = context.rotation(q), context.rotation(k)
         dropout = self.dropout if self.training else 0.0
         mixed = context.backend.attend(q, k, v, context.plan, dropout, context.maps)
-        return self.out(select(mixed.flatten(-2), read))
+        return self.out(select(mixed.flatten(-2), output_positions))
 
 
-def select(x: Tensor, read: Tensor | None) -> Tensor:
-    """(T, D) → (R, D); without `read` (R,) all stay."""
-    return x if read is None else x.index_select(0, read)
+def select(x: Tensor, output_positions: Tensor | None) -> Tensor:
+    """(T, D) → (R, D); without `output_positions` (R,) all stay."""
+    return x if output_positions is None else x.index_select(0, output_positions)

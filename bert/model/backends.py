@@ -16,7 +16,7 @@ from torch.nn.attention.varlen import varlen_attn
 
 from bert.errors import UserError
 from bert.model.config import EncoderConfig
-from bert.model.grouped import Grouped
+from bert.model.kernels.grouped import Grouped
 from bert.model.layout import Layout, Packed, Padded, Rows, visible_keys
 
 HALF = (torch.bfloat16, torch.float16)

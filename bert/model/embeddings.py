@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from bert.model.config import EncoderConfig
-from bert.model.dropout import Dropout
+from bert.model.kernels.dropout import Dropout
 from bert.model.positions import POSITIONS, Positions
 
 

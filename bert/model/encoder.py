@@ -93,25 +93,27 @@ class Encoder(nn.Module):
         dtype = self.embeddings.tokens.weight.dtype
         backend = backends.choose(self.config, layout, dtype, dropout, maps=output_attentions)
         maps: list[Tensor] | None = [] if output_attentions else None
-        read = None
+        output_positions = None
         if chosen is not None and isinstance(layout, Packed) and not output_hidden_states:
-            read = torch.cat([chosen, layout.first_tokens])
+            output_positions = torch.cat([chosen, layout.first_tokens])
         if backend.packs and isinstance(layout, Padded):
             packed, places = layout.pack()
             ids = input_ids.flatten()[places]
             types = None if token_type_ids is None else token_type_ids.flatten()[places]
-            states = self._states(ids, types, packed, backend, maps, read, keep_all=output_hidden_states)
+            states = self._states(
+                ids, types, packed, backend, maps, output_positions, keep_all=output_hidden_states
+            )
             states = [layout.unpack(state, places) for state in states]
         else:
             states = self._states(
-                input_ids, token_type_ids, layout, backend, maps, read, output_hidden_states
+                input_ids, token_type_ids, layout, backend, maps, output_positions, output_hidden_states
             )
         return Encoded(
             last_hidden_state=states[-1],
             layout=layout,
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=None if maps is None else tuple(maps),
-            num_chosen=None if chosen is None or read is None else len(chosen),
+            num_chosen=None if chosen is None or output_positions is None else len(chosen),
         )
 
     def _states(
@@ -121,7 +123,7 @@ class Encoder(nn.Module):
         layout: Layout,
         backend: Backend,
         maps: list[Tensor] | None,
-        read: Tensor | None,
+        output_positions: Tensor | None,
         keep_all: bool,
     ) -> list[Tensor]:
         """The last hidden state (*, D) or (R, D), after all those before it if they are to be kept."""
@@ -139,15 +141,19 @@ class Encoder(nn.Module):
         for number, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True), 1):
             if keep_all:
                 kept.append(hidden)
-            hidden = self._run(layer, hidden, contexts[window], read if number == len(self.layers) else None)
+            hidden = self._run(
+                layer, hidden, contexts[window], output_positions if number == len(self.layers) else None
+            )
         return [*kept, self.final_norm(hidden)]
 
     def _run(
-        self, layer: nn.Module, hidden: Tensor, context: AttentionContext, read: Tensor | None
+        self, layer: nn.Module, hidden: Tensor, context: AttentionContext, output_positions: Tensor | None
     ) -> Tensor:
         if self.config.gradient_checkpointing and self.training:
-            return torch.utils.checkpoint.checkpoint(layer, hidden, context, read, use_reentrant=False)
-        return layer(hidden, context, read)
+            return torch.utils.checkpoint.checkpoint(
+                layer, hidden, context, output_positions, use_reentrant=False
+            )
+        return layer(hidden, context, output_positions)
 
     def _layout(
         self,

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert.model.config import EncoderConfig
-from bert.model.cross_entropy import consuming_cross_entropy
 from bert.model.feedforward import ACTIVATIONS
+from bert.model.kernels.cross_entropy import consuming_cross_entropy
 from bert.model.outputs import Loss
 
 

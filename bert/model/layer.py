@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from bert.model.attention import Attention, AttentionContext, select
 from bert.model.config import EncoderConfig
-from bert.model.dropout import Dropout
 from bert.model.feedforward import FEED_FORWARDS
+from bert.model.kernels.dropout import Dropout
 
 
 class PostNormLayer(nn.Module):
     """Normalises each residual sum (Vaswani et al. 2017; BERT).
 
-    With `read` (R,), of a packed batch, the layer goes on with these tokens alone once they have seen the others.
+    With `output_positions` (R,), of a packed batch, the layer goes on with these tokens alone once they have seen the others.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -27,20 +27,24 @@ class PostNormLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, context: AttentionContext, read: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, context: AttentionContext, output_positions: Tensor | None = None
+    ) -> Tensor:
         """(*, D) → (*, D) or (R, D)."""
-        mixed = self.attention(hidden, context, read)
-        hidden = self.attention_norm(self.dropout(mixed, residual=select(hidden, read)))
+        mixed = self.attention(hidden, context, output_positions)
+        hidden = self.attention_norm(self.dropout(mixed, residual=select(hidden, output_positions)))
         return self.feed_forward_norm(self.dropout(self.feed_forward(hidden), residual=hidden))
 
 
 class PreNormLayer(PostNormLayer):
     """Normalises what each sub-layer reads and leaves the residual alone (Xiong et al. 2020; ModernBERT)."""
 
-    def forward(self, hidden: Tensor, context: AttentionContext, read: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, context: AttentionContext, output_positions: Tensor | None = None
+    ) -> Tensor:
         """(*, D) → (*, D) or (R, D)."""
-        mixed = self.attention(self.attention_norm(hidden), context, read)
-        hidden = self.dropout(mixed, residual=select(hidden, read))
+        mixed = self.attention(self.attention_norm(hidden), context, output_positions)
+        hidden = self.dropout(mixed, residual=select(hidden, output_positions))
         return self.dropout(self.feed_forward(self.feed_forward_norm(hidden)), residual=hidden)
 
 

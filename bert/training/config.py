@@ -39,7 +39,7 @@ class ScheduleConfig:
     """length of wsd's cool-down: a share of the run (below 1) or a number of steps (1 and above)"""
     cooldown_shape: Literal["linear", "sqrt"] = "linear"
     """wsd's cool-down: linear, or 1 - sqrt of the elapsed share of it"""
-    final: Probability = 0.0
+    min_lr_ratio: Probability = 0.0
     """what the learning rate ends on, as a share of the peak"""
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from bert.errors import RunFailed
 
 
 @dataclass
-class Guards:
+class LossMonitor:
     """Steps that are not finite, and sudden rises of the loss. The fields are part of the run's state."""
 
     skipped: int = 0

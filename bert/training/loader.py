@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
 
-from bert.training.batch import StepData
+from bert.data.batch import StepData
 
 
-class Source(Protocol):
+class StepSource(Protocol):
     """The batches of a run: `source[k]` is this process's share of step k (from 0), at the same cost for
     every k.
 
@@ -22,7 +22,7 @@ class Source(Protocol):
 
 
 def batches(
-    source: Source, start: int, num_workers: int, pin_memory: bool
+    source: StepSource, start: int, num_workers: int, pin_memory: bool
 ) -> Generator[tuple[StepData, float], None, None]:
     """The steps from `start` on, without end, each with the seconds it was waited for. To be closed: the
     workers, which ignore signals, end with it."""

@@ -26,7 +26,7 @@ class Schedule:
         if progress < self.warmup:
             return progress / self.warmup
         left = 1.0 - min(progress, 1.0)
-        return self.config.final + (1.0 - self.config.final) * self._height(left)
+        return self.config.min_lr_ratio + (1.0 - self.config.min_lr_ratio) * self._height(left)
 
     def _height(self, left: float) -> float:
         """1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run still to

@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributed.fsdp import FSDPModule
 
+from bert.checkpoint import gather as sharding
+from bert.checkpoint.run import Checkpoint, Checkpoints
+from bert.checkpoint.saving import Saver
+from bert.data.batch import StepData
 from bert.errors import RunFailed
 from bert.model.models import Model
-from bert.training import optimizers, schedules, sharding, zero
-from bert.training.batch import StepData
+from bert.training import deepspeed as zero
+from bert.training import optimizers, schedules
 from bert.training.config import RunConfig
-from bert.training.launch import StopRequest, from_main_process, on_main_process
-from bert.training.loader import Source, batches
-from bert.training.loop import Stepper
-from bert.training.progress import Evaluation, EvaluationStopped, Result, RunState
-from bert.training.reporting import Reporter
-from bert.training.saving import Saver
-from bert.training.state import Checkpoint, Checkpoints
+from bert.training.distributed import StopRequest, from_main_process, on_main_process
+from bert.training.loader import StepSource, batches
+from bert.training.logging import Reporter
+from bert.training.state import Evaluation, EvaluationStopped, Result, RunState
+from bert.training.step import Stepper
 from bert.training.tracking import Console
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Trainer:
         config: RunConfig,
         accelerator: "Accelerator",
         model: Model,
-        source: Source,
+        source: StepSource,
         *,
         steps: int | None,
         tokenizer: Any,
@@ -186,7 +188,7 @@ class Trainer:
         state.seconds = result.shared["seconds"]
         state.score = None
         self._stopping = result.shared["stop"] > 0
-        message = state.guards.check(
+        message = state.loss_monitor.check(
             state.step,
             result.loss,
             result.grad_norm,

@@ -8,7 +8,7 @@ import numpy as np
 
 from bert.tokenizer import Tokenizer
 from pretrain.checks.text import histogram
-from pretrain.data.collator import StepBatches
+from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.examples import NOT_A_PAIR
 from pretrain.data.layouts import IGNORED
 from pretrain.data.objective import BatchConfig
@@ -16,7 +16,7 @@ from pretrain.data.objective import BatchConfig
 SAMPLED_STEPS = 8
 
 
-def examples(batches: StepBatches) -> dict[str, Any]:
+def examples(batches: PretrainingBatches) -> dict[str, Any]:
     """How many examples an epoch has, how long they are, and how many of the pairs are random or swapped."""
     phase = batches.phases[0]
     plan = batches.plan(phase)
@@ -32,29 +32,33 @@ def examples(batches: StepBatches) -> dict[str, Any]:
     }
 
 
-def packing(batches: StepBatches) -> dict[str, Any]:
+def packing(batches: PretrainingBatches) -> dict[str, Any]:
     """Micro-batches of a step, and the share of token slots that hold padding, in every layout."""
-    wastes = {}
+    padding_fractions = {}
     layouts: tuple[Literal["packed", "padded"], ...] = ("packed", "padded")
     for layout, static in itertools.product(layouts, (False, True)):
         other = replace(batches.batch, layout=layout, static_shapes=static)
         name = f"{layout}, static shapes" if static else layout
-        wastes[name] = round(_waste(with_batch(batches, other)), 4)
+        padding_fractions[name] = round(_padding_fraction(with_batch(batches, other)), 4)
     micro_batches = len(batches[0].micro_batches)
-    return {"micro_batches": micro_batches, "waste": round(_waste(batches), 4), "waste_by_layout": wastes}
+    return {
+        "micro_batches": micro_batches,
+        "padding_fraction": round(_padding_fraction(batches), 4),
+        "padding_fraction_by_layout": padding_fractions,
+    }
 
 
-def with_batch(batches: StepBatches, batch: BatchConfig) -> StepBatches:
+def with_batch(batches: PretrainingBatches, batch: BatchConfig) -> PretrainingBatches:
     """The same run with other batches."""
     arguments = batches.objective, batch, batches.seed, batches.total_steps
-    return StepBatches(batches.store_path, batches.tokenizer_path, *arguments, folder=batches.folder)
+    return PretrainingBatches(batches.store_path, batches.tokenizer_path, *arguments, folder=batches.folder)
 
 
-def _waste(batches: StepBatches) -> float:
-    return float(np.mean([batches[step].waste for step in range(SAMPLED_STEPS)]))
+def _padding_fraction(batches: PretrainingBatches) -> float:
+    return float(np.mean([batches[step].padding_fraction for step in range(SAMPLED_STEPS)]))
 
 
-def shown(batches: StepBatches, tokenizer: Tokenizer, number: int = 3) -> list[str]:
+def shown(batches: PretrainingBatches, tokenizer: Tokenizer, number: int = 3) -> list[str]:
     """Some examples of the first step as text, every chosen token as `seen→asked`."""
     few = replace(batches.batch, layout="padded", static_shapes=False, sequences=number)
     pairing, micro_batches = batches.objective.pairing, with_batch(batches, few)[0].micro_batches

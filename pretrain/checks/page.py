@@ -122,9 +122,14 @@ def show(figures: Mapping[str, Any]) -> None:
     of("examples")
     section("Length of examples in tokens", _histogram(figures["examples"]["lengths"]))
     packing = figures["packing"]
-    wastes = {f"padding if {name}": share(part) for name, part in packing["waste_by_layout"].items()}
-    micro_batches = {"of a step": number(packing["micro_batches"]), "padding": share(packing["waste"])}
-    section("Micro-batches", _table(micro_batches | wastes))
+    padding_fractions = {
+        f"padding if {name}": share(part) for name, part in packing["padding_fraction_by_layout"].items()
+    }
+    micro_batches = {
+        "of a step": number(packing["micro_batches"]),
+        "padding": share(packing["padding_fraction"]),
+    }
+    section("Micro-batches", _table(micro_batches | padding_fractions))
     console.print("\n[bold]Three examples of the first step[/bold] (seen→asked)")
     for text in figures["shown"]:
         console.print(f"  {escape(text)}\n")

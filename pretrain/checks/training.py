@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bert.data.batch import StepData
 from bert.model import models
 from bert.model.models import Model
 from bert.training import optimizers
-from bert.training.batch import StepData
-from bert.training.loop import Stepper
+from bert.training.step import Stepper
 from pretrain.checks.batches import with_batch
 from pretrain.config import PretrainConfig
-from pretrain.data.collator import StepBatches
+from pretrain.data.dataset import PretrainingBatches
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -25,7 +25,7 @@ OVERFIT_SEQUENCES, OVERFIT_STEPS, OVERFIT_SECONDS, OVERFIT_LOSS = 4, 200, 60.0, 
 MEASURED_SECONDS = 20.0
 
 
-def overfit(model: Model, batches: StepBatches, device: torch.device) -> dict[str, Any]:
+def overfit(model: Model, batches: PretrainingBatches, device: torch.device) -> dict[str, Any]:
     """Train on one small batch again and again, without dropout: a sound model learns it by heart."""
     small = replace(batches.batch, sequences=OVERFIT_SEQUENCES, static_shapes=False, phases=())
     data = with_batch(batches, small)[0]
@@ -57,7 +57,7 @@ def _learn(model: Model, optimizer: torch.optim.Optimizer, data: StepData, devic
 
 
 def step_cost(
-    config: PretrainConfig, accelerator: "Accelerator", model: Model, batches: StepBatches
+    config: PretrainConfig, accelerator: "Accelerator", model: Model, batches: PretrainingBatches
 ) -> dict[str, Any]:
     """Seconds and memory of a step on this machine, from steps of one and of two of its micro-batches."""
     if accelerator.device.type == "cuda":
@@ -97,7 +97,7 @@ def forecast(
     config: PretrainConfig,
     steps: int | None,
     model: Model,
-    batches: StepBatches,
+    batches: PretrainingBatches,
     cost: dict[str, Any],
     disk: int,
 ) -> dict[str, Any]:

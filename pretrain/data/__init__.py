@@ -1,1 +1,1 @@
-"""From text to batches: documents, sentences, token ids, examples, steps."""
+"""From a store to batches: plan, examples, masks, steps. Online, while training."""

@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 
+from bert.data.ragged import ranges, runs_around, starts_of
 from pretrain.data.examples import NOT_A_PAIR, Examples
 from pretrain.data.objective import ObjectiveConfig
 from pretrain.data.pairing import Chunks, truncate, walk_pairs, walk_sentences
-from pretrain.data.ragged import ranges, runs_around, starts_of
 from pretrain.data.random import Permutation, Purpose, below, chance, draw, high, low, mix
 from pretrain.data.store import Store
 

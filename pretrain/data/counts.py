@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.data.ragged import starts_of
+from bert.data.ragged import starts_of
 
 PATIENCE = 100
 """after so many epochs without an example none is hoped for; sources of little weight may skip one"""

@@ -12,10 +12,10 @@ from typing import Self
 
 import numpy as np
 
+from bert.data.ragged import sum_within
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.data.objective import ObjectiveConfig
-from pretrain.data.ragged import sum_within
 from pretrain.data.random import high
 
 Segmenter = Callable[[list[str]], list[int]]

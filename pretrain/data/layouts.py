@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bert.training.batch import MicroBatch
+from bert.data.batch import MicroBatch
+from bert.data.ragged import ranges, starts_of
 from pretrain.data.examples import Examples
 from pretrain.data.masking import Masked
-from pretrain.data.ragged import ranges, starts_of
 
 IGNORED = -100
 """label of what no loss is taken of"""

@@ -11,10 +11,10 @@ from functools import cached_property
 
 import numpy as np
 
+from bert.data.ragged import ranges, starts_of, sum_within
 from bert.tokenizer import Tokenizer
 from pretrain.data.groups import Groups, SpanLengths, Words
 from pretrain.data.objective import ObjectiveConfig
-from pretrain.data.ragged import ranges, starts_of, sum_within
 from pretrain.data.random import Purpose, below, chance, draw, high, low, mix
 
 WINDOW_WORDS = 1 << 20

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrain.data.ragged import ranges
+from bert.data.ragged import ranges
 from pretrain.data.random import below, chance, high, low, mix
 
 

@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bert.data.ragged import ranges
 from bert.errors import UserError
-from pretrain.data.ragged import ranges
-from pretrain.data.shards import VERSION, Shard, read_shard, token_dtype, write_documents
+from pretrain.corpus.shards import VERSION, Shard, read_shard, token_dtype, write_documents
 
 __all__ = ["Shard", "Split", "Store", "read_index", "token_dtype", "write_documents"]
 

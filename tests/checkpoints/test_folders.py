@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bert import checkpoint
+from bert.checkpoint import folder as checkpoint
+from bert.checkpoint import manifest
 from bert.errors import UserError
 from bert.model import EncoderConfig, build
-from bert.training import manifest
 
 CONFIG = EncoderConfig(vocab_size=30, hidden_size=16, num_heads=2, num_layers=1, intermediate_size=16)
 

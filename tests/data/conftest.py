@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bert.data.batch import StepData
 from bert.tokenizer import Tokenizer
-from bert.training.batch import StepData
-from pretrain.data.collator import StepBatches
+from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
 from pretrain.data.store import write_documents
 
@@ -98,9 +98,9 @@ def make(store_folder: Path, tokenizer_file: Path, tokenizer: Tokenizer) -> Any:
 
     def make(
         objective: ObjectiveConfig = OBJECTIVE, batch: BatchConfig = BATCH, **options: Any
-    ) -> StepBatches:
+    ) -> PretrainingBatches:
         arguments = {"seed": 1, "total_steps": 1000} | options
-        batches = StepBatches(store_folder, tokenizer_file, objective, batch, **arguments)
+        batches = PretrainingBatches(store_folder, tokenizer_file, objective, batch, **arguments)
         batches.tokenizer = tokenizer  # opened once for all
         return batches
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert.errors import UserError
-from pretrain.data import corpus as corpora
-from pretrain.data.config import CorpusConfig, SourceConfig
-from pretrain.data.corpus import Unit, open_corpus, read
+from pretrain.corpus import sources as corpora
+from pretrain.corpus.config import CorpusConfig, SourceConfig
+from pretrain.corpus.sources import Unit, open_corpus, read
 
 TEXTS = [
     "The first text. It has two sentences.",
@@ -179,7 +179,7 @@ def test_wrapped_lines_are_joined(tmp_path):
 
 
 def test_long_documents_come_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("pretrain.data.readers.LONGEST_DOCUMENT", 1000)
+    monkeypatch.setattr("pretrain.corpus.readers.LONGEST_DOCUMENT", 1000)
     words = [f"word{n}" for n in range(1000)]
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": " ".join(words)}))
     (tmp_path / "b.txt").write_text("\n".join(f"{'long line':>130} {word}" for word in words))
@@ -220,7 +220,7 @@ def test_unusable_records_are_named(name, content, outcomes, tmp_path):
 
 
 def test_a_very_long_line_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr("pretrain.data.readers.LONGEST_LINE", 1000)
+    monkeypatch.setattr("pretrain.corpus.readers.LONGEST_LINE", 1000)
     (tmp_path / "a.txt").write_text("before\n" + "x" * 5000 + "\nafter\n")
     (unit,) = open_corpus(CorpusConfig([str(tmp_path / "a.txt")], "lines")).units
     outcomes = [outcome for _, outcome in read(unit, lines=False)]

@@ -73,13 +73,13 @@ def test_figures_are_those_of_the_store(figures: dict[str, Any], settings: list[
 def test_figures_of_the_batches(figures: dict[str, Any]) -> None:
     assert sum(figures["examples"]["lengths"].values()) == figures["examples"]["examples_per_epoch"]
     assert 0.5 < figures["examples"]["random_share"] < 0.75
-    waste = figures["packing"]["waste_by_layout"]
+    padding_fraction = figures["packing"]["padding_fraction_by_layout"]
     assert (
-        figures["packing"]["waste"]
-        == waste["packed"]
+        figures["packing"]["padding_fraction"]
+        == padding_fraction["packed"]
         == 0
-        < waste["padded"]
-        <= waste["padded, static shapes"]
+        < padding_fraction["padded"]
+        <= padding_fraction["padded, static shapes"]
     )
     assert len(figures["shown"]) == 3
     for shown in figures["shown"]:
@@ -103,7 +103,7 @@ def test_advice_names_what_to_change(figures: dict[str, Any]) -> None:
         "text": {"heldout_documents": 3, "sentences_per_document": 1.2},
         "vocabulary": {"unknown_share": 0.2, "unused_share": 0.6},
         "examples": {"random_share": 0.9},
-        "packing": {"waste": 0.3},
+        "packing": {"padding_fraction": 0.3},
         "overfit": {"first_loss": 9.0, "last_loss": None},
         "forecast": {"epochs": 200.0},
     }

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.data import documentation
-from pretrain.data.config import CorpusConfig
-from pretrain.data.corpus import open_corpus, read
+from pretrain.corpus import documentation
+from pretrain.corpus.config import CorpusConfig
+from pretrain.corpus.sources import open_corpus, read
 
 MODULE = '''
 """Reading and writing of parcels, which are small boxes with an address.

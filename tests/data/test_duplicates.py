@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bert.config import from_dict
 from pretrain.config import PretrainConfig
-from pretrain.data import duplicates
-from pretrain.data.duplicates import exact_duplicates, near_duplicates, signature
+from pretrain.corpus import duplicates
+from pretrain.corpus.duplicates import exact_duplicates, near_duplicates, signature
 from pretrain.data.store import Store
 from pretrain.prepare import ensure_store
 from pretrain.tokenizer import ensure_tokenizer

@@ -9,8 +9,8 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, Whitespace
 
 from bert.tokenizer import Tokenizer
-from pretrain.data import encoding
-from pretrain.data.encoding import SentenceEncoder, find_words
+from pretrain.corpus import encoder as encoding
+from pretrain.corpus.encoder import SentenceEncoder, find_words
 
 CHARACTERS = "aBb.e \u0301é\xa0\x1c\t\u3000北丠龿䶵䷀'#,[]Σσςかー。"
 VOCABULARY = [

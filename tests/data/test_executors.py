@@ -12,8 +12,8 @@ import pytest
 INTERRUPTED = """
 import time
 from bert.errors import run_command
-from pretrain.data.config import PrepareConfig
-from pretrain.data.executors import open_executor, run_all
+from pretrain.corpus.config import PrepareConfig
+from pretrain.corpus.executors import open_executor, run_all
 
 def main(argv):
     with open_executor(PrepareConfig(workers=2)) as (executor, workers):

@@ -14,7 +14,7 @@ from bert.config import from_dict
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.config import PretrainConfig
-from pretrain.data.corpus import open_corpus
+from pretrain.corpus.sources import open_corpus
 from pretrain.data.objective import ObjectiveConfig
 from pretrain.data.plan import Plan
 from pretrain.data.store import Store
@@ -104,7 +104,7 @@ def test_a_torn_archive_gives_what_it_has(suffix: str, tmp_path: Path, tokenizer
 
 
 def test_a_line_over_the_limit_is_counted(tmp_path: Path, tokenizer: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("pretrain.data.readers.LONGEST_LINE", 1 << 16)
+    monkeypatch.setattr("pretrain.corpus.readers.LONGEST_LINE", 1 << 16)
     (tmp_path / "a.txt").write_bytes(PLAIN + b"x" * (1 << 20) + b"\n" + b"last.\n")
     store = prepared(tmp_path / "a.txt", tokenizer, **{"corpus.format": "lines"})
     assert store.metadata["counts"]["skipped"] == {"line over 64 MiB": 1} and store.num_documents == 301
@@ -143,7 +143,7 @@ def test_broken_encodings_are_repaired_on_request(tmp_path: Path, tokenizer: Pat
 
 def test_what_is_no_text_is_refused_before_the_start(tmp_path: Path) -> None:
     from bert.errors import UserError
-    from pretrain.data.config import CorpusConfig
+    from pretrain.corpus.config import CorpusConfig
 
     (tmp_path / "a.txt").write_bytes(bytes(range(256)) * 300)
     with pytest.raises(UserError, match="is not text"):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain.data.packing import best_fit, deal, pack, pack_padded
+from bert.data.packing import best_fit, deal, pack, pack_padded
 
 rows = st.lists(st.integers(1, 128), min_size=1, max_size=200)
 

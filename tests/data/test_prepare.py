@@ -19,10 +19,10 @@ from bert.errors import UserError, run_command
 from bert.tokenizer import Tokenizer
 from pretrain import prepare
 from pretrain.config import PretrainConfig
-from pretrain.data import corpus as corpora
-from pretrain.data import tokenizing
+from pretrain.corpus import sources as corpora
+from pretrain.corpus import worker as tokenizing
+from pretrain.corpus.text import is_heldout, key
 from pretrain.data.store import Store
-from pretrain.data.text import is_heldout, key
 from pretrain.prepare import ensure_store
 from pretrain.tokenizer import ensure_tokenizer
 
@@ -226,7 +226,7 @@ def test_what_looks_like_a_special_token_is_plain_text(folder):
 @pytest.mark.parametrize("format", ["jsonl", "text"])
 def test_parts_of_a_document_stay_known(format, tmp_path, small_blocks, monkeypatch):
     """Long documents are stored in parts, here over several shards; the store knows which are of one document."""
-    monkeypatch.setattr("pretrain.data.readers.LONGEST_DOCUMENT", 3000)
+    monkeypatch.setattr("pretrain.corpus.readers.LONGEST_DOCUMENT", 3000)
     contents = [
         text(n, sentences).replace(". ", ".\n\n") for n, sentences in enumerate([9, 400, 20, 200, 90, 9])
     ]
@@ -321,7 +321,7 @@ import sys, time
 from bert.config import load
 from pretrain import prepare
 from pretrain.config import PretrainConfig
-from pretrain.data import tokenizing
+from pretrain.corpus import worker as tokenizing
 run = tokenizing.run
 def slowly(job):
     time.sleep(1)

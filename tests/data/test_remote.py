@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bert.errors import UserError
-from pretrain.data import corpus as corpora
-from pretrain.data.config import CorpusConfig
-from pretrain.data.corpus import open_corpus, read
+from pretrain.corpus import sources as corpora
+from pretrain.corpus.config import CorpusConfig
+from pretrain.corpus.sources import open_corpus, read
 
 TEXTS = [f"Text number {n} has some words. 第{n}篇。" for n in range(40)]
 

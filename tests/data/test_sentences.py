@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain.data.sentences import split_sentences
+from pretrain.corpus.sentences import split_sentences
 
 CASES = {
     "abbreviations": "Dr. Smith met Mrs. Lee at 5 p.m. on Friday.|They had pears, etc.|It was short.",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bert.errors import UserError
-from pretrain.data.collator import EvaluationBatches, StepBatches
+from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
 from pretrain.data.objective import BatchConfig, ObjectiveConfig, PhaseConfig
 from pretrain.data.phases import phase_at, phases_of
 from pretrain.data.store import write_documents
@@ -26,7 +26,7 @@ def test_static_shapes_are_static(make: Any, layout: Any, pairing: Any) -> None:
         data = batches[step]
         used = sum(m["input_ids"].numel() for m in data.micro_batches)
         assert used == len(data.micro_batches) * 1024
-        assert data.waste == pytest.approx(1 - data.counts["tokens"] / (2 * used))
+        assert data.padding_fraction == pytest.approx(1 - data.counts["tokens"] / (2 * used))
         shapes |= {repr({k: getattr(v, "shape", v) for k, v in m.items()}) for m in data.micro_batches}
     assert len(shapes) == 1
 
@@ -34,8 +34,11 @@ def test_static_shapes_are_static(make: Any, layout: Any, pairing: Any) -> None:
 def test_waste_is_the_padding(make: Any) -> None:
     packed, padded = make()[0], make(batch=replace(BATCH, layout="padded"))[0]
     slots = sum(m["input_ids"].numel() for m in padded.micro_batches)
-    assert packed.waste == 0
-    assert padded.waste == pytest.approx(1 - padded.counts["tokens"] / slots) and padded.waste > 0.01
+    assert packed.padding_fraction == 0
+    assert (
+        padded.padding_fraction == pytest.approx(1 - padded.counts["tokens"] / slots)
+        and padded.padding_fraction > 0.01
+    )
 
 
 def test_processes_without_examples_get_dummies(sequences_of: Any, step_of: Any) -> None:
@@ -82,14 +85,14 @@ def test_mistakes_in_the_batch() -> None:
 def test_another_tokenizer_is_refused(make: Any, tmp_path: Path, tokenizer_file: Path) -> None:
     store = write_documents(tmp_path / "store", [[[5, 6]]] * 3, tokenizer_digest="another", vocab_size=8_000)
     with pytest.raises(UserError, match="prepared with another tokenizer"):
-        StepBatches(store, tokenizer_file, OBJECTIVE, BATCH, 1, 10)[0]
+        PretrainingBatches(store, tokenizer_file, OBJECTIVE, BATCH, 1, 10)[0]
 
 
 @pytest.fixture
 def evaluation(store_folder: Path, tokenizer_file: Path) -> Any:
-    def make(process: int = 0, processes: int = 1, sequences: int = 0, **options: Any) -> EvaluationBatches:
+    def make(process: int = 0, processes: int = 1, sequences: int = 0, **options: Any) -> HeldOutBatches:
         objective, batch = ObjectiveConfig(**options), replace(BATCH, sequences=16)
-        return EvaluationBatches(
+        return HeldOutBatches(
             store_folder, tokenizer_file, objective, batch, process, processes, sequences=sequences
         )
 
@@ -122,6 +125,6 @@ def test_evaluation_of_little_text(tmp_path: Path, tokenizer_file: Path) -> None
     text = [[[5, 6, 7]] * 4] * 3
     one = write_documents(tmp_path / "one", text, heldout=text[:1], vocab_size=8_000)
     none = write_documents(tmp_path / "none", text, vocab_size=8_000)
-    batches = EvaluationBatches(one, tokenizer_file, OBJECTIVE, BATCH)
+    batches = HeldOutBatches(one, tokenizer_file, OBJECTIVE, BATCH)
     assert len(batches) == 1 and batches[0].counts.keys() == {"mlm", "tokens", "sequences"}
-    assert len(EvaluationBatches(none, tokenizer_file, OBJECTIVE, BATCH)) == 0
+    assert len(HeldOutBatches(none, tokenizer_file, OBJECTIVE, BATCH)) == 0

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert.training.loader import batches as loaded
-from pretrain.data.collator import StepBatches
+from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.objective import BatchConfig, MaskProbRamp, ObjectiveConfig
 from pretrain.data.store import write_documents
 
@@ -101,7 +101,7 @@ def test_counts_hold_where_little_can_be_chosen(
     write_documents(folder, documents, vocab_size=8000, special_ids=tokenizer.special_ids, shard_documents=4)
     objective = ObjectiveConfig(pairing, masking=masking, mask_prob=mask_prob)
     batch = BatchConfig(sequences=8, micro_tokens=100, max_length=24)
-    shares = [StepBatches(folder, tokenizer_file, objective, batch, 1, 100, p, 2)[0] for p in range(2)]
+    shares = [PretrainingBatches(folder, tokenizer_file, objective, batch, 1, 100, p, 2)[0] for p in range(2)]
     chosen = [chosen for _, _, chosen, _ in sequences_of(shares)]
     assert shares[0].counts["mlm"] == shares[1].counts["mlm"] == sum(map(len, chosen))
     assert all(label not in tokenizer.special_ids for row in chosen for _, label in row)
@@ -162,5 +162,5 @@ def test_digests_tell_batches_apart(make: Any, tmp_path: Path, tokenizer_file: P
         make(batch=replace(BATCH, sequences=25))[0],
     ]
     other_text = write_documents(tmp_path / "store", [[[9, 8, 7]] * 5] * 30, vocab_size=8_000)
-    others.append(StepBatches(other_text, tokenizer_file, OBJECTIVE, BATCH, 1, 1000)[0])
+    others.append(PretrainingBatches(other_text, tokenizer_file, OBJECTIVE, BATCH, 1, 1000)[0])
     assert len({known, *(other.digest for other in others)}) == 7

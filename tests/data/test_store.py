@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert.errors import UserError
-from pretrain.data.shards import Shard, make_table, write_shard
+from pretrain.corpus.shards import Shard, make_table, write_shard
 from pretrain.data.store import Store, write_documents
 
 sentences = st.lists(st.integers(0, 999), max_size=6)

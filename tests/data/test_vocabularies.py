@@ -13,9 +13,9 @@ from bert.config import from_dict
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.config import PretrainConfig
-from pretrain.data.config import CorpusConfig, TokenizerConfig
-from pretrain.data.sample import draw_sample
-from pretrain.data.vocabularies import SPECIAL, measure, train
+from pretrain.corpus.config import CorpusConfig, TokenizerConfig
+from pretrain.corpus.sample import draw_sample
+from pretrain.corpus.vocabulary import SPECIAL, measure, train
 from pretrain.tokenizer import ensure_tokenizer
 
 TEXT = """

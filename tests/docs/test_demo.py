@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from pretrain.data import documentation
-from pretrain.data.shards import write_documents
-from pretrain.data.text import key
+from pretrain.corpus import documentation
+from pretrain.corpus.shards import write_documents
+from pretrain.corpus.text import key
 
 ROOT = Path(__file__).parents[2]
 

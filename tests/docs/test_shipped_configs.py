@@ -8,7 +8,7 @@ from bert import config
 from bert.config import yaml12
 from finetune.config import FinetuneConfig
 from pretrain.config import ModelConfig, PretrainConfig
-from pretrain.data.config import TokenizerConfig
+from pretrain.corpus.config import TokenizerConfig
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from bert.data.batch import StepData
 from bert.model import EncoderConfig, build
 from bert.training import optimizers
-from bert.training.batch import StepData
 from bert.training.config import OptimizerConfig, TrainingConfig
-from bert.training.launch import make_accelerator
-from bert.training.loop import Stepper
+from bert.training.distributed import make_accelerator
+from bert.training.step import Stepper
 
 pytestmark = [
     pytest.mark.gpu,

@@ -19,12 +19,12 @@ import torch
 from conftest import SHAPE, Counting, Files, RunConfig
 
 from bert import checkpoint
+from bert.checkpoint import saving
+from bert.data.batch import StepData
 from bert.model import models
-from bert.training import saving
-from bert.training.batch import StepData
-from bert.training.launch import leave, make_accelerator, on_main_process
-from bert.training.progress import Evaluation
-from bert.training.run import open_run
+from bert.training.distributed import leave, make_accelerator, on_main_process
+from bert.training.run_dir import open_run
+from bert.training.state import Evaluation
 from bert.training.trainer import Trainer, find_start
 
 OPTIONS: dict[str, Any] = {

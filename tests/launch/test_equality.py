@@ -32,12 +32,12 @@ def assert_equal(pretraining: Any, one: str, other: str) -> None:
 
 def micro_batches(pretraining: Any, words: str, processes: int) -> int:
     """How many micro-batches a process has in the first step."""
-    from pretrain.data.collator import StepBatches
+    from pretrain.data.dataset import PretrainingBatches
     from pretrain.prepare import store_folder
     from pretrain.tokenizer import tokenizer_folder
 
     config = pretraining.config("any", words)
-    source = StepBatches(
+    source = PretrainingBatches(
         store_folder(config), tokenizer_folder(config), config.objective, config.batch, 1, 10, 0, processes
     )
     return len(source[0].micro_batches)

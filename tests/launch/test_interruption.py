@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from bert.training import manifest
-from bert.training.launch import EXIT_INTERRUPTED
+from bert.checkpoint import manifest
+from bert.training.distributed import EXIT_INTERRUPTED
 from pretrain.train import train
 
 

@@ -17,13 +17,13 @@ from bert.inference import score
 from bert.model import models
 from bert.tokenizer import Tokenizer
 from pretrain import evaluate
-from pretrain.data.collator import EvaluationBatches
+from pretrain.continuing import add_words, fit_vocabulary
+from pretrain.data.dataset import HeldOutBatches
 from pretrain.data.store import Store
 from pretrain.heldout import FLAT, HeldOut, is_flat, unigram_log_probs
 from pretrain.prepare import store_folder
 from pretrain.tokenizer import tokenizer_folder
 from pretrain.train import build_model, train
-from pretrain.vocabulary import add_words, fit_vocabulary
 
 SHORT = ("training.steps=3", "training.evaluate_every=0", "training.num_workers=0")
 
@@ -44,7 +44,7 @@ def held_out(
 ) -> HeldOut:
     places = store_folder(config), tokenizer_folder(config)
     batch = replace(config.batch, micro_tokens=micro_tokens)
-    batches = EvaluationBatches(*places, config.objective, batch, process, processes, sequences=100)
+    batches = HeldOutBatches(*places, config.objective, batch, process, processes, sequences=100)
     return HeldOut(batches, Tokenizer.load(places[1]), **options)
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from bert import checkpoint
-from bert.training import manifest, metrics
+from bert.checkpoint import manifest
+from bert.training import metrics
 
 pytestmark = [pytest.mark.launch, pytest.mark.timeout(1200)]
 

@@ -71,7 +71,7 @@ def test_one_graph_serves_every_batch(monkeypatch, kind, backend, compiler):
 @pytest.fixture
 def run_batches(tmp_path):
     """The steps of a run over a corpus of random tokens, in micro-batches of one shape."""
-    from pretrain.data.collator import StepBatches
+    from pretrain.data.dataset import PretrainingBatches
     from pretrain.data.objective import BatchConfig, ObjectiveConfig
     from pretrain.data.store import write_documents
 
@@ -84,7 +84,9 @@ def run_batches(tmp_path):
     ]
     store = write_documents(tmp_path / "store", documents, vocab_size=V)
     batch = BatchConfig(sequences=12, micro_tokens=256, max_length=48, static_shapes=True)
-    return StepBatches(store, tmp_path / "vocab.txt", ObjectiveConfig(), batch, seed=0, total_steps=100)
+    return PretrainingBatches(
+        store, tmp_path / "vocab.txt", ObjectiveConfig(), batch, seed=0, total_steps=100
+    )
 
 
 @pytest.mark.parametrize("kind", [{}, ROTARY], ids=["bert", "modern"])

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bert.model import cross_entropy
-from bert.model.cross_entropy import consuming_cross_entropy
+from bert.model.kernels import cross_entropy
+from bert.model.kernels.cross_entropy import consuming_cross_entropy
 from bert.model.outputs import IGNORED
 
 M, V = 50, 37

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bert.model.dropout import Dropout, _random_bits, draw_kept
+from bert.model.kernels.dropout import Dropout, _random_bits, draw_kept
 
 
 @pytest.mark.parametrize("p", [0.0001, 0.1, 0.5, 0.9])

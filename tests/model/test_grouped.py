@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bert.model.backends import BACKENDS
-from bert.model.grouped import STRIDE
+from bert.model.kernels.grouped import STRIDE
 from bert.model.layout import Packed
 
 LENGTHS = (1, 5, STRIDE, 0, STRIDE + 1, 2 * STRIDE, 40, 12)

@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from bert.model import models
 from bert.model.config import EncoderConfig, Labels
 from bert.tokenizer import Tokenizer
-from finetune.batches import Collator, Encoded, StepBatches, divide, encode, evaluation_batches
+from finetune.batches import Collator, EncodedSplit, FinetuningBatches, divide, encode, evaluation_batches
 from finetune.config import BatchConfig
 from finetune.data import Split
 from finetune.evaluate import logits_of
@@ -23,13 +23,13 @@ from finetune.metrics import Array
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=60).map(np.array)
 
 
-def encoded(num: int = 23, targets: Array | None = None) -> Encoded:
+def encoded(num: int = 23, targets: Array | None = None) -> EncodedSplit:
     """Sequences of various lengths whose ids tell them apart."""
     lengths = np.array([3 + i % 7 for i in range(num)])
     ids = np.concatenate([[1, *(5 + (i * 7 + np.arange(n - 2)) % 40), 2] for i, n in enumerate(lengths)])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     segments = np.zeros(len(ids), dtype=np.int8)
-    return Encoded(
+    return EncodedSplit(
         ids.astype(np.int32), segments, offsets, np.arange(num) % 3 if targets is None else targets
     )
 
@@ -54,7 +54,7 @@ def test_a_step_is_the_same_however_it_is_carried_out(layout: str, step: int) ->
     expected = None
     for processes, micro_tokens in [(1, 1000), (1, 12), (2, 20), (3, 12)]:
         config = BatchConfig(sequences=10, micro_tokens=micro_tokens, layout=layout)  # type: ignore[arg-type]
-        shares = [StepBatches(data, config, 0, 5, p, processes)[step] for p in range(processes)]
+        shares = [FinetuningBatches(data, config, 0, 5, p, processes)[step] for p in range(processes)]
         assert len({len(share.micro_batches) for share in shares}) == 1
         assert all((s.counts, s.digest) == (shares[0].counts, shares[0].digest) for s in shares)
         seen = sorted(sequence for share in shares for m in share.micro_batches for sequence in _sequences(m))
@@ -80,15 +80,15 @@ def _sequences(batch: dict[str, torch.Tensor | int]) -> list[tuple[list[int], in
 
 
 def test_each_epoch_has_every_text_once_in_an_order_of_its_own() -> None:
-    batches = StepBatches(encoded(20), BatchConfig(sequences=5), 0, 1, 0, 1)
+    batches = FinetuningBatches(encoded(20), BatchConfig(sequences=5), 0, 1, 0, 1)
     epochs = [
         np.concatenate([batches.examples(step) for step in range(4 * e, 4 * e + 4)]).tolist() for e in (0, 1)
     ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(20))
     assert epochs[0] != epochs[1]
-    across = StepBatches(encoded(20), BatchConfig(sequences=30), 0, 1, 0, 1).examples(0).tolist()
+    across = FinetuningBatches(encoded(20), BatchConfig(sequences=30), 0, 1, 0, 1).examples(0).tolist()
     assert across == epochs[0] + epochs[1][:10]
-    other_seed = StepBatches(encoded(20), BatchConfig(sequences=20), 0, 2, 0, 1).examples(0).tolist()
+    other_seed = FinetuningBatches(encoded(20), BatchConfig(sequences=20), 0, 2, 0, 1).examples(0).tolist()
     assert other_seed != epochs[0]
 
 
@@ -109,7 +109,7 @@ def test_losses_agree_over_layouts_and_dummies_count_for_nothing(labels: Labels,
     losses = {}
     for layout in ("packed", "padded"):
         batch = BatchConfig(sequences=23, micro_tokens=40, layout=layout)
-        shares = [StepBatches(data, batch, 0, 0, p, 3)[0] for p in range(3)]
+        shares = [FinetuningBatches(data, batch, 0, 0, p, 3)[0] for p in range(3)]
         one = [model(**m).losses["classification"] for share in shares for m in share.micro_batches]
         losses[layout] = torch.stack([loss.sum for loss in one]).sum()
         assert sum(int(loss.count) for loss in one) == shares[0].counts["classification"] == targets.size

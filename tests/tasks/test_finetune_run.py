@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from bert.errors import UserError
-from finetune.batches import StepBatches
+from finetune.batches import FinetuningBatches
 from finetune.train import train
 
 
@@ -54,15 +54,15 @@ def test_an_interrupted_run_ends_bit_identical(
     at: int,
 ) -> None:
     config = workshop.configured(tmp_path / "run", f"task.test={workshop.files['valid.csv']}")
-    real = StepBatches.__getitem__
+    real = FinetuningBatches.__getitem__
 
-    def dies(self: StepBatches, step: int) -> Any:
+    def dies(self: FinetuningBatches, step: int) -> Any:
         if step == at:
             raise Killed
         return real(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StepBatches, "__getitem__", dies)
+        patch.setattr(FinetuningBatches, "__getitem__", dies)
         with pytest.raises(Killed):
             train(config)
     assert not (tmp_path / "run" / "model").exists()
@@ -115,9 +115,9 @@ def test_patience_ends_a_run_and_outlives_an_interruption(
     train(workshop.configured(tmp_path / "whole", *more))
     steps = [line["step"] for line in lines(tmp_path / "whole" / "evaluations.jsonl")]
     assert steps == [2, 4, 6]  # nothing gets better at this learning rate
-    real = StepBatches.__getitem__
+    real = FinetuningBatches.__getitem__
     monkeypatch.setattr(
-        StepBatches, "__getitem__", lambda self, step: real(self, step) if step != 5 else _kill()
+        FinetuningBatches, "__getitem__", lambda self, step: real(self, step) if step != 5 else _kill()
     )
     with pytest.raises(Killed):
         train(workshop.configured(tmp_path / "broken", *more))

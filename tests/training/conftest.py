@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from bert.data.batch import StepData
 from bert.model import models
 from bert.model.config import EncoderConfig
-from bert.training.batch import StepData
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
-from bert.training.launch import make_accelerator
-from bert.training.run import open_run
+from bert.training.distributed import make_accelerator
+from bert.training.run_dir import open_run
 from bert.training.trainer import Trainer, find_start
 
 SHAPE = EncoderConfig(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bert.checkpoint import manifest
+from bert.checkpoint.run import STATE, Checkpoints
 from bert.errors import UserError
-from bert.training import manifest
-from bert.training.state import STATE, Checkpoints
 
 Write = Callable[[Path], None]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bert.data.batch import StepData
 from bert.training import optimizers
-from bert.training.batch import StepData
 from bert.training.config import OptimizerConfig, TrainingConfig
-from bert.training.launch import make_accelerator
-from bert.training.loop import LossScale, Stepper, StepResult, seed_dropout
+from bert.training.distributed import make_accelerator
+from bert.training.step import LossScale, Stepper, StepResult, seed_dropout
 
 
 def stepper_of(

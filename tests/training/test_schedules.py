@@ -25,7 +25,7 @@ def test_agrees_with_transformers(name: str) -> None:
 
 
 def test_wsd_holds_the_peak_and_cools_down() -> None:
-    config = ScheduleConfig(name="wsd", warmup=0.1, cooldown=0.2, final=0.5)
+    config = ScheduleConfig(name="wsd", warmup=0.1, cooldown=0.2, min_lr_ratio=0.5)
     schedule = schedules.build(config, steps=None)
     assert [schedule.factor(p) for p in (0.05, 0.1, 0.5, 0.8)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
     assert schedule.factor(0.9) == pytest.approx(0.75)
@@ -43,13 +43,13 @@ def test_wsd_holds_the_peak_and_cools_down() -> None:
     st.floats(0, 1),
 )
 def test_every_factor_is_within_its_bounds(
-    name: str, warmup: float, cooldown: float, final: float, progress: float
+    name: str, warmup: float, cooldown: float, min_lr_ratio: float, progress: float
 ) -> None:
-    config = ScheduleConfig(name=name, warmup=warmup, cooldown=cooldown, final=final)
+    config = ScheduleConfig(name=name, warmup=warmup, cooldown=cooldown, min_lr_ratio=min_lr_ratio)
     factor = schedules.build(config, steps=None).factor(progress)
     assert 0.0 <= factor <= 1.0 + 1e-12
     if progress >= warmup:
-        assert factor >= final - 1e-12
+        assert factor >= min_lr_ratio - 1e-12
 
 
 def test_the_length_reached_first_counts() -> None:

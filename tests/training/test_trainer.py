@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from bert import checkpoint
 from bert.errors import RunFailed, UserError
 from bert.training import metrics
-from bert.training.progress import Evaluation, EvaluationStopped
-from bert.training.run import open_run
+from bert.training.run_dir import open_run
+from bert.training.state import Evaluation, EvaluationStopped
 from bert.training.trainer import Trainer
 
 CURVE = Path(__file__).parent / "loss_curve.json"
@@ -233,7 +233,7 @@ def test_a_disk_that_stays_full_fails_the_run_at_its_end(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bert.training.saving.save_file", full)
+    monkeypatch.setattr("bert.checkpoint.saving.save_file", full)
     with pytest.raises(RunFailed, match="step 12 could not be written"):
         trainer.train()
     assert losses(run_config)[-1] and "training goes on" in capfd.readouterr().err

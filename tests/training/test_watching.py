@@ -1,4 +1,4 @@
-"""Guards, metrics files, throughput."""
+"""LossMonitor, metrics files, throughput."""
 
 import json
 import math
@@ -9,32 +9,32 @@ import pytest
 
 from bert.errors import RunFailed
 from bert.model.config import EncoderConfig
-from bert.training.guards import Guards
+from bert.training.flops import peak_flops, training_flops
+from bert.training.guards import LossMonitor
 from bert.training.metrics import MetricsFile, read
-from bert.training.throughput import peak_flops, training_flops
 from bert.training.tracking import duration
 
 
 def test_steps_that_are_not_finite_are_counted_and_end_the_run() -> None:
-    guards = Guards()
+    loss_monitor = LossMonitor()
     for step in range(1, 4):
-        message = guards.check(step, math.nan, 1.0, False, "abc", max_skipped=4)
+        message = loss_monitor.check(step, math.nan, 1.0, False, "abc", max_skipped=4)
         assert message and "skipped" in message and "abc" in message
-    assert guards.check(4, 1.0, 1.0, True, "abc", max_skipped=4) is None
-    assert (guards.skipped, guards.skipped_in_a_row) == (3, 0)
+    assert loss_monitor.check(4, 1.0, 1.0, True, "abc", max_skipped=4) is None
+    assert (loss_monitor.skipped, loss_monitor.skipped_in_a_row) == (3, 0)
     for step in range(5, 8):
-        guards.check(step, 1.0, math.inf, False, "abc", max_skipped=4)
+        loss_monitor.check(step, 1.0, math.inf, False, "abc", max_skipped=4)
     with pytest.raises(RunFailed, match="4 steps in a row were not finite, the last one step 8"):
-        guards.check(8, math.nan, math.nan, False, "abc", max_skipped=4)
+        loss_monitor.check(8, math.nan, math.nan, False, "abc", max_skipped=4)
 
 
 def test_a_rise_of_the_loss_is_reported_once() -> None:
-    guards, noise = Guards(), random.Random(0)
+    loss_monitor, noise = LossMonitor(), random.Random(0)
     losses = [5.0 + noise.gauss(0, 0.1) for _ in range(300)]
-    assert all(guards.check(i, loss, 1.0, True, "", 20) is None for i, loss in enumerate(losses))
-    message = guards.check(300, 9.0, 1.0, True, "abc", 20)
+    assert all(loss_monitor.check(i, loss, 1.0, True, "", 20) is None for i, loss in enumerate(losses))
+    message = loss_monitor.check(300, 9.0, 1.0, True, "abc", 20)
     assert message and "rose to 9.000 from about" in message and "abc" in message
-    assert guards.check(301, 9.0, 1.0, True, "abc", 20) is None
+    assert loss_monitor.check(301, 9.0, 1.0, True, "abc", 20) is None
 
 
 def test_a_run_that_goes_back_forgets_the_lines_after(tmp_path: Path) -> None:

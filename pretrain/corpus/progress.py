@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pretrain.data.shards import write_json
+from pretrain.corpus.shards import write_json
 
 FOLDER = "progress"
 

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from bert.training import zero
+from bert.training import deepspeed as zero
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,23 @@ from typing import Any
 
 import numpy as np
 
+from bert.data.batch import StepData
+from bert.data.packing import pack, pack_padded
+from bert.data.ragged import ranges, starts_of
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
-from bert.training.batch import StepData
 from pretrain.data.examples import NOT_A_PAIR, Examples
 from pretrain.data.layouts import Shape, packed, padded
 from pretrain.data.masking import Masked, Masking
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
-from pretrain.data.packing import pack, pack_padded
 from pretrain.data.phases import Phase, phase_at, phases_of
 from pretrain.data.plan import Plan
-from pretrain.data.ragged import ranges, starts_of
 from pretrain.data.store import Split, Store
 
 EVALUATION_SEED = 0
 
 
-class StepBatches:
+class PretrainingBatches:
     """The batches of a run by step: a map-style dataset that any number of workers may read in any order.
 
     What step k trains on follows from the store, the objective, the batch and the seed; `num_processes` and
@@ -88,8 +88,11 @@ class StepBatches:
             for part in mine
         ]
         chosen = self._quota(masking, examples, mask_prob) if masking.counts_by_length else masked.chosen
-        digest, waste = self._digest(phase, examples, mask_prob), self._waste(parts, examples.lengths, shape)
-        return StepData(micro_batches, self._counts(examples, int(chosen.sum())), digest, waste)
+        digest, padding_fraction = (
+            self._digest(phase, examples, mask_prob),
+            self._padding_fraction(parts, examples.lengths, shape),
+        )
+        return StepData(micro_batches, self._counts(examples, int(chosen.sum())), digest, padding_fraction)
 
     def examples(self, step: int) -> Examples:
         """All the examples of a step, over all processes."""
@@ -185,7 +188,7 @@ class StepBatches:
             counts["nsp"] = int((examples.label != NOT_A_PAIR).sum())
         return counts
 
-    def _waste(self, parts: list[np.ndarray], lengths: np.ndarray, shape: Shape) -> float:
+    def _padding_fraction(self, parts: list[np.ndarray], lengths: np.ndarray, shape: Shape) -> float:
         """Share of the step's token slots that hold padding, over all processes."""
         if self.batch.layout == "packed":
             slots = sum(shape.tokens or max(int(lengths[part].sum()), 1) for part in parts)
@@ -206,7 +209,7 @@ class StepBatches:
         return digest.hexdigest()
 
 
-class EvaluationBatches(StepBatches):
+class HeldOutBatches(PretrainingBatches):
     """One pass over the held-out split: the same examples and masks in every run, 15 % of the tokens masked.
 
     `len()` gives the number of batches, equal on every process.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bert import config as configuration
+from bert.checkpoint.run import STATE
 from bert.errors import UserError
-from bert.training.state import STATE
 
 CONFIG = "config.yaml"
 FREE_KEYS = (

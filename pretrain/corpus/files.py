@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from bert.errors import UserError
-from pretrain.data.unpacking import Bz2File, ZstdFile
+from pretrain.corpus.compression import Bz2File, ZstdFile
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # what a torn or broken file raises

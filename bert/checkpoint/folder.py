@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bert import huggingface
+from bert.checkpoint import manifest
 from bert.errors import UserError
 from bert.files import replacing
 from bert.model.config import Labels
 from bert.model.init import initialise
 from bert.model.models import ARCHITECTURES, Model, construct
-from bert.training import manifest
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

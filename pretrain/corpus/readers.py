@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-from pretrain.data import files
-from pretrain.data.text import cut, paragraphs_of
+from pretrain.corpus import files
+from pretrain.corpus.text import cut, paragraphs_of
 
 LONGEST_LINE = 1 << 26
 LONGEST_DOCUMENT = 1 << 20

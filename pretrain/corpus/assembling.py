@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
-from pretrain.data import documentation, progress
-from pretrain.data.config import PrepareConfig
-from pretrain.data.corpus import Corpus
-from pretrain.data.duplicates import exact_duplicates, near_duplicates
-from pretrain.data.shards import SPLITS, Shard, finish, read_shard, token_dtype, write_shard
+from pretrain.corpus import documentation, progress
+from pretrain.corpus.config import PrepareConfig
+from pretrain.corpus.duplicates import exact_duplicates, near_duplicates
+from pretrain.corpus.shards import SPLITS, Shard, finish, read_shard, token_dtype, write_shard
+from pretrain.corpus.sources import Corpus
 from pretrain.data.store import read_index
 
 

@@ -5,8 +5,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
-from pretrain.data.config import CorpusConfig
-from pretrain.data.sentences import split_sentences
+from pretrain.corpus.config import CorpusConfig
+from pretrain.corpus.sentences import split_sentences
 
 # Control characters but tab and line ends, the byte order mark, halves of surrogate pairs.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff]")

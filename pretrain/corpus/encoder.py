@@ -15,8 +15,8 @@ from itertools import chain, count
 import numpy as np
 import pyarrow as pa
 
+from bert.data.ragged import ranges, starts_of
 from bert.tokenizer import Tokenizer
-from pretrain.data.ragged import ranges, starts_of
 
 _MOST_BYTES = 1 << 21  # of the words in the table
 _SPACE = ord(" ")

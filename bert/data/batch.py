@@ -22,7 +22,7 @@ class StepData:
     divided by), `tokens` without padding, and `sequences`"""
     digest: str = ""
     """hash of the global batch: equal digests mean equal examples and masks"""
-    waste: float = 0.0
+    padding_fraction: float = 0.0
     """share of the step's token slots that hold padding"""
 
     def on(self, device: torch.device) -> Iterator[MicroBatch]:
@@ -51,7 +51,11 @@ class StepData:
             {k: (v.dtype, v.shape) if isinstance(v, Tensor) else v for k, v in m.items()}
             for m in self.micro_batches
         ]
-        return {"flat": flat, "shapes": shapes, "rest": (dict(self.counts), self.digest, self.waste)}
+        return {
+            "flat": flat,
+            "shapes": shapes,
+            "rest": (dict(self.counts), self.digest, self.padding_fraction),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         used = dict.fromkeys(state["flat"], 0)
@@ -65,7 +69,7 @@ class StepData:
                     value = state["flat"][dtype][begin : used[dtype]].view(shape)
                 micro_batch[key] = value
             self.micro_batches.append(micro_batch)
-        self.counts, self.digest, self.waste = state["rest"]
+        self.counts, self.digest, self.padding_fraction = state["rest"]
 
 
 def _restored(state: dict[str, Any]) -> StepData:

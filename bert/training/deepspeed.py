@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bert.data.batch import StepData
 from bert.errors import UserError
-from bert.training.batch import StepData
 from bert.training.config import RunConfig
-from bert.training.loop import DTYPES, Stepper
+from bert.training.step import DTYPES, Stepper
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bert import config as configuration
+from bert.data.batch import StepData
 from bert.model.config import EncoderConfig
-from bert.training.batch import StepData
 from bert.training.config import TrackingConfig
-from bert.training.loop import StepResult
+from bert.training.flops import peak_flops, training_flops
 from bert.training.metrics import MetricsFile
-from bert.training.progress import Evaluation, RunState
-from bert.training.throughput import peak_flops, training_flops
+from bert.training.state import Evaluation, RunState
+from bert.training.step import StepResult
 from bert.training.tracking import Console, Trackers, memory_gb
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class _Work:
     sequences: int = 0
     flops: float = 0.0
     waited: float = 0.0
-    waste: float = 0.0
+    padding_fraction: float = 0.0
     steps: int = 0
 
 
@@ -73,7 +73,7 @@ class Reporter:
         work.tokens += data.counts["tokens"]
         work.sequences += data.counts["sequences"]
         work.waited += waited
-        work.waste += data.waste
+        work.padding_fraction += data.padding_fraction
         predicted = data.counts.get("mlm", 0)
         work.flops += training_flops(self.shape, data.counts["tokens"], data.counts["sequences"], predicted)
         state.add(result)
@@ -85,7 +85,11 @@ class Reporter:
             "learning_rate": rate,
             "grad_norm": result.grad_norm,
         }
-        line |= {"tokens": state.tokens, "seconds": round(state.seconds, 3), "skipped": state.guards.skipped}
+        line |= {
+            "tokens": state.tokens,
+            "seconds": round(state.seconds, 3),
+            "skipped": state.loss_monitor.skipped,
+        }
         if self.tracking.batch_digest:
             line["digest"] = data.digest
         line |= self._throughput()
@@ -115,7 +119,7 @@ class Reporter:
             "tokens_per_second": work.tokens / seconds,
             "sequences_per_second": work.sequences / seconds,
             "flops_per_second": work.flops / seconds,
-            "waste": work.waste / work.steps,
+            "padding_fraction": work.padding_fraction / work.steps,
             "data_wait": work.waited / seconds,
             "memory_gb": memory_gb(device.type),
         }

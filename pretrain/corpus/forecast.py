@@ -8,11 +8,11 @@ from itertools import chain
 from pathlib import Path
 
 from bert.errors import UserError
-from pretrain.data.corpus import Unit, read
-from pretrain.data.readers import Document
-from pretrain.data.shards import token_dtype
-from pretrain.data.text import normalizer, sentence_splitter
-from pretrain.data.tokenizing import Job, load_encoder
+from pretrain.corpus.readers import Document
+from pretrain.corpus.shards import token_dtype
+from pretrain.corpus.sources import Unit, read
+from pretrain.corpus.text import normalizer, sentence_splitter
+from pretrain.corpus.worker import Job, load_encoder
 
 _UNITS, _CHARACTERS = 8, 50_000
 

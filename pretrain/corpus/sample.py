@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import IO
 
-from pretrain.data.config import CorpusConfig
-from pretrain.data.corpus import Corpus, Unit, open_corpus, read
-from pretrain.data.readers import Document
-from pretrain.data.text import is_heldout, key, normalizer
+from pretrain.corpus.config import CorpusConfig
+from pretrain.corpus.readers import Document
+from pretrain.corpus.sources import Corpus, Unit, open_corpus, read
+from pretrain.corpus.text import is_heldout, key, normalizer
 
 _HELDOUT_CHARACTERS = 2_000_000
 _LEAST_BYTES = 2_000

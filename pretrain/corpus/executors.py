@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from bert.errors import UserError
-from pretrain.data.config import PrepareConfig
+from pretrain.corpus.config import PrepareConfig
 
 J = TypeVar("J")
 R = TypeVar("R")

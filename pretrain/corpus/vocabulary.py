@@ -18,8 +18,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from bert import tokenizer_files
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
-from pretrain.data.config import TokenizerConfig
-from pretrain.data.sample import Sample
+from pretrain.corpus.config import TokenizerConfig
+from pretrain.corpus.sample import Sample
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _AT_A_TIME = 2048  # paragraphs

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from bert.training.batch import StepData
+from bert.data.batch import StepData
 from bert.training.optimizers import set_learning_rate
 
 if TYPE_CHECKING:

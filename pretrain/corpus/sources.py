@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert.errors import UserError
-from pretrain.data import documentation, files, tables
-from pretrain.data.config import DOCUMENTATION, CorpusConfig, SourceConfig
-from pretrain.data.files import File
-from pretrain.data.readers import (
+from pretrain.corpus import documentation, files, tables
+from pretrain.corpus.config import DOCUMENTATION, CorpusConfig, SourceConfig
+from pretrain.corpus.files import File
+from pretrain.corpus.readers import (
     Document,
     Reader,
     UnusableError,

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from bert.data.ragged import starts_of
 from bert.tokenizer import Tokenizer
-from pretrain.data import progress
-from pretrain.data.config import CorpusConfig
-from pretrain.data.corpus import Unit, read
-from pretrain.data.encoding import SentenceEncoder
-from pretrain.data.ragged import starts_of
-from pretrain.data.readers import Document
-from pretrain.data.shards import SPLITS, VERSION, Shard, make_table, token_dtype, write_shard
-from pretrain.data.text import is_heldout, key, normalizer, sentence_splitter
+from pretrain.corpus import progress
+from pretrain.corpus.config import CorpusConfig
+from pretrain.corpus.encoder import SentenceEncoder
+from pretrain.corpus.readers import Document
+from pretrain.corpus.shards import SPLITS, VERSION, Shard, make_table, token_dtype, write_shard
+from pretrain.corpus.sources import Unit, read
+from pretrain.corpus.text import is_heldout, key, normalizer, sentence_splitter
 
 _BATCH = 1 << 21  # characters tokenised at a time
 
@@ -168,7 +168,7 @@ class _Builder:
         self.keys.append(prepared.key)
         self.wholes.append(prepared.whole)
         if self.with_signatures:
-            from pretrain.data.duplicates import signature
+            from pretrain.corpus.duplicates import signature
 
             self.signatures.append(signature(prepared.sentences))
 

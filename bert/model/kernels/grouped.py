@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bert.model.dropout import draw_kept
+from bert.model.kernels.dropout import draw_kept
 from bert.model.layout import Packed, visible_keys
 
 STRIDE = 32

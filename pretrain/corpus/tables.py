@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bert.errors import UserError
-from pretrain.data import files
-from pretrain.data.readers import LONGEST_LINE, Range, Records, read_lines
+from pretrain.corpus import files
+from pretrain.corpus.readers import LONGEST_LINE, Range, Records, read_lines
 
 
 def delimited(delimiter: str) -> Callable[[str, Range, str], Records]:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bert import checkpoint
+from bert.checkpoint import gather as sharding
+from bert.checkpoint.confirmation import Confirmations
+from bert.checkpoint.run import OPTIMIZER, Checkpoints
 from bert.files import sync
 from bert.model.models import Model
-from bert.training import sharding
-from bert.training.confirmation import Confirmations
-from bert.training.progress import RunState
-from bert.training.state import OPTIMIZER, Checkpoints
+from bert.training.state import RunState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
