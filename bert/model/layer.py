@@ -14,7 +14,7 @@ from bert.model.kernels.dropout import Dropout
 class PostNormLayer(nn.Module):
     """Normalises each residual sum (Vaswani et al. 2017; BERT).
 
-    With `output_positions` (R,), of a packed batch, the layer goes on with these tokens alone once they have seen the others.
+    With `output_positions` (R,) of a packed batch, only these tokens go on after attention.
     """
 
     def __init__(self, config: EncoderConfig) -> None:

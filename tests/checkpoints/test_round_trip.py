@@ -7,7 +7,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from bert import checkpoint, huggingface
+from bert import huggingface
+from bert.checkpoint import folder as checkpoint
 from bert.errors import UserError
 from bert.model import EncoderConfig, Labels, build
 
