@@ -1,4 +1,4 @@
-"""Write what the documents repeat of the code: the configuration reference, and the README's tree of files.
+"""Write what the documents repeat of the code: the tree of files and the reference of all configuration keys.
 
     python docs/generate.py        (make docs)
 
@@ -74,9 +74,9 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def with_tree(readme: str) -> str:
-    """The README with the tree as it is now."""
-    before, rest = readme.split(TREE[0])
+def with_tree(document: str) -> str:
+    """docs/architecture.md with the tree as it is now."""
+    before, rest = document.split(TREE[0])
     return before + TREE[0] + tree() + TREE[1] + rest.split(TREE[1])[1]
 
 
@@ -87,5 +87,8 @@ def with_reference(document: str) -> str:
 
 
 if __name__ == "__main__":
-    for path, renew in ((ROOT / "README.md", with_tree), (ROOT / "docs/configuration.md", with_reference)):
+    for path, renew in (
+        (ROOT / "docs/architecture.md", with_tree),
+        (ROOT / "docs/configuration.md", with_reference),
+    ):
         path.write_text(renew(path.read_text(encoding="utf-8")), encoding="utf-8")

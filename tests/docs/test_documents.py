@@ -22,8 +22,8 @@ def generate() -> ModuleType:
 
 
 def test_the_tree_of_files_is_as_it_is(generate: ModuleType) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == generate.with_tree(readme), "run make docs"
+    document = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert document == generate.with_tree(document), "run make docs"
 
 
 def test_the_configuration_reference_is_complete(generate: ModuleType) -> None:
