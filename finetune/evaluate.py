@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from bert.checkpoint.run import Checkpoint
 from bert.model.models import SequenceClassifier
 from bert.training import metrics as metrics_file
-from bert.training.distributed import from_main_process
-from bert.training.state import Evaluation
+from bert.training.distributed import from_main
+from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
 from finetune.batches import EncodedSplit, evaluation_batches
 from finetune.config import FinetuneConfig
 from finetune.tasks import measure
@@ -28,11 +28,14 @@ def logits_of(
     micro_tokens: int,
     process_index: int = 0,
     num_processes: int = 1,
+    should_stop: ShouldStop = lambda: False,
 ) -> Tensor:
     """(n, C) float32 on the model's device, in the order of the texts; 0 where another process answers."""
     device = model.classifier.weight.device
     logits = torch.zeros(len(encoded), len(model.labels), device=device)
     for chosen, batch in evaluation_batches(encoded, pad_id, micro_tokens, process_index, num_processes):
+        if should_stop():
+            raise EvaluationStopped
         batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         answers = model(**batch).logits
         logits[torch.from_numpy(chosen).to(device)] = answers[: len(chosen)].float()
@@ -53,20 +56,23 @@ class Evaluator:
 
     def remember(self, start: Checkpoint | None) -> None:
         """Take up the scores of the run that goes on from `start`."""
-        lines = metrics_file.read(Path(self.config.run_dir) / "evaluations.jsonl") if start else []
-        scores = [self._score(line) for line in lines if start and line["step"] <= start.step]
-        self.scores = from_main_process(self.accelerator, scores)
+        path = Path(self.config.run_dir) / "evaluations.jsonl"
+        lines = from_main(self.accelerator, lambda: metrics_file.read(path)) if start else []
+        self.scores = [self._score(line) for line in lines if start and line["step"] <= start.step]
 
-    def __call__(self, model: nn.Module) -> Evaluation:
+    def __call__(self, model: nn.Module, should_stop: ShouldStop) -> Evaluation:
         assert isinstance(model, SequenceClassifier)
-        measured = self.measure(model, self.validation)
+        measured = self.measure(model, self.validation, should_stop)
         self.scores.append(self._score(measured))
         return Evaluation(measured, self.scores[-1], stop=self._out_of_patience())
 
-    def measure(self, model: SequenceClassifier, encoded: EncodedSplit) -> dict[str, float]:
+    def measure(
+        self, model: SequenceClassifier, encoded: EncodedSplit, should_stop: ShouldStop = lambda: False
+    ) -> dict[str, float]:
         """The loss and the metrics of the task, the same on every process."""
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        mine = logits_of(model, encoded, self.pad_id, self.config.batch.micro_tokens, process, processes)
+        micro_tokens = self.config.batch.micro_tokens
+        mine = logits_of(model, encoded, self.pad_id, micro_tokens, process, processes, should_stop)
         logits = self.accelerator.reduce(mine, reduction="sum")
         return measure(self.config.task, encoded.targets, logits.cpu().numpy())
 

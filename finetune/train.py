@@ -16,7 +16,7 @@ from bert.model.config import Labels
 from bert.model.models import SequenceClassifier
 from bert.tokenizer import Tokenizer
 from bert.training import schedules
-from bert.training.distributed import from_main_process, make_accelerator, on_main_process
+from bert.training.distributed import from_main, make_accelerator
 from bert.training.run_dir import check_run, open_run
 from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
@@ -34,7 +34,7 @@ RESULTS = "results.json"
 def train(config: FinetuneConfig) -> Result:
     """Carry out a run, or what is left of it; it leaves RUN/model and RUN/results.json."""
     accelerator = make_accelerator(config.training)
-    on_main_process(accelerator, lambda: check_run(config))
+    from_main(accelerator, lambda: check_run(config))
     data = load_task(config.task)
     metric = chosen_metric(config.task, data.labels)
     start = find_start(accelerator, config)
@@ -43,7 +43,7 @@ def train(config: FinetuneConfig) -> Result:
     model = build_model(config.model, data.labels, start)
     steps = schedules.num_steps(config.training, len(data.train) / config.batch.sequences)
     check(config, model, steps)
-    on_main_process(accelerator, lambda: _open(config, data))
+    from_main(accelerator, lambda: _open(config, data))
 
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     encoded = {
@@ -130,7 +130,8 @@ def _finish(
     data: TaskData,
 ) -> None:
     """Measure the best checkpoint on everything held out, and keep it as the finished model."""
-    best = Checkpoint(Path(from_main_process(trainer.accelerator, str(result.best))))
+    best = result.best
+    assert best is not None, "the end of a run is evaluated"
     model = load_classifier(best.path, device=trainer.accelerator.device)
     with torch.no_grad(), trainer.stepper.autocast():
         measured = {name: evaluator.measure(model, part) for name, part in encoded.items() if name != "train"}
@@ -159,4 +160,4 @@ def _finish(
             print(f"{name}: " + " · ".join(f"{key} {value:.4f}" for key, value in values.items()))
         print(f"to label other texts: python -m finetune.predict {folder} FILE output=predictions.csv")
 
-    on_main_process(trainer.accelerator, write)
+    from_main(trainer.accelerator, write)

@@ -14,7 +14,7 @@ from bert.inference.filling import fill_masks
 from bert.model.models import MaskedLanguageModel
 from bert.model.outputs import IGNORED
 from bert.tokenizer import Tokenizer
-from bert.training.state import Evaluation, EvaluationStopped
+from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
 from pretrain.data.dataset import HeldOutBatches
 from pretrain.data.store import Store
 
@@ -36,8 +36,6 @@ class HeldOut:
     sentences: Sequence[str] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     total: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    is_stopped: Callable[[], bool] = lambda: False
-    """whether the run has been told to stop, the same on every process; all ask at once"""
     _flat: int = 0
     """evaluations in a row that were no better than word frequencies"""
 
@@ -49,9 +47,9 @@ class HeldOut:
             raise UserError(f"evaluation.sentences: {unmasked[0]!r} has no [MASK], the word to fill in")
         self.unigram = unigram_log_probs(Store(self.batches.store_path), self.tokenizer)
 
-    def __call__(self, model: MaskedLanguageModel) -> Evaluation:
+    def __call__(self, model: MaskedLanguageModel, should_stop: ShouldStop) -> Evaluation:
         """Evaluate during training: the score is the masked-language-model loss, the lower the better."""
-        metrics = self.measure(model)
+        metrics = self.measure(model, should_stop)
         report = [f"  {line}" for line in self.filled(model)]
         self._flat = self._flat + 1 if is_flat(metrics) else 0
         if self._flat == 2:
@@ -65,7 +63,9 @@ class HeldOut:
             self._flat = self._flat + 1 if is_flat(metrics) else 0
 
     @torch.no_grad()
-    def measure(self, model: MaskedLanguageModel) -> dict[str, float]:
+    def measure(
+        self, model: MaskedLanguageModel, should_stop: ShouldStop = lambda: False
+    ) -> dict[str, float]:
         """Loss, perplexity and accuracies of the model, and what the baselines reach on the same masks and
         pairs; EvaluationStopped if the run is told to stop meanwhile."""
         sums = torch.zeros(4, dtype=torch.float64)  # loss and correct of mlm, of nsp
@@ -73,7 +73,7 @@ class HeldOut:
             len(self.unigram) + 2, dtype=torch.float64
         )  # how often each token, each pair label
         for step in range(len(self.batches)):
-            if self.is_stopped():
+            if should_stop():
                 raise EvaluationStopped
             data = self.batches[step]
             for batch in data.on(self.device):

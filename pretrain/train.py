@@ -18,7 +18,7 @@ from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel, PretrainingModel
 from bert.tokenizer import Tokenizer
 from bert.training import metrics, schedules
-from bert.training.distributed import make_accelerator, on_main_process
+from bert.training.distributed import from_main, make_accelerator
 from bert.training.run_dir import open_run
 from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
@@ -44,7 +44,7 @@ def train(config: PretrainConfig) -> Result:
     """Carry out a run, or what is left of it; it leaves RUN/model."""
     check(config)
     accelerator = make_accelerator(config.training)
-    on_main_process(accelerator, lambda: prepare(config))
+    from_main(accelerator, lambda: prepare(config))
     start = find_start(accelerator, config)
     tokenizer_path, store = tokenizer_folder(config), store_folder(config)
     tokenizer = Tokenizer.load(tokenizer_path)
@@ -60,7 +60,7 @@ def train(config: PretrainConfig) -> Result:
         *processes,
         folder=Path(config.run_dir) / "plan",
     )
-    on_main_process(accelerator, lambda: source.examples(0))  # counts the examples once for all
+    from_main(accelerator, lambda: len(source.examples(0)))  # counts the examples once for all
     torch.manual_seed(config.seed)
     model = build_model(config, tokenizer, start)
     evaluate = held_out(config, accelerator, tokenizer, start)
@@ -75,11 +75,9 @@ def train(config: PretrainConfig) -> Result:
         evaluate=evaluate,
         start=start,
     )
-    if evaluate is not None:
-        evaluate.is_stopped = trainer.is_stopped
     result = trainer.train()
     if not result.interrupted:
-        on_main_process(accelerator, lambda: finish(config, result))
+        from_main(accelerator, lambda: finish(config, result))
     return result
 
 

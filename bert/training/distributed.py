@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import os
+import pickle
 import signal
 import sys
 import time
@@ -104,29 +105,32 @@ def _use_deepspeed(accelerator: "Accelerator") -> None:
     state.deepspeed_plugins, state.distributed_type = {"default": plugin}, DistributedType.DEEPSPEED
 
 
-def on_main_process(accelerator: "Accelerator", work: Callable[[], object]) -> None:
-    """Run `work` on the main process; the others wait as long as it takes, under no collective's timeout.
+def from_main(accelerator: "Accelerator", function: Callable[[], T]) -> T:
+    """Call `function` on the main process alone and return its value on every process; every process must ask.
 
-    A UserError or RunFailed raised by `work` ends every process, and the main one alone speaks of it.
+    The others wait as long as it takes, under no collective's timeout. The value is pickled. If the function
+    raises, every process ends, and only the main one says why.
     """
     if accelerator.num_processes == 1:
-        work()
-        return
+        return function()
     from torch.distributed.distributed_c10d import _get_default_store
 
-    store = _get_default_store()
-    key = f"bert/on_main_process/{next(_turns)}"
+    store: Any = _get_default_store()
+    key = f"bert/from_main/{next(_turns)}"
     if accelerator.is_main_process:
         try:
-            work()
+            value = function()
+            store.set(key, pickle.dumps((None, value)))
         except BaseException as error:
-            store.set(key, "mistake" if isinstance(error, UserError) else "failure")
+            store.set(key, pickle.dumps((UserError if isinstance(error, UserError) else RunFailed, None)))
             raise
-        store.set(key, "done")
+        return value
     while not store.check([key]):
-        time.sleep(0.2)
-    if (outcome := store.get(key).decode()) != "done":
-        raise (UserError if outcome == "mistake" else RunFailed)("the main process says why")
+        time.sleep(0.05)
+    failure, value = pickle.loads(store.get(key))
+    if failure is not None:
+        raise failure("the main process says why")
+    return value
 
 
 def leave() -> None:
@@ -135,13 +139,6 @@ def leave() -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def from_main_process(accelerator: "Accelerator", value: T) -> T:
-    """The main process's value, on every process."""
-    from accelerate.utils import broadcast_object_list
-
-    return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
 
 
 _turns = itertools.count()

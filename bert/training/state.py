@@ -1,10 +1,10 @@
 """What a run has come to: its state, its evaluations, its result."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from bert.checkpoint.run import Checkpoint
 from bert.training.guards import LossMonitor
 from bert.training.step import LossScale, StepResult
 
@@ -24,6 +24,12 @@ class Evaluation:
 
 class EvaluationStopped(Exception):
     """An evaluation was cut short, on every process, because the run is to stop."""
+
+
+ShouldStop = Callable[[], bool]
+"""Whether the run was told to stop: the same answer on every process; every process must ask."""
+Evaluate = Callable[[Any, ShouldStop], Evaluation]
+"""Measures a model. It asks now and then whether to stop, and then raises EvaluationStopped."""
 
 
 @dataclass
@@ -88,5 +94,5 @@ class Result:
     """metrics of the last evaluation"""
     interrupted: bool
     """by SIGTERM or SIGINT; all is saved, the same command goes on"""
-    best: Path | None
-    """checkpoint with the highest score, known to the main process"""
+    best: Checkpoint | None
+    """the one with the highest score"""

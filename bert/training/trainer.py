@@ -1,7 +1,7 @@
 """A training run from its first, or its last saved, step to its end: for pretraining and fine-tuning alike.
 
 accelerator = make_accelerator(config.training)
-on_main_process(accelerator, lambda: open_run(config))
+from_main(accelerator, lambda: open_run(config))
 start = find_start(accelerator, config)                     # a checkpoint, or None
 model = ...                                                 # with the weights of the checkpoint
 trainer = Trainer(config, accelerator, model, source, steps=…, tokenizer=…, card=…, evaluate=…, start=start)
@@ -26,10 +26,10 @@ from bert.model.models import Model
 from bert.training import deepspeed as zero
 from bert.training import optimizers, schedules
 from bert.training.config import RunConfig
-from bert.training.distributed import StopRequest, from_main_process, on_main_process
+from bert.training.distributed import StopRequest, from_main
 from bert.training.loader import StepSource, batches
 from bert.training.logging import Reporter
-from bert.training.state import Evaluation, EvaluationStopped, Result, RunState
+from bert.training.state import Evaluate, EvaluationStopped, Result, RunState
 from bert.training.step import Stepper
 from bert.training.tracking import Console
 
@@ -40,15 +40,8 @@ if TYPE_CHECKING:
 def find_start(accelerator: "Accelerator", config: RunConfig) -> Checkpoint | None:
     """The checkpoint that a run goes on from, the same on every process; see `resume` in the
     configuration."""
-    found: list[Path] = []
-
-    def look() -> None:
-        chosen = Checkpoints(Path(config.run_dir), Console(True).say).choose(config.resume)
-        found.extend([chosen.path] if chosen else [])
-
-    on_main_process(accelerator, look)
-    path = from_main_process(accelerator, found[0] if found else None)
-    return None if path is None else Checkpoint(path)
+    checkpoints = Checkpoints(Path(config.run_dir), Console(True).say)
+    return from_main(accelerator, lambda: checkpoints.choose(config.resume))
 
 
 class Trainer:
@@ -64,7 +57,7 @@ class Trainer:
         steps: int | None,
         tokenizer: Any,
         card: Callable[[RunState], str],
-        evaluate: Callable[[Any], Evaluation] | None = None,
+        evaluate: Evaluate | None = None,
         start: Checkpoint | None = None,
     ) -> None:
         """`steps` is the length of the run in steps, None where only tokens or hours limit it
@@ -113,9 +106,8 @@ class Trainer:
         """Train to the end of the run or to a signal; RunFailed if it cannot go on."""
         with StopRequest() as self._request, self._reporting():
             self._run()
-            on_main_process(self.accelerator, self._check_saved)
+            best = from_main(self.accelerator, self._best_saved)
         state = self.state
-        best = self.checkpoints.best() if self.accelerator.is_main_process else None
         interrupted = self._stopping and (state.owes_evaluation or not self._ended)
         if interrupted:
             self.reporter.console.say(f"stopped and saved after step {state.step}; the same command goes on")
@@ -125,7 +117,7 @@ class Trainer:
             state.seconds,
             state.evaluation,
             interrupted,
-            best.path if best else None,
+            best,
         )
 
     @contextmanager
@@ -200,12 +192,12 @@ class Trainer:
             self.reporter.console.say(message)
         self.reporter.step(state, self._progress, result, data, rate, waited)
 
-    def _evaluate(self, evaluate: Callable[[Any], Evaluation]) -> bool:
+    def _evaluate(self, evaluate: Evaluate) -> bool:
         """Whether the model is better than it was at any evaluation before."""
         began, state = time.perf_counter(), self.state
         try:
             with self._evaluating():
-                evaluation = evaluate(self.bare)
+                evaluation = evaluate(self.bare, self._should_stop)
         except EvaluationStopped:
             self._stopping = True
             return False
@@ -214,10 +206,10 @@ class Trainer:
         state.score, state.evaluation, state.ended = evaluation.score, evaluation.metrics, evaluation.stop
         state.best_score = evaluation.score if improved else state.best_score
         self.reporter.evaluation(state, evaluation, time.perf_counter() - began)
-        self._stopping = self.is_stopped()  # a signal that came meanwhile need not wait for another step
+        self._stopping = self._should_stop()  # a signal that came meanwhile need not wait for another step
         return improved and self.config.training.keep_best
 
-    def is_stopped(self) -> bool:
+    def _should_stop(self) -> bool:
         """Whether any process was told to stop; every process must ask."""
         return self.stepper.sum_over_processes([float(self._request.signal is not None)]).item() > 0
 
@@ -235,11 +227,12 @@ class Trainer:
                 self.bare.reshard()
             self.bare.train()
 
-    def _check_saved(self) -> None:
-        """RunFailed if the last checkpoint could not be written."""
+    def _best_saved(self) -> Checkpoint | None:
+        """The best checkpoint; RunFailed if the last one could not be written."""
         self.checkpoints.wait()
         if self.checkpoints.failure:
             raise RunFailed(f"{self.checkpoints.failure}; make room and start the same command again")
+        return self.checkpoints.best()
 
 
 def _due(step: int, every: int) -> bool:

@@ -22,7 +22,7 @@ from bert import checkpoint
 from bert.checkpoint import saving
 from bert.data.batch import StepData
 from bert.model import models
-from bert.training.distributed import leave, make_accelerator, on_main_process
+from bert.training.distributed import from_main, leave, make_accelerator
 from bert.training.run_dir import open_run
 from bert.training.state import Evaluation
 from bert.training.trainer import Trainer, find_start
@@ -53,7 +53,7 @@ class Share:
         return data
 
 
-def evaluate(model: Any) -> Evaluation:
+def evaluate(model: Any, should_stop: Any) -> Evaluation:
     loss = model(**Counting()[99].micro_batches[0]).loss.item()
     return Evaluation({"loss": loss}, -loss)
 
@@ -66,7 +66,7 @@ def main(run_dir: str, options: dict[str, Any]) -> None:
     )
     accelerator = make_accelerator(config.training)
     process, processes = accelerator.process_index, accelerator.num_processes
-    on_main_process(accelerator, lambda: open_run(config))
+    from_main(accelerator, lambda: open_run(config))
     start = find_start(accelerator, config)
     torch.manual_seed(0)
     dropout = {"dropout": options["dropout"], "attention_dropout": options["dropout"]}

@@ -127,9 +127,9 @@ def test_lines_of_metrics(run_config: Any, trainer_of: Callable[..., Trainer]) -
 def test_the_best_checkpoint_is_kept(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
     scores = iter([0.1, 0.7, 0.3, 0.2, 0.4])
     config = run_config.but(training={"steps": 10, "evaluate_every": 2, "save_every": 5, "keep_last": 1})
-    trainer = trainer_of(config, evaluate=lambda model: Evaluation({"x": 1.0}, score=next(scores)))
+    trainer = trainer_of(config, evaluate=lambda model, stop: Evaluation({"x": 1.0}, score=next(scores)))
     result = trainer.train()
-    assert result.best is not None and result.best.name == "step-4"
+    assert result.best is not None and result.best.path.name == "step-4"
     assert steps_saved(config) == ["step-10", "step-4"]
     assert [line["step"] for line in lines(config, "evaluations.jsonl")] == [2, 4, 6, 8, 10]
 
@@ -141,10 +141,10 @@ def test_an_evaluation_that_a_signal_cuts_short_is_made_up_for(
     config = run_config.but(training={"evaluate_every": 4})
     asked = itertools.count(1)
 
-    def evaluate(model: Any) -> Evaluation:
+    def evaluate(model: Any, should_stop: Callable[[], bool]) -> Evaluation:
         if next(asked) in (2, 4):
             os.kill(os.getpid(), signal.SIGTERM)
-        if trainer.is_stopped():
+        if should_stop():
             raise EvaluationStopped
         return Evaluation({"x": 1.0}, score=1.0)
 
@@ -163,7 +163,7 @@ def test_an_evaluation_that_a_signal_cuts_short_is_made_up_for(
 
 def test_an_evaluation_may_end_the_run(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
     config = run_config.but(training={"evaluate_every": 3})
-    stop = lambda model: Evaluation({"x": 1.0}, score=1.0, stop=True)  # noqa: E731
+    stop = lambda model, should_stop: Evaluation({"x": 1.0}, score=1.0, stop=True)  # noqa: E731
     assert trainer_of(config, evaluate=stop).train().step == 3
     assert trainer_of(config, evaluate=stop).train().step == 3, "it stays ended"
 
@@ -172,7 +172,7 @@ def test_evaluation_leaves_no_trace(run_config: Any, trainer_of: Callable[..., T
     trainer_of(run_config).train()
     watched = run_config.but(run_dir=run_config.run_dir + "-watched", training={"evaluate_every": 2})
 
-    def evaluate(model: Any) -> Evaluation:
+    def evaluate(model: Any, should_stop: Callable[[], bool]) -> Evaluation:
         assert not model.training and not torch.is_grad_enabled()
         torch.rand(5)
         return Evaluation({"x": 1.0}, score=1.0)
