@@ -1,8 +1,8 @@
-"""Write what the documents repeat of the code: the tree of files and the reference of all configuration keys.
+"""Write what the documents repeat of the code: the tree of files, every configuration key, and its names elsewhere.
 
     python docs/generate.py        (make docs)
 
-A test compares both with what stands in the documents.
+A test compares each with what stands in the documents.
 """
 
 import ast
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from bert.config import elsewhere
 from bert.config.help import keys_of
 from finetune.config import FinetuneConfig, PredictConfig
 from pretrain.config import PretrainConfig
@@ -28,6 +29,7 @@ FOLDERS = {
     "tests": "What holds all of it in place",
 }
 TREE = ("<!-- tree: written by docs/generate.py -->\n```\n", "```\n<!-- end of tree -->")
+NAMES = ("<!-- names: written by docs/generate.py -->\n", "<!-- end of names -->")
 REFERENCES = {
     "accelerate launch -m pretrain": PretrainConfig,
     "accelerate launch -m finetune": FinetuneConfig,
@@ -74,21 +76,43 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def names() -> str:
+    """docs/coming-from.md's table: our keys, and what they are called elsewhere."""
+    lines = [f"| here | {' | '.join(elsewhere.TOOLKITS)} | what differs |", "|---|---|---|---|---|"]
+    for key, *others, differs in elsewhere.TABLE:
+        cells = [" ".join(f"`{name}`" for name in cell.split()) for cell in (key, *others)]
+        lines.append(f"| {' | '.join([*cells, differs])} |")
+    return "\n".join(lines) + "\n"
+
+
 def with_tree(document: str) -> str:
     """docs/architecture.md with the tree as it is now."""
-    before, rest = document.split(TREE[0])
-    return before + TREE[0] + tree() + TREE[1] + rest.split(TREE[1])[1]
+    return _between(document, TREE, tree())
+
+
+def with_names(document: str) -> str:
+    """docs/coming-from.md with the table as it is now."""
+    return _between(document, NAMES, names())
+
+
+def _between(document: str, marks: tuple[str, str], text: str) -> str:
+    before, rest = document.split(marks[0])
+    return before + marks[0] + text + marks[1] + rest.split(marks[1])[1]
 
 
 def with_reference(document: str) -> str:
-    """The configuration document with the tables as they are now."""
+    """docs/configuration.md with the tables as they are now."""
     head = document.split("\n## `")[0].rstrip("\n")
     return f"{head}\n\n{reference()}"
 
 
+RENEWED = {
+    "docs/architecture.md": with_tree,
+    "docs/coming-from.md": with_names,
+    "docs/configuration.md": with_reference,
+}
+
 if __name__ == "__main__":
-    for path, renew in (
-        (ROOT / "docs/architecture.md", with_tree),
-        (ROOT / "docs/configuration.md", with_reference),
-    ):
+    for name, renew in RENEWED.items():
+        path = ROOT / name
         path.write_text(renew(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bert.config import yaml12
+from bert.config import elsewhere, yaml12
 from bert.config.schema import (
     alternatives,
     default_of,
@@ -31,7 +31,7 @@ class Key(NamedTuple):
 
 
 def help_text(schema: type, usage: str) -> str:
-    """Usage, then every dotted key of `schema` with its default, its type and its line of help."""
+    """Usage, every dotted key of `schema` with its default, its type and its line of help, and its names elsewhere."""
     headings = {yaml_name(name): text for name, text in field_docs(schema).items()}
     lines = [usage.rstrip(), "", "Keys, with their default and their type:"]
     for section, keys in itertools.groupby(keys_of(schema), key=lambda key: key.name.partition(".")[0]):
@@ -40,7 +40,8 @@ def help_text(schema: type, usage: str) -> str:
             lines += ["", f"{section}: {headings.get(section, '')}".rstrip()]
         for key in entries:
             lines += [f"  {key.name}={key.default}  ({key.type})", f"      {key.help}"]
-    return "\n".join(lines)
+    known = [f"  {row}" for row in elsewhere.of({key.name for key in keys_of(schema)})]
+    return "\n".join([*lines, "", "Names of other toolkits for these keys:", *known] if known else lines)
 
 
 def keys_of(schema: type, prefix: str = "", defaults: Any = None) -> Iterator[Key]:

@@ -7,6 +7,10 @@ from types import ModuleType
 
 import pytest
 
+from bert.config import elsewhere, help_text
+from finetune.config import FinetuneConfig
+from pretrain.config import PretrainConfig
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -21,14 +25,49 @@ def generate() -> ModuleType:
     return module
 
 
-def test_the_tree_of_files_is_as_it_is(generate: ModuleType) -> None:
-    document = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert document == generate.with_tree(document), "run make docs"
+def test_what_is_generated_is_as_it_would_be_now(generate: ModuleType) -> None:
+    for name, renew in generate.RENEWED.items():
+        document = (ROOT / name).read_text(encoding="utf-8")
+        assert document == renew(document), f"{name}: run make docs"
 
 
-def test_the_configuration_reference_is_complete(generate: ModuleType) -> None:
-    document = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert document == generate.with_reference(document), "run make docs"
+@pytest.fixture(scope="module")
+def keys(generate: ModuleType) -> set[str]:
+    return {key.name for schema in generate.REFERENCES.values() for key in generate.keys_of(schema)}
+
+
+def test_names_elsewhere_are_of_keys_that_exist(keys: set[str]) -> None:
+    assert [row.key for row in elsewhere.TABLE if row.key not in keys] == []
+
+
+def test_help_finds_a_key_by_the_name_it_has_elsewhere() -> None:
+    for schema in (PretrainConfig, FinetuneConfig):
+        lines = help_text(schema, "usage").splitlines()
+        for name, key in {
+            "gradient_accumulation_steps (transformers)": "batch.micro_tokens",
+            "mixed precision": "training.precision",
+            "device_train_microbatch_size (ModernBERT)": "batch.micro_tokens",
+            "save_checkpoints_steps (Google's BERT)": "training.save_every",
+            "max_seq_length (transformers, Google's BERT)": "batch.max_length",
+        }.items():
+            assert [line.split(":")[0].strip() for line in lines if name in line] == [key]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_keys_that_are_named_exist(document: Path, keys: set[str]) -> None:
+    sections = "|".join({key.partition(".")[0] for key in keys if "." in key})
+    code = re.findall(
+        r"`[^`\n]*`|^```\w*$.*?^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    named = set(re.findall(rf"(?<![\w./-])((?:{sections})\.\w+(?:\.\w+)?)\b(?!\()", "\n".join(code)))
+    others = {
+        "model.safetensors",
+        "model.safetensors.index",
+        "tokenizer.json",
+        "optimizer.safetensors",
+        "optimizer.lr",
+    }
+    assert sorted(named - keys - others) == []
 
 
 def test_every_key_has_a_line_of_help(generate: ModuleType) -> None:
