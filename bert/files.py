@@ -1,13 +1,46 @@
-"""Folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and folders that one process works in at a time."""
 
+import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from uuid import uuid4
 
 from bert.errors import UserError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LOCK = ".lock"
+
+
+@contextmanager
+def new_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """A file to write into. When the block ends well and all of it is on the disk, it gets the name `path`.
+
+    Until then the file that had the name stays as it was. `mode` and `options` are those of `open`.
+    """
+    aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.new")
+    try:
+        with open(aside, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file at once, see `new_file`."""
+    with new_file(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
 
 
 @contextmanager
@@ -15,28 +48,127 @@ def replacing(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
     """A new folder beside `folder` to write into, which takes its place when the block ends well.
 
     The first of `owned`, a file's name, tells that an existing folder may be replaced. Files that match any of them
-    (`*` as in a shell) go if they are not written again, all other files stay.
+    (`*` as in a shell) go if they are not written again, all other files stay. See `put_in_place` for what happens
+    if this fails.
     """
+    folder = folder.resolve()
+    recover(folder, owned)
     if folder.exists() and not (folder / owned[0]).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"{folder}: holds other things and is not overwritten; choose another folder")
+    _remove_unfinished(folder)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    before = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         aside.mkdir(parents=True)
         yield aside
         for path in [*aside.rglob("*"), aside]:
             sync(path)
-        if folder.exists():
-            for path in folder.iterdir():
-                kept = not any(fnmatch(path.name, pattern) for pattern in owned)
-                if kept and not (aside / path.name).exists():
-                    path.rename(aside / path.name)
-            folder.rename(before)
-        aside.rename(folder)
-        sync(folder.parent)
+        put_in_place(aside, folder, owned)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)
+
+
+def put_in_place(new: Path, folder: Path, owned: Sequence[str] = ("*",)) -> None:
+    """Rename a folder that is whole and on the disk to `folder`. Of an older folder of that name, files that match
+    none of `owned` and are not in the new one are moved into it; the others go.
+
+    If a step fails, the steps before it are undone: the old folder is back, with all of its files. A process that is
+    killed in between leaves the old folder as `.NAME.old`, and `recover` finds it.
+    """
+    recover(folder, owned)
+    old = _old(folder)
+    kept: list[str] = []
+    try:
+        if folder.exists():
+            kept = [name for name in _others(folder, owned) if not (new / name).exists()]
+            folder.rename(old)
+        new.rename(folder)
+        for name in kept:
+            (old / name).rename(folder / name)
+        sync(folder.parent)
+    except BaseException:
+        # What was done is read from the disk: an interruption may come before or after a rename.
+        if not new.exists():
+            for name in kept:
+                if not (old / name).exists():
+                    (folder / name).rename(old / name)
+            folder.rename(new)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path, owned: Sequence[str] = ("*",)) -> None:
+    """Finish, or undo, what a process that was killed in `put_in_place` has left."""
+    old = _old(folder)
+    if not old.exists():
+        return
+    if not folder.exists():
+        old.rename(folder)
+        return
+    for name in _others(old, owned):
+        if not (folder / name).exists():
+            (old / name).rename(folder / name)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _others(folder: Path, owned: Sequence[str]) -> list[str]:
+    """The names in a folder that match none of the patterns."""
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if not any(fnmatch(name, pattern) for pattern in owned)]
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove new folders that processes which are gone did not finish."""
+    import psutil
+
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.new"):
+        number = path.name.split(".")[-2]
+        if number == str(os.getpid()) or not (number.isdigit() and psutil.pid_exists(int(number))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def alone_in(folder: Path, notice: str, patience: float = -1) -> Iterator[None]:
+    """Hold a folder while the block runs. While another process holds it, print `notice` and wait.
+
+    TimeoutError after `patience` seconds; -1 waits without end. The lock goes with its process, however that ends,
+    and is not inherited by forked ones. Where the file system has no locks, nobody waits. The folder is made if it
+    is missing, and goes again if the block has put nothing into it.
+    """
+    from filelock import FileLock
+
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        _acquire(lock, notice, patience)
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+            lock.release()
+    finally:
+        with suppress(OSError):  # it holds something
+            for path in made:
+                path.rmdir()
+
+
+def _acquire(lock: "BaseFileLock", notice: str, patience: float) -> None:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(notice, flush=True)
+        lock.acquire(timeout=patience)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
 
 
 def sync(path: Path) -> None:

@@ -1,7 +1,6 @@
 """Tokenizer files: vocab.txt, vocab.json + merges.txt, tokenizer.json in; a Hugging Face folder out."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bert.errors import UserError
+from bert.files import write_text
 
 ROLES = ("cls", "sep", "pad", "mask", "unk")
 USUAL_NAMES = {
@@ -103,11 +103,11 @@ def bert_template(cls: tuple[str, int], sep: tuple[str, int]) -> Any:
 def write(folder: Path, backend: Tokenizer, config: Mapping[str, Any]) -> None:
     """Write tokenizer.json, tokenizer_config.json and, for WordPiece, vocab.txt; each file appears whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
+    write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
     if isinstance(backend.model, models.WordPiece):
         tokens = sorted(backend.get_vocab().items(), key=lambda item: item[1])
-        _write_text(folder / "vocab.txt", "".join(f"{token}\n" for token, _ in tokens))
-    _write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        write_text(folder / "vocab.txt", "".join(f"{token}\n" for token, _ in tokens))
+    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def config_for(
@@ -206,9 +206,3 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _content(token: str | Mapping[str, Any]) -> str:
     """A special token as transformers writes it: its text, or an AddedToken's fields."""
     return token if isinstance(token, str) else str(token["content"])
-
-
-def _write_text(file: Path, text: str) -> None:
-    aside = file.with_name(file.name + ".tmp")
-    aside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(aside, file)

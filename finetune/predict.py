@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 from bert.config import help_text, load
 from bert.errors import UserError, run_command
+from bert.files import new_file
 from finetune.config import FileConfig, FinetuneConfig, PredictConfig
 
 if TYPE_CHECKING:
@@ -132,25 +133,21 @@ def writer(output: str | None) -> Iterator[Write]:
     path = Path(output)
     if path.suffix not in FORMATS:
         raise UserError(f"output: {output} is none of {', '.join(FORMATS)}")
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("w", encoding="utf-8", newline="") as file:
+        with new_file(path, "w", encoding="utf-8", newline="") as file:
             yield FORMATS[path.suffix](file)
-        os.replace(aside, path)
     except OSError as error:
         raise UserError(f"output: {output} cannot be written ({error.strerror})") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
-def _json_lines(file: TextIO) -> Write:
+def _json_lines(file: IO[str]) -> Write:
     return lambda row: print(json.dumps(row, ensure_ascii=False, default=str), file=file)
 
 
-def _table(delimiter: str) -> Callable[[TextIO], Write]:
+def _table(delimiter: str) -> Callable[[IO[str]], Write]:
     """A column `probability of LABEL` for each label."""
 
-    def start(file: TextIO) -> Write:
+    def start(file: IO[str]) -> Write:
         table = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         header: list[str] = []
 
@@ -172,7 +169,7 @@ def _cell(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
-FORMATS: dict[str, Callable[[TextIO], Write]] = {
+FORMATS: dict[str, Callable[[IO[str]], Write]] = {
     ".jsonl": _json_lines,
     ".csv": _table(","),
     ".tsv": _table("\t"),

@@ -1,7 +1,6 @@
 """Fine-tuning from the files of a task to a folder that `transformers` loads, told as a recipe."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import bert.config as configuration
 from bert import checkpoint
 from bert.checkpoint.run import Checkpoint
 from bert.errors import UserError
+from bert.files import write_text
 from bert.model import models
 from bert.model.config import Labels
 from bert.model.models import SequenceClassifier
@@ -152,9 +152,7 @@ def _finish(
         folder, record = Path(config.run_dir), {RECORD: configuration.dump(config)}
         card = model_card(config, data, results)
         checkpoint.save(model, folder / "model", trainer.tokenizer, card=card, extra=record)
-        aside = folder / f"{RESULTS}.tmp"
-        aside.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(aside, folder / RESULTS)
+        write_text(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         print(f"the best checkpoint is that of step {best.step}; the finished model is {folder / 'model'}")
         for name, values in measured.items():
             print(f"{name}: " + " · ".join(f"{key} {value:.4f}" for key, value in values.items()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bert import config as configuration
 from bert.config import NonNegativeInt, PositiveInt, help_text
 from bert.errors import UserError, run_command
+from bert.files import write_text
 from pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def main(argv: Sequence[str]) -> None:
     run, config = Path(argv[0]), configuration.load(EvaluateConfig, None, argv[1:])
     result = evaluate(run, config)
     output = Path(config.output) if config.output else run / "evaluation.json"
-    output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(output, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     show(result)
     print(f"written to {output}")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert.config import parse_command, to_dict
 from bert.errors import RunFailed, UserError, run_command
-from bert.locks import exclusive
+from bert.files import alone_in
 from pretrain.config import PretrainConfig
 from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
 
@@ -62,17 +62,13 @@ def ensure_store(config: PretrainConfig) -> Path:
 def _working_on(path: Path) -> Iterator[None]:
     """Hold a store's folder, after another process that does; RunFailed for what the disk refuses meanwhile."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be made ({error.strerror}); set prepare.store to another folder"
-        ) from None
-    lock = path / ".lock"
-    try:
-        with exclusive(lock, f"prepare: another process prepares {path}; waiting for it"):
+        with alone_in(path, f"prepare: another process prepares {path}; waiting for it"):
             yield
-            lock.unlink(missing_ok=True)
     except OSError as error:
+        if not path.is_dir():
+            raise UserError(
+                f"{path}: cannot be made ({error.strerror}); set prepare.store to another folder"
+            ) from None
         raise RunFailed(
             f"{path}: preparing stopped ({error}); put that right, and the same command goes on"
         ) from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert.config import parse_command, to_dict
 from bert.errors import UserError, run_command
+from bert.files import write_text
 from pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
@@ -108,9 +109,7 @@ def _save(tokenizer: "Tokenizer", folder: Path, report: dict[str, Any]) -> None:
     """Write the tokenizer; tokenizer.json, by which it is known to be there, comes last with the rest of them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / REPORT).write_text(
-            json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         tokenizer.save(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); set tokenizer.path") from None

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from bert.errors import UserError
+from bert.files import new_file
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,11 @@ READERS: dict[str, Callable[[TextFile], Iterator[Record]]] = {
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """A file to write into, which appears under its name when the block ends well."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with aside.open("wb") as file:
+        with new_file(path) as file:
             yield file
-        os.replace(aside, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 Write = Callable[[Sequence[Mapping[str, Any]]], None]

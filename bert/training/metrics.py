@@ -2,10 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from bert.files import write_text
 
 
 class MetricsFile:
@@ -21,9 +22,7 @@ class MetricsFile:
         if not self.path.exists():
             return
         kept = [line for line in _lines(self.path) if _step(line) <= step]
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(aside, self.path)
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def append(self, values: Mapping[str, Any]) -> None:
         """Add a line; numbers that are not finite become null. A full disk is reported once and loses lines

@@ -1,6 +1,5 @@
 """The folder of a run, which belongs to one configuration."""
 
-import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from bert import config as configuration
 from bert.checkpoint.run import STATE
 from bert.errors import UserError
+from bert.files import write_text
 
 CONFIG = "config.yaml"
 FREE_KEYS = (
@@ -68,8 +68,7 @@ def open_run(
     folder = Path(config.run_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        configuration.save(config, folder / f"{CONFIG}.tmp")
-        os.replace(folder / f"{CONFIG}.tmp", folder / CONFIG)
+        write_text(folder / CONFIG, configuration.dump(config))
     except OSError as error:
         raise UserError(
             f"run_dir: {folder} cannot be written ({error.strerror}); choose another run_dir"

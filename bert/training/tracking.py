@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import UserError
+from bert.files import write_text
 from bert.training.config import TrackingConfig
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _kept(path: Path, key: str) -> str:
     values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if key not in values:
         values[key] = secrets.token_hex(4)
-        path.write_text(json.dumps(values), encoding="utf-8")
+        write_text(path, json.dumps(values))
     return values[key]
 
 

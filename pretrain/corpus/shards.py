@@ -3,15 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-from uuid import uuid4
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from bert.files import new_file, write_text
 
 VERSION = 2
 SPLITS = ("train", "heldout")
@@ -66,29 +66,14 @@ def write_shard(path: Path, table: pa.Table) -> Shard:
     }
     described = dict(table.schema.metadata or {}) | {b"counts": json.dumps(counts).encode()}
     table = table.replace_schema_metadata(described)
-    with _appearing_whole(path) as file, pa.ipc.new_stream(file, table.schema) as writer:
+    with new_file(path) as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
     return Shard(path.name, **counts)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file under its name only when it is whole and on disk."""
-    with _appearing_whole(path) as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False).encode())
-
-
-@contextmanager
-def _appearing_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that gets its name when it is whole and on disk; what fails leaves nothing behind."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def finish(
