@@ -115,7 +115,7 @@ def test_the_readme_as_it_is_typed(place: Path) -> None:
 
 
 def test_every_command_of_the_table_exists(root: Path) -> None:
-    table = (root / "README.md").read_text(encoding="utf-8").split("## Commands")[1].split("##")[0]
+    table = (root / "docs" / "commands.md").read_text(encoding="utf-8").split("##")[0]
     for module in re.findall(r"-m ([\w.]+)", table):
         path = root / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
