@@ -91,14 +91,17 @@ def help_text(schema: type, usage: str) -> str:
 
 
 def difference(a: Any, b: Any) -> list[str]:
-    """The keys whose values differ between two configurations, as `key: old → new`."""
+    """The keys whose values differ between two configurations, as `key: old → new`.
+
+    Values count, not how they are written: 0 is 0.0, and a tuple is a list.
+    """
     old, new = dict(_leaves(to_dict(a))), dict(_leaves(to_dict(b)))
 
     def show(values: dict[str, Any], key: str) -> str:
         return yaml12.dump_inline(values[key]) if key in values else "(none)"
 
-    keys = dict.fromkeys([*old, *new])
-    return [f"{key}: {show(old, key)} → {show(new, key)}" for key in keys if show(old, key) != show(new, key)]
+    changed = [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
+    return [f"{key}: {show(old, key)} → {show(new, key)}" for key in changed]
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
