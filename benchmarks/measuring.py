@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import platform
 import re
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -80,15 +79,6 @@ def timed(work: Callable[[], Any]) -> float:
     work()
     synchronize()
     return time.perf_counter() - start
-
-
-def peak_memory() -> int:
-    """Bytes: on a GPU the most that tensors took, else the most that the process had resident."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def matmul_rate(dtype_name: str, size: int = 2048) -> float:

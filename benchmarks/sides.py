@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from measuring import matmul_rate, peak_memory, timed
+from measuring import matmul_rate, timed
 from pairs import DEVICE, LENGTH, STEPS, Batch, Data, examples, padded, without_pairs
 from profiling import shares
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,7 +15,7 @@ from bert.model.models import PretrainingModel
 from bert.training import optimizers
 from bert.training.config import OptimizerConfig, TrainingConfig
 from bert.training.distributed import make_accelerator
-from bert.training.memory import keep_freed_memory
+from bert.training.memory import keep_freed_memory, peak_memory
 from bert.training.step import Stepper
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.01
@@ -77,7 +77,7 @@ class Theirs:
         return loss_of(self.model, padded(self.rows[0][:8]))
 
     def peak(self) -> int:
-        return peak_memory()
+        return peak_memory(DEVICE)
 
 
 class Ours:
@@ -110,7 +110,7 @@ class Ours:
         return loss_of(self.stepper.model, padded(rows if self.pairs else list(map(without_pairs, rows))))
 
     def peak(self) -> int:
-        return peak_memory()
+        return peak_memory(DEVICE)
 
     def about(self) -> dict[str, Any]:
         """Tokens of a step, its arithmetic beside the rate of a large matrix product, where its time goes."""

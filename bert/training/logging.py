@@ -12,10 +12,11 @@ from bert.data.batch import StepData
 from bert.model.config import EncoderConfig
 from bert.training.config import TrackingConfig
 from bert.training.flops import peak_flops, training_flops
+from bert.training.memory import peak_memory
 from bert.training.metrics import MetricsFile
 from bert.training.state import Evaluation, RunState
 from bert.training.step import StepResult
-from bert.training.tracking import Console, Trackers, memory_gb
+from bert.training.tracking import Console, Trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -121,7 +122,7 @@ class Reporter:
             "flops_per_second": work.flops / seconds,
             "padding_fraction": work.padding_fraction / work.steps,
             "data_wait": work.waited / seconds,
-            "memory_gb": memory_gb(device.type),
+            "memory_gb": peak_memory(device.type) / 1e9,
         }
         peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
         if peak is not None:

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import secrets
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,18 +167,6 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def memory_gb(device_type: str) -> float:
-    """The most memory this process has held: on its GPU, or else of the machine's."""
-    import torch
-
-    if device_type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def _figure(value: float | None) -> str:

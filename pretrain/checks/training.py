@@ -1,8 +1,6 @@
 """Checks of the training: does the model learn at all, and what will the run cost."""
 
 import math
-import resource
-import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from bert.data.batch import StepData
 from bert.model import models
 from bert.model.models import Model
 from bert.training import optimizers
+from bert.training.memory import peak_memory
 from bert.training.step import Stepper
 from pretrain.checks.batches import with_batch
 from pretrain.config import PretrainConfig
@@ -72,7 +71,7 @@ def step_cost(
     one, two = (_timed(stepper, part, repeats=3) for part in parts)
     number = len(data.micro_batches)
     seconds = one if number == 1 else one + (number - 1) * max(two - one, one / 2)
-    return {"seconds_per_step": round(seconds, 4), "memory_bytes": _peak_memory(accelerator.device)}
+    return {"seconds_per_step": round(seconds, 4), "memory_bytes": peak_memory(accelerator.device.type)}
 
 
 def _timed(stepper: Stepper, data: StepData, repeats: int) -> float:
@@ -85,12 +84,6 @@ def _timed(stepper: Stepper, data: StepData, repeats: int) -> float:
         if time.monotonic() - began > MEASURED_SECONDS:
             break
     return least
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def forecast(

@@ -1,10 +1,12 @@
 """Preparing a store: the same bytes however it was done, nothing lost, nothing twice, taken up where it stopped."""
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -281,15 +283,14 @@ def test_a_killed_command_goes_on(folder):
     assert contents(folder / "killed") == whole
 
 
-MEASURED = """
-import resource, sys
-from bert.errors import run_command
-from pretrain import prepare
-failed = run_command(prepare.main, sys.argv[1:])
-own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-print(own, workers)
-raise SystemExit(failed)
-"""
+def peak_of(process: psutil.Process, before: int) -> int:
+    """The most bytes that a process has had resident, `before` being what was found earlier."""
+    with contextlib.suppress(OSError):  # Linux keeps it; a process that has ended, and other systems, do not
+        if held := re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text()):
+            return int(held[1]) * 1024
+    with contextlib.suppress(psutil.Error):
+        return max(before, process.memory_info().rss)
+    return before
 
 
 def peaks(folder: Path, documents: int) -> tuple[int, int]:
@@ -303,10 +304,18 @@ def peaks(folder: Path, documents: int) -> tuple[int, int]:
     (folder / "config.yaml").write_text("{}")
     words = [f"run_dir={folder}/run", f"corpus.files={folder}/corpus.jsonl", "prepare.workers=2"]
     words += ["tokenizer.vocab_size=300", "tokenizer.sample_bytes=1000000"]
-    command = [sys.executable, "-c", MEASURED, str(folder / "config.yaml"), *words]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    own, worker = done.stdout.split()[-2:]
-    return int(own) * 1024, int(worker) * 1024  # ru_maxrss counts kB on Linux
+    started = subprocess.Popen(
+        [sys.executable, "-m", "pretrain.prepare", str(folder / "config.yaml"), *words]
+    )
+    command, found = psutil.Process(started.pid), {}
+    while started.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            for process in [command, *command.children(recursive=True)]:
+                found[process.pid] = peak_of(process, found.get(process.pid, 0))
+        time.sleep(0.01)
+    assert started.returncode == 0
+    own = found.pop(started.pid)
+    return own, max(found.values())
 
 
 @pytest.mark.slow
