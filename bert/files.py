@@ -133,8 +133,8 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path, notice: str, patience: float = -1) -> Iterator[None]:
-    """Hold a folder while the block runs. While another process holds it, print `notice` and wait.
+def alone_in(folder: Path, notice: str = "", patience: float = -1) -> Iterator[None]:
+    """Hold a folder while the block runs. While another process holds it, print `notice`, if any, and wait.
 
     TimeoutError after `patience` seconds; -1 waits without end. The lock goes with its process, however that ends,
     and is not inherited by forked ones. Where the file system has no locks, nobody waits. The folder is made if it
@@ -164,7 +164,8 @@ def _acquire(lock: "BaseFileLock", notice: str, patience: float) -> None:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        print(notice, flush=True)
+        if notice:
+            print(notice, flush=True)
         lock.acquire(timeout=patience)
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):

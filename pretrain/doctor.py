@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from bert.config import parse_command
@@ -37,20 +36,19 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
     from pretrain import train
     from pretrain.checks import batches as batch_checks
     from pretrain.checks import text, training
+    from pretrain.continuing import take_tokenizer
     from pretrain.data.dataset import PretrainingBatches
     from pretrain.data.store import Store
     from pretrain.prepare import ensure_store
     from pretrain.tokenizer import ensure_tokenizer
 
     train.check(config)
-    if config.model.from_ is not None and config.tokenizer.from_ is None:
-        train.take_tokenizer(config, config.model.from_)
+    take_tokenizer(config)
     tokenizer_path, path = ensure_tokenizer(config), ensure_store(config)
     tokenizer, store, heldout = Tokenizer.load(tokenizer_path), Store(path), Store(path, "heldout")
     steps = train.run_steps(config, path, tokenizer_path)
-    folder = Path(config.run_dir) / "plan"
-    parts = config.objective, config.batch, config.seed, steps
-    batches = PretrainingBatches(path, tokenizer_path, *parts, folder=folder)
+    run = config.objective, config.batch, config.seed, steps
+    batches = PretrainingBatches(path, tokenizer_path, *run, folder=train.plan_folder(config))
     figures: dict[str, Any] = {
         "text": text.sizes(store, heldout),
         "lengths": text.lengths(store),

@@ -45,7 +45,7 @@ def ensure_store(config: PretrainConfig) -> Path:
     Raises UserError where the folder holds a store that was prepared otherwise.
     """
     from bert.tokenizer import Tokenizer
-    from pretrain.data.store import is_finished, read_index
+    from pretrain.corpus.shards import is_finished, read_index
 
     path = store_folder(config)
     tokenizer = Tokenizer.load(tokenizer_folder(config))

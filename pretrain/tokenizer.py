@@ -81,8 +81,7 @@ def _take_over(config: PretrainConfig, folder: Path) -> None:
 
 
 def _train(config: PretrainConfig, folder: Path) -> None:
-    from pretrain.corpus.sample import draw_sample
-    from pretrain.corpus.vocabulary import measure, train
+    from pretrain.corpus.vocabulary import draw_sample, measure, train
 
     started = time.monotonic()
     sample = draw_sample(config.corpus, config.tokenizer.sample_bytes)

@@ -1,11 +1,10 @@
 """Pretraining from text to a folder that `transformers` loads, told as a recipe."""
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,7 +24,7 @@ from bert.training.trainer import Trainer, find_start
 from bert.verification import verify
 from pretrain.card import model_card
 from pretrain.config import PretrainConfig
-from pretrain.continuing import add_words, fit_vocabulary
+from pretrain.continuing import continue_from, load_model, run_settings, take_tokenizer
 from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
 from pretrain.heldout import HeldOut
 from pretrain.prepare import ensure_store, store_folder
@@ -48,7 +47,7 @@ def train(config: PretrainConfig) -> Result:
     start = find_start(accelerator, config)
     tokenizer_path, store = tokenizer_folder(config), store_folder(config)
     tokenizer = Tokenizer.load(tokenizer_path)
-    steps = run_steps(config, store, tokenizer_path)
+    steps = from_main(accelerator, lambda: run_steps(config, store, tokenizer_path))
     processes = accelerator.process_index, accelerator.num_processes
     source = PretrainingBatches(
         store,
@@ -58,9 +57,9 @@ def train(config: PretrainConfig) -> Result:
         config.seed,
         steps,
         *processes,
-        folder=Path(config.run_dir) / "plan",
+        folder=plan_folder(config),
     )
-    from_main(accelerator, lambda: len(source.examples(0)))  # counts the examples once for all
+    from_main(accelerator, lambda: len(source.examples(0)))  # counts the examples for all
     torch.manual_seed(config.seed)
     model = build_model(config, tokenizer, start)
     evaluate = held_out(config, accelerator, tokenizer, start)
@@ -84,20 +83,9 @@ def train(config: PretrainConfig) -> Result:
 def prepare(config: PretrainConfig) -> None:
     """The run's folder, its tokenizer and its store, each made where it is missing."""
     open_run(config, FREE_KEYS, MADE_FROM)
-    if config.model.from_ is not None and config.tokenizer.from_ is None:
-        take_tokenizer(config, config.model.from_)
+    take_tokenizer(config)
     ensure_tokenizer(config)
     ensure_store(config)
-
-
-def take_tokenizer(config: PretrainConfig, source: str) -> None:
-    """Keep the tokenizer of the checkpoint to go on from, with new words if there are to be any."""
-    folder = tokenizer_folder(config)
-    if not (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.load(checkpoint.resolve(source))
-        if config.model.new_words is not None:
-            tokenizer = add_words(tokenizer, Path(config.model.new_words))
-        tokenizer.save(folder)
 
 
 def check(config: PretrainConfig) -> None:
@@ -112,12 +100,18 @@ def check(config: PretrainConfig) -> None:
         schedules.build(config.schedule, schedules.num_steps(config.training))
 
 
+def plan_folder(config: PretrainConfig) -> Path:
+    """Where a run keeps how many examples its epochs have; they are counted once."""
+    return Path(config.run_dir) / "plan"
+
+
 def run_steps(config: PretrainConfig, store: Path, tokenizer: Path) -> int | None:
     """The length of the run in steps, as far as it is measured in them."""
     epoch = None
     if config.training.epochs is not None:
         plain = replace(config.objective, mask_prob=0.15), replace(config.batch, phases=())
-        epoch = PretrainingBatches(store, tokenizer, *plain, config.seed, None).steps_per_epoch
+        batches = PretrainingBatches(store, tokenizer, *plain, config.seed, None, folder=plan_folder(config))
+        epoch = batches.steps_per_epoch
     return schedules.num_steps(config.training, epoch)
 
 
@@ -126,55 +120,19 @@ def build_model(
 ) -> MaskedLanguageModel:
     """A new model, or one with the weights of a checkpoint: of this run, or of another to go on from."""
     architecture = MaskedLanguageModel if config.objective.pairing == "none" else PretrainingModel
-    own = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
     if config.model.from_ is None:
         values = {field.name: getattr(config.model, field.name) for field in fields(EncoderConfig)}
-        model = build(EncoderConfig(**{**values, **own}), architecture)
+        values |= {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
+        model = models.build(EncoderConfig(**values), architecture.__name__)
+        assert isinstance(model, MaskedLanguageModel)
         if start is not None:
             padding = {"pad_vocab_multiple": model.config.pad_vocab_multiple}
-            model.load_state_dict(load(start.path, architecture, padding).state_dict())
+            model.load_state_dict(load_model(start.path, architecture, padding).state_dict())
     elif start is not None:
-        model = load(start.path, architecture, kept_apart(config))  # its source may be gone by now
+        model = load_model(start.path, architecture, run_settings(config))  # model.from may be gone by now
     else:
-        model = continue_from(config.model.from_, architecture, own, config, tokenizer)
+        model = continue_from(config.model.from_, architecture, config, tokenizer)
     return model.train()
-
-
-def load(
-    path: str | Path, architecture: type[MaskedLanguageModel], overrides: Mapping[str, Any]
-) -> MaskedLanguageModel:
-    model = checkpoint.load(path, architecture, overrides=overrides, dtype=torch.float32)
-    assert isinstance(model, MaskedLanguageModel)
-    return model
-
-
-def kept_apart(config: PretrainConfig) -> dict[str, Any]:
-    """What the configuration decides about a model whose shape a checkpoint gives."""
-    names = ("dropout", "attention_dropout", "backend", "gradient_checkpointing", "pad_vocab_multiple")
-    return {name: getattr(config.model, name) for name in names}
-
-
-def build(shape: EncoderConfig, architecture: type[MaskedLanguageModel]) -> MaskedLanguageModel:
-    model = models.build(shape, architecture.__name__)
-    assert isinstance(model, MaskedLanguageModel)
-    return model
-
-
-def continue_from(
-    path: str,
-    architecture: type[MaskedLanguageModel],
-    own: Mapping[str, Any],
-    config: PretrainConfig,
-    tokenizer: Tokenizer,
-) -> MaskedLanguageModel:
-    """The model of a checkpoint; heads that it lacks, and tokens that its tokenizer lacked, begin afresh."""
-    model = load(path, architecture, kept_apart(config))
-    before = Tokenizer.load(checkpoint.resolve(path))
-    if before.digest == tokenizer.digest:
-        return model
-    fitted = build(replace(model.config, **own), architecture)
-    fitted.load_state_dict(fit_vocabulary(model.state_dict(), fitted, before, tokenizer))
-    return fitted
 
 
 def held_out(

@@ -19,9 +19,8 @@ from bert.tokenizer import Tokenizer
 from pretrain.corpus import documentation, progress
 from pretrain.corpus.config import PrepareConfig
 from pretrain.corpus.duplicates import exact_duplicates, near_duplicates
-from pretrain.corpus.shards import SPLITS, Shard, finish, read_shard, token_dtype, write_shard
+from pretrain.corpus.shards import SPLITS, Shard, finish, read_index, read_shard, token_dtype, write_shard
 from pretrain.corpus.sources import Corpus
-from pretrain.data.store import read_index
 
 
 def fingerprint(corpus: Corpus) -> str:

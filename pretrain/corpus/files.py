@@ -1,5 +1,6 @@
 """Files of a corpus: finding them, opening them wherever and however compressed they lie, and a first look."""
 
+import bz2
 import gzip
 import io
 import lzma
@@ -11,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from bert.errors import UserError
-from pretrain.corpus.compression import Bz2File, ZstdFile
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # what a torn or broken file raises
@@ -163,12 +163,79 @@ def open_text(path: str) -> IO[bytes]:
         case ".gz":
             return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
         case ".bz2":
-            return io.BufferedReader(Bz2File(raw), 1 << 18)
+            return io.BufferedReader(_Bz2File(raw), 1 << 18)
         case ".xz":
             return lzma.LZMAFile(raw)
         case ".zst":
-            return io.BufferedReader(ZstdFile(raw, path), 1 << 18)
+            return io.BufferedReader(_ZstdFile(raw, path), 1 << 18)
     return raw
+
+
+class _Bz2File(io.RawIOBase):
+    """A bz2 file whose damage raises EOFError, as in gzip and xz; the library raises OSError, as for a failing disk."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._file = bz2.BZ2File(raw)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._file.readinto(buffer)
+        except OSError as error:
+            if error.errno is None:
+                raise EOFError(str(error)) from None
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _ZstdFile(io.RawIOBase):
+    """The frames of a zstandard file, unpacked; a damaged or cut frame raises EOFError, as in gzip and xz."""
+
+    def __init__(self, raw: BinaryIO, path: str) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise UserError(
+                f"{path}: reading .zst needs the package zstandard (pip install zstandard)"
+            ) from None
+        self._raw, self._library = raw, zstandard
+        self._frame: Any = None
+        self._left, self._ready = b"", b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and self._advance():
+            pass
+        length = min(len(buffer), len(self._ready))
+        buffer[:length], self._ready = self._ready[:length], self._ready[length:]
+        return length
+
+    def _advance(self) -> bool:
+        """Unpack some more; False at the end."""
+        packed = self._left or self._raw.read(1 << 16)
+        if not packed:
+            if self._frame is not None:
+                raise EOFError("the last frame is cut off")
+            return False
+        self._frame = self._frame or self._library.ZstdDecompressor().decompressobj()
+        try:
+            self._ready = self._frame.decompress(packed)
+        except self._library.ZstdError as error:
+            raise EOFError(str(error)) from None
+        self._left = self._frame.unused_data if self._frame.eof else b""
+        self._frame = None if self._frame.eof else self._frame
+        return True
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def first_bytes(file: File) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bert.errors import UserError
 from bert.files import new_file, write_text
 
 VERSION = 2
@@ -216,3 +217,28 @@ def read_shard(path: Path) -> pa.Table:
     """A shard as a table of one record batch, mapped, not read."""
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_stream(source).read_all()
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """The metadata of a finished store; UserError when there is none, or one of another version."""
+    try:
+        index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        version = index["version"]
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} holds no finished store (no index.json); python -m pretrain.prepare makes one"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path / 'index.json'} is not the index of a store; delete it, or set prepare.store to another folder"
+        ) from None
+    if version != VERSION:
+        raise UserError(
+            f"{path} is a store of version {version}, this is {VERSION}: delete it, and it is prepared again"
+        )
+    return index
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a folder holds a store that was prepared to its end."""
+    return (path / "index.json").is_file()

@@ -18,11 +18,11 @@ from bert.data.ragged import starts_of
 from bert.tokenizer import Tokenizer
 from pretrain.corpus import progress
 from pretrain.corpus.config import CorpusConfig
-from pretrain.corpus.encoder import SentenceEncoder
 from pretrain.corpus.readers import Document
 from pretrain.corpus.shards import SPLITS, VERSION, Shard, make_table, token_dtype, write_shard
 from pretrain.corpus.sources import Unit, read
 from pretrain.corpus.text import is_heldout, key, normalizer, sentence_splitter
+from pretrain.corpus.token_ids import CachedTokenizer
 
 _BATCH = 1 << 21  # characters tokenised at a time
 
@@ -69,9 +69,9 @@ def _is_own(job: Job, block: int) -> bool:
 
 
 @lru_cache(maxsize=4)
-def load_encoder(tokenizer: str) -> SentenceEncoder:
+def load_encoder(tokenizer: str) -> CachedTokenizer:
     """The encoder of a tokenizer's folder, kept with the words it has seen."""
-    return SentenceEncoder(Tokenizer.load(tokenizer))
+    return CachedTokenizer(Tokenizer.load(tokenizer))
 
 
 def _write_block(job: Job, block: int, outcomes: Iterator[Document | str]) -> int:

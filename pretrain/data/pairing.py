@@ -1,7 +1,7 @@
 """Sentences → chunks: which sentences make up an example, and where A ends and B begins.
 
-The documents of a block are walked in lock step, one chunk of each at a time. Sentences are numbered within
-the block; `offsets`, int64 (S + 1,), holds how many tokens come before each of them.
+All documents of a block are walked at once: each round takes the next chunk of every document that has sentences
+left. Sentences are numbered within the block; `offsets`, int64 (S + 1,), holds how many tokens come before each.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Chunks:
     split: np.ndarray
     end: np.ndarray
     document: np.ndarray
-    """the number, among the documents walked, of the one that each chunk is from"""
+    """which of the documents each chunk is from"""
     random: np.ndarray
-    """bool: B is to come from another document; the sentences from `split` on are in a later chunk"""
+    """bool: B comes from another document; the sentences from `split` on are in a later chunk"""
 
 
 def walk_pairs(
@@ -39,11 +39,21 @@ def walk_pairs(
 
     A chunk takes sentences until it has the target number of tokens or the document ends. It is split after a
     random one of them. With `put_back`, half of the chunks, and all that have a single sentence, get a random
-    B: what they had after A is put back and begins the next chunk.
+    B: the sentences after A are put back and begin the next chunk.
+
+    A document has four sentences of 4, 3, 5 and 2 tokens. A chunk of 10 tokens takes the first three of them and is
+    split after sentence 0. Its random bits ask for a random B, so sentences 1 and 2 are put back. The next chunk
+    takes sentences 1 to 3 and keeps its B:
+
+    >>> offsets, starts, ends = np.array([0, 4, 7, 12, 14]), np.array([0]), np.array([4])
+    >>> bits = np.array([0, 2**32 - 1, 0, 0], np.uint64)
+    >>> chunks = walk_pairs(offsets, starts, ends, np.array([10]), bits, put_back=True, balance=False)
+    >>> print(chunks.first, chunks.split, chunks.end, chunks.random)
+    [0 1] [1 2] [3 4] [ True False]
 
     Args:
         starts, ends: (U,) the sentences of each document. targets: (U,) how many tokens a chunk is to have.
-        drawn: (S,) a random word for each sentence. balance: choose the random ones so as to be half of all.
+        drawn: (S,) a random word for each sentence. balance: exactly half of the chunks get a random B.
     """
     document = np.flatnonzero(starts < ends)
     here = starts[document]
@@ -68,7 +78,10 @@ def walk_pairs(
 
 
 def _with_followers(chunks: Chunks, ends: np.ndarray, drawn: np.ndarray) -> Chunks:
-    """Where too many chunks had to be random, some get what follows A after all; a later chunk has it as well."""
+    """Where more than half of the chunks are random, some get the sentence after A as their B after all.
+
+    A later chunk has this sentence as well.
+    """
     excess = int(chunks.random.sum()) - len(chunks.first) // 2
     willing = chunks.random & (chunks.split < ends[chunks.document])
     followed = _smallest(low(drawn[chunks.first]), willing, excess)
@@ -87,10 +100,16 @@ def _smallest(values: np.ndarray, allowed: np.ndarray, number: int) -> np.ndarra
 def walk_sentences(
     offsets: np.ndarray, starts: np.ndarray, ends: np.ndarray, limit: int, drawn: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Full sentences up to `limit` tokens, never past the end of a document; longer ones are cut.
+    """Examples of full sentences, up to `limit` tokens and from one document; longer sentences are cut.
 
-    The first cut of a document falls at a random length from half the limit on, so that every epoch cuts
-    elsewhere.
+    The first example of a document ends at a random length between half the limit and the limit, so that every epoch
+    cuts elsewhere. A document has four sentences of 4, 3, 5 and 2 tokens, the limit is 8, the random length 4. The
+    examples have 4 tokens, 3 + 5 tokens, and 2 tokens:
+
+    >>> offsets, starts, ends = np.array([0, 4, 7, 12, 14]), np.array([0]), np.array([4])
+    >>> first, length = walk_sentences(offsets, starts, ends, 8, np.array([0], np.uint64))
+    >>> print(first, length)
+    [ 0  4 12] [4 8 2]
 
     Args:
         starts, ends: (U,) the sentences of each document. drawn: (U,) a random word for each document.
@@ -115,7 +134,12 @@ def walk_sentences(
 def _cut(
     first: np.ndarray, length: np.ndarray, first_cut: np.ndarray, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Spans of tokens, those above the limit in pieces: of `first_cut` tokens, of the limit, and a rest."""
+    """Spans of tokens. One above the limit is cut: `first_cut` tokens, then `limit` at a time, then the rest.
+
+    >>> first, length = _cut(np.array([100]), np.array([20]), np.array([5]), 8)
+    >>> print(first, length)
+    [100 105 113] [5 8 7]
+    """
     head = np.where(length > limit, first_cut, length)
     num_pieces = 1 - (head - length) // limit
     piece = ranges(np.zeros_like(num_pieces), num_pieces)
@@ -127,14 +151,19 @@ def _cut(
 def truncate(
     a_length: np.ndarray, b_length: np.ndarray, limit: int | np.ndarray, drawn: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """How many tokens A and B lose in front and behind so as to have at most `limit` together.
+    """How many tokens A and B lose at their front and at their back to have at most `limit` together.
 
-    The original takes one token at a time from the longer of the two, from B when they are equal, in front or
-    behind with equal chance. So the final lengths follow at once, and the number taken in front is binomial.
+    The original removes one token at a time from the longer of the two, or from B when they are equal, at its front
+    or its back with equal chance. So the final lengths follow at once, and the number removed at the front is
+    binomial. A of 7 and B of 5 tokens lose 4 to have 8: two from A until both have 5, then one each. Of the random
+    words, all bits of the first are 1 and all of the second 0, so A loses at its front and B at its back:
+
+    >>> truncate(np.array([7]), np.array([5]), 8, np.array([[2**64 - 1, 0]], np.uint64))
+    (array([3]), array([0]), array([0]), array([1]))
 
     Args:
         drawn: (n, 2) random words.
-    Returns: (n,) each: what A loses in front and behind, what B loses in front and behind.
+    Returns: (n,) each: what A loses at its front and back, what B loses at its front and back.
     """
     excess = np.maximum(a_length + b_length - limit, 0)
     lead = a_length - b_length
@@ -147,9 +176,9 @@ def truncate(
 
 
 def _heads(tosses: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Heads in so many tosses of a coin: the bits of a random word, and of its scramblings beyond 64.
+    """How many of `tosses` coins show heads: the bits of a random word, mixed anew for every 64 tosses.
 
-    Of the tosses beyond 1024 half are heads: by then the share of heads hardly spreads any more.
+    Of the tosses beyond 1024 exactly half are heads; a random number would differ little from that.
     """
     heads, left = np.maximum(tosses - 1024, 0) // 2, np.minimum(tosses, 1024)
     for _ in range(-(-int(left.max(initial=0)) // 64)):

@@ -1,24 +1,30 @@
 """Which examples a run trains on, and in which order: a pure function of the seed, read at any place.
 
-Blocks are computed when they are asked for and forgotten later, so memory does not grow with the corpus. How
-many examples each block of an epoch has is counted once and kept in a small file (`counts`).
+Blocks of examples are computed when they are needed and forgotten later, so memory does not grow with the corpus.
+How many examples each block of an epoch has is counted once and kept in a small file.
 """
 
+import os
+from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from bert.data.ragged import starts_of
 from bert.errors import UserError
-from pretrain.data.blocks import Blocks
-from pretrain.data.counts import Counts
-from pretrain.data.examples import Examples
+from bert.files import alone_in
+from pretrain.data.examples import Blocks, Examples
 from pretrain.data.objective import ObjectiveConfig
 from pretrain.data.store import Store
 
 BLOCK_SIZE = 1 << 18
 OPEN_BLOCKS = 2
+EMPTY_EPOCHS = 100
+"""so many epochs in a row without an example are refused; sources of little weight may skip a few epochs"""
 
 
 class Plan:
@@ -37,8 +43,8 @@ class Plan:
     ) -> None:
         """
         Args:
-            stream: sets several plans of one run apart. folder: keeps the counts of examples between
-            processes. block_size: about how many examples are shuffled among each other.
+            stream: plans of one run that differ in `stream` draw different random numbers. folder: the counts of
+            examples are kept there, for all processes. block_size: about how many examples are shuffled together.
         Raises: UserError if the split has no text, or too few documents for random pairs.
         """
         self._place = f"{store.path}: the {store.split} split"
@@ -50,7 +56,9 @@ class Plan:
                 "add documents, or set objective.pairing=none"
             )
         self.blocks = Blocks(store, objective, max_length, seed, stream, block_size)
-        file = folder / f"{self.blocks.digest[:16]}.counts" if folder else None
+        self.digest = self.blocks.digest
+        """hash of all that the examples depend on"""
+        file = folder / f"{self.digest[:16]}.counts" if folder else None
         self.counts = Counts(self.blocks.count, self.blocks.num_blocks, file)
         self._open: OrderedDict[tuple[int, int], Examples] = OrderedDict()
 
@@ -60,27 +68,22 @@ class Plan:
 
     def take(self, first: int, count: int) -> Examples:
         """Examples first … first + count - 1 of the run."""
-        parts = []
+        taken = []
         while count:
             epoch = self._epoch_of(first)
             starts = self.counts.epoch_starts[epoch] + self.counts.block_starts(epoch)
             block = int(np.searchsorted(starts, first, side="right")) - 1
             inside = first - int(starts[block])
-            part = self._block(epoch, block)[inside : inside + count]
-            part.number = np.arange(first, first + len(part))
-            parts.append(part)
-            first, count = first + len(part), count - len(part)
-        return Examples.join(parts)
+            found = self._block(epoch, block)[inside : inside + count]
+            found.number = np.arange(first, first + len(found))
+            taken.append(found)
+            first, count = first + len(found), count - len(found)
+        return Examples.join(taken)
 
     @cached_property
     def mean_length(self) -> float:
         """Mean number of tokens of an example, measured on the first thousand."""
         return float(self.take(0, 1000).lengths.mean())
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of all that the examples depend on."""
-        return self.blocks.digest
 
     def _block(self, epoch: int, number: int) -> Examples:
         if (epoch, number) not in self._open:
@@ -94,3 +97,69 @@ class Plan:
             return self.counts.epoch_of(number)
         except ValueError as error:
             raise UserError(f"{self._place}: {error}; raise the weights of its sources") from None
+
+
+class Counts:
+    """Where each epoch, and each block of an epoch, begins in the sequence of all examples.
+
+    The file is a table of int32 with a row for each epoch: the count of each block plus one, so that zero means
+    "not counted yet". One process counts an epoch and the others wait for its file: the counts of a corpus are
+    computed once, however many processes train on it.
+    """
+
+    def __init__(self, count: Callable[[int, int], int], num_blocks: int, file: Path | None) -> None:
+        """`count(epoch, block)` is called for the counts that the file does not hold."""
+        self.count, self.num_blocks, self.file = count, num_blocks, file
+        self.epoch_starts = [0]
+        self._block_starts: list[np.ndarray] = []
+
+    def epoch_of(self, number: int) -> int:
+        """The epoch of an example of the run. Raises ValueError where epochs have no example."""
+        while number >= self.epoch_starts[-1]:
+            self._add_epoch()
+        return bisect_right(self.epoch_starts, number) - 1
+
+    def block_starts(self, epoch: int) -> np.ndarray:
+        """int64 (num_blocks + 1,): the number, within its epoch, of each block's first example."""
+        while len(self._block_starts) <= epoch:
+            self._add_epoch()
+        return self._block_starts[epoch]
+
+    def _add_epoch(self) -> None:
+        epoch = len(self._block_starts)
+        counts = self._known(epoch)
+        if counts.min(initial=0) < 0:
+            with self._counting():
+                counts = self._known(epoch)  # another process may have counted meanwhile
+                for block in np.flatnonzero(counts < 0).tolist():
+                    counts[block] = self.count(epoch, block)
+                    self._write(epoch, block, int(counts[block]))
+        starts = starts_of(counts)
+        self._block_starts.append(starts)
+        self.epoch_starts.append(self.epoch_starts[-1] + int(starts[-1]))
+        recent = self.epoch_starts[-EMPTY_EPOCHS - 1 :]
+        if len(recent) > EMPTY_EPOCHS and recent[0] == recent[-1]:
+            raise ValueError(f"{EMPTY_EPOCHS} epochs in a row have no example")
+
+    def _counting(self) -> AbstractContextManager[None]:
+        """Only one process at a time."""
+        if self.file is None:
+            return nullcontext()
+        return alone_in(self.file.parent)
+
+    def _known(self, epoch: int) -> np.ndarray:
+        """int64 (num_blocks,): the counts of an epoch, -1 where not counted yet."""
+        counts = np.full(self.num_blocks, -1, np.int64)
+        if self.file is not None and self.file.exists():
+            known = np.fromfile(self.file, "<i4", self.num_blocks, offset=4 * epoch * self.num_blocks)
+            counts[: len(known)] = known.astype(np.int64) - 1
+        return counts
+
+    def _write(self, epoch: int, block: int, count: int) -> None:
+        if self.file is None:
+            return
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            os.pwrite(descriptor, np.int32(count + 1).tobytes(), 4 * (epoch * self.num_blocks + block))
+        finally:
+            os.close(descriptor)

@@ -13,7 +13,6 @@
 shards of a split, so a span is a pair of integers. The index is written last: a store that has one is whole.
 """
 
-import json
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -22,10 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bert.data.ragged import ranges
-from bert.errors import UserError
-from pretrain.corpus.shards import VERSION, Shard, read_shard, token_dtype, write_documents
-
-__all__ = ["Shard", "Split", "Store", "read_index", "token_dtype", "write_documents"]
+from pretrain.corpus.shards import Shard, read_index, read_shard
 
 Split = Literal["train", "heldout"]
 
@@ -125,28 +121,3 @@ class Store:
         offsets = self.sentence_offsets[first : last + 1]
         tokens = self.gather(offsets[:1], offsets[-1:] - offsets[:1])
         return [tokens[start:stop] for start, stop in pairwise(offsets - offsets[0])]
-
-
-def read_index(path: Path) -> dict[str, Any]:
-    """The metadata of a finished store; UserError when there is none, or one of another version."""
-    try:
-        index = json.loads((path / "index.json").read_text(encoding="utf-8"))
-        version = index["version"]
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} holds no finished store (no index.json); python -m pretrain.prepare makes one"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path / 'index.json'} is not the index of a store; delete it, or set prepare.store to another folder"
-        ) from None
-    if version != VERSION:
-        raise UserError(
-            f"{path} is a store of version {version}, this is {VERSION}: delete it, and it is prepared again"
-        )
-    return index
-
-
-def is_finished(path: Path) -> bool:
-    """Whether a folder holds a store that was prepared to its end."""
-    return (path / "index.json").is_file()

@@ -14,7 +14,8 @@ from bert.tokenizer import Tokenizer
 from pretrain import doctor
 from pretrain.checks import text
 from pretrain.checks.page import show
-from pretrain.data.store import Store, write_documents
+from pretrain.corpus.shards import write_documents
+from pretrain.data.store import Store
 
 WORDS = [
     "the",

@@ -9,8 +9,8 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, Whitespace
 
 from bert.tokenizer import Tokenizer
-from pretrain.corpus import encoder as encoding
-from pretrain.corpus.encoder import SentenceEncoder, find_words
+from pretrain.corpus import token_ids
+from pretrain.corpus.token_ids import CachedTokenizer, find_words
 
 CHARACTERS = "aBb.e \u0301é\xa0\x1c\t\u3000北丠龿䶵䷀'#,[]Σσςかー。"
 VOCABULARY = [
@@ -28,15 +28,15 @@ TOKENIZERS = {
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
-def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SentenceEncoder:
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CachedTokenizer:
     file: Path = tmp_path_factory.mktemp("encoder") / "vocab.txt"
     file.write_text("\n".join(VOCABULARY) + "\n")
     tokenizer = Tokenizer.load(file)
     tokenizer.backend.normalizer, tokenizer.backend.pre_tokenizer = TOKENIZERS[request.param]
-    return SentenceEncoder(tokenizer)
+    return CachedTokenizer(tokenizer)
 
 
-def check(encoder: SentenceEncoder, sentences: list[str]) -> None:
+def check(encoder: CachedTokenizer, sentences: list[str]) -> None:
     tokens, lengths = encoder(sentences)
     expected = encoder.tokenizer.encode_batch(sentences, special_tokens=False)
     assert lengths.tolist() == [len(ids) for ids in expected]
@@ -45,12 +45,12 @@ def check(encoder: SentenceEncoder, sentences: list[str]) -> None:
 
 @settings(max_examples=150)
 @given(st.lists(st.text(max_size=30) | st.text(CHARACTERS, max_size=30), max_size=4))
-def test_the_ids_are_the_tokenizers(encoder: SentenceEncoder, sentences: list[str]) -> None:
+def test_the_ids_are_the_tokenizers(encoder: CachedTokenizer, sentences: list[str]) -> None:
     check(encoder, sentences)
 
 
-def test_the_table_is_bounded(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "_MOST_BYTES", 100)
+def test_the_table_is_bounded(encoder: CachedTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_ids, "_MOST_BYTES", 100)
     for n in range(100):
         check(encoder, [f"ab {'ab' * (n % 30)}, [MASK] #{n}", "北か ab"])
     assert encoder._table.size < 300

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from bert.data.ragged import starts_of
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
-from pretrain.data.groups import SpanLengths
-from pretrain.data.masking import Masked, Masking, fill_quota
+from pretrain.data.masking import Masked, Masking, SpanLengths, fill_quota
 from pretrain.data.objective import MaskProbRamp, ObjectiveConfig
 
 CLS, SEP, MASK, UNK = 2, 3, 4, 1

@@ -1,5 +1,6 @@
 """Every sentence is seen in each epoch, in examples whose segments each come from one document."""
 
+import multiprocessing
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert.errors import UserError
-from pretrain.data.blocks import Block
-from pretrain.data.examples import Examples
+from pretrain.data.examples import Block, Examples
 from pretrain.data.objective import ObjectiveConfig
-from pretrain.data.plan import Plan
+from pretrain.data.plan import Counts, Plan
 
 corpora = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=30), min_size=2, max_size=20)
 objectives = st.builds(
@@ -211,7 +211,7 @@ def test_counts_are_kept_in_a_file(number_store: Any, documents: Any, tmp_path: 
         return Plan(store, objective, 64, seed, folder=tmp_path, block_size=500)
 
     first = plan().take(9000, 10).columns()
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.counts")
     known = file.read_bytes()
     again = plan()
     again.counts.count = None  # type: ignore[assignment]  # nothing is counted anew
@@ -220,7 +220,32 @@ def test_counts_are_kept_in_a_file(number_store: Any, documents: Any, tmp_path: 
     assert np.array_equal(plan().take(9000, 10).columns(), first)
     assert file.read_bytes() == known
     plan(seed=1).num_examples(0), plan(SINGLES).num_examples(0)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.counts"))) == 3
+
+
+def test_processes_that_begin_an_epoch_together_count_it_once(tmp_path: Path) -> None:
+    file, log = tmp_path / "counts", tmp_path / "log"
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(4)
+
+    def count(epoch: int, block: int) -> int:
+        with log.open("a") as lines:
+            lines.write(f"{epoch} {block}\n")
+        time.sleep(0.02)
+        return 10 * epoch + block
+
+    def work() -> None:
+        counts = Counts(count, num_blocks=5, file=file)
+        together.wait()
+        assert counts.block_starts(1).tolist() == [0, 10, 21, 33, 46, 60]
+
+    processes = [context.Process(target=work) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert log.read_text().split("\n")[:-1] == [f"{epoch} {block}" for epoch in (0, 1) for block in range(5)]
 
 
 def test_far_epochs_are_found_at_once(number_store: Any, tmp_path: Path) -> None:

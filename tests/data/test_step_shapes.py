@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from bert.errors import UserError
+from pretrain.corpus.shards import write_documents
 from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
 from pretrain.data.objective import BatchConfig, ObjectiveConfig, PhaseConfig
 from pretrain.data.phases import phase_at, phases_of
-from pretrain.data.store import write_documents
 
 OBJECTIVE = ObjectiveConfig()
 BATCH = BatchConfig(sequences=24, micro_tokens=300, max_length=64)

@@ -11,10 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert.config import from_dict
 from bert.training.loader import batches as loaded
+from pretrain import train
+from pretrain.config import PretrainConfig
+from pretrain.corpus.shards import write_documents
 from pretrain.data.dataset import PretrainingBatches
+from pretrain.data.examples import Blocks
 from pretrain.data.objective import BatchConfig, MaskProbRamp, ObjectiveConfig
-from pretrain.data.store import write_documents
 
 OBJECTIVE = ObjectiveConfig()
 BATCH = BatchConfig(sequences=24, micro_tokens=300, max_length=64)
@@ -164,3 +168,20 @@ def test_digests_tell_batches_apart(make: Any, tmp_path: Path, tokenizer_file: P
     other_text = write_documents(tmp_path / "store", [[[9, 8, 7]] * 5] * 30, vocab_size=8_000)
     others.append(PretrainingBatches(other_text, tokenizer_file, OBJECTIVE, BATCH, 1, 1000)[0])
     assert len({known, *(other.digest for other in others)}) == 7
+
+
+def test_an_epoch_is_counted_once_for_all_processes(
+    tmp_path: Path, store_folder: Path, tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The length of a run of epochs and its plan share the counts in the run's folder; so does a resumed run."""
+    values = {"run_dir": str(tmp_path), "training.epochs": 2, "training.steps": None, "batch.sequences": 8}
+    config = from_dict(PretrainConfig, values)
+    counted, count = [], Blocks.count
+    monkeypatch.setattr(Blocks, "count", lambda self, *block: counted.append(block) or count(self, *block))
+    for process in (0, 1, 0):  # two processes, and one of the resumed run
+        steps = train.run_steps(config, store_folder, tokenizer_file)
+        assert steps and steps > 2
+        run = config.objective, config.batch, config.seed, steps, process, 2
+        folder = train.plan_folder(config)
+        PretrainingBatches(store_folder, tokenizer_file, *run, folder=folder).examples(0)
+        assert counted == [(0, 0)]

@@ -14,8 +14,7 @@ from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.config import PretrainConfig
 from pretrain.corpus.config import CorpusConfig, TokenizerConfig
-from pretrain.corpus.sample import draw_sample
-from pretrain.corpus.vocabulary import SPECIAL, measure, train
+from pretrain.corpus.vocabulary import SPECIAL, draw_sample, measure, train
 from pretrain.tokenizer import ensure_tokenizer
 
 TEXT = """

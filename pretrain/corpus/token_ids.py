@@ -34,7 +34,7 @@ class _Table:
     starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
 
-class SentenceEncoder:
+class CachedTokenizer:
     """Encodes sentences without special tokens. What looks like a special token in a text is plain text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
