@@ -21,7 +21,7 @@ class FileConfig:
     delimiter: str | None = None
     """character between the columns of a csv or tsv file; a comma and a tab by default"""
     quotes: bool | None = None
-    """whether quotation marks enclose cells; by default they do in csv and are plain characters in tsv"""
+    """whether quotation marks enclose cells; by default they do in csv, and do not in tsv"""
     pattern: str | None = None
     """regular expression of a line of text; named groups are columns, e.g. (?P<label>\\w+) (?P<text>.+)"""
 
@@ -52,11 +52,11 @@ class TaskConfig(FileConfig):
     train: str = "train"
     """file (or split) to train on"""
     validation: str | None = None
-    """file (or split) that the best checkpoint is chosen by; without one, a share of train is held out"""
+    """file (or split) that chooses the best checkpoint; without one, a share of train is held out"""
     test: str | None = None
-    """file (or split) that the finished model is measured on, once"""
+    """file (or split) on which the finished model is measured, once"""
     validation_share: Annotated[float, Gt(0), Lt(1)] = 0.1
-    """share of train that is held out when there is no validation file"""
+    """share of train that is held out if there is no validation file"""
     text_column: str = "text"
     """column of the text"""
     pair_column: str | None = None
@@ -64,15 +64,15 @@ class TaskConfig(FileConfig):
     label_column: str = "label"
     """column of the label"""
     labels: list[str] | dict[str, str] | None = None
-    """labels in order, or a mapping from what the files say to names; by default those of train, sorted"""
+    """labels in order, or a mapping from the labels in the files to names; by default those of train, sorted"""
     label_separator: str = ","
     """what stands between the labels of a multi_label text"""
     bad_rows: Literal["error", "skip"] = "error"
-    """whether a row without text or without a valid label stops the run or is left out"""
+    """error: a row without text or without a valid label stops the run; skip: it is left out"""
     metric: str | None = None
-    """metric that the best checkpoint is chosen by; the kind of task has a default"""
+    """metric that chooses the best checkpoint; the default depends on the kind of task"""
     patience: NonNegativeInt = 0
-    """stop after this many evaluations in a row without a better one; 0 never stops early"""
+    """early stopping: stop after this many evaluations in a row without a better one; 0 never stops early"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ModelConfig:
     from_: str
     """run folder or checkpoint folder to start from, ours or Hugging Face's"""
     pretrained: bool = True
-    """start from its weights; false keeps its shape and tokenizer and draws new weights (a baseline)"""
+    """start from its weights; false: same shape and tokenizer, but random weights (a baseline)"""
     dropout: Probability | None = None
     """dropout of the embeddings, the layers and the head; by default the checkpoint's own"""
     attention_dropout: Probability | None = None
@@ -90,13 +90,13 @@ class ModelConfig:
 @dataclass(frozen=True)
 class BatchConfig:
     sequences: PositiveInt = 32
-    """texts (or pairs) in one optimiser step, over all processes"""
+    """batch size: texts (or pairs) of one optimizer step, over all processes"""
     max_length: PositiveInt = 128
     """longest sequence in tokens; longer texts are cut, of a pair the longer one first"""
     micro_tokens: PositiveInt = 4096
-    """token budget of one micro-batch on one process; accumulation follows from it"""
+    """most tokens of a micro-batch on one process; the steps of gradient accumulation follow from it"""
     layout: Literal["packed", "padded"] = "packed"
-    """how sequences lie in memory: joined without padding, or padded to the longest of a micro-batch"""
+    """packed: sequence packing, without padding; padded: a sequence a row, padded to the longest"""
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,17 @@ class FinetuneConfig:
     seed: NonNegativeInt = 0
     """seed of the new head, the order of the texts and dropout"""
     resume: str = "auto"
-    """auto continues what stands in run_dir, never starts over, a path continues from that checkpoint"""
+    """auto: continue the run in run_dir; never: refuse if there is one; a path: go back to that checkpoint"""
     batch: BatchConfig = field(default_factory=BatchConfig)
-    """the batch of one optimiser step"""
+    """what one optimizer step trains on: batch size, sequence packing, gradient accumulation"""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-5))
-    """the update rule"""
+    """optimizer, learning rate, weight decay, gradient clipping"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """the learning rate over the run"""
+    """learning rate schedule: warm-up, shape, cool-down"""
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(epochs=3, save_every=500, evaluate_every=100)
     )
-    """length of the run and what happens in it"""
+    """length of the run, mixed precision, checkpoints"""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """what is logged and where"""
 
@@ -134,6 +134,6 @@ class PredictConfig(FileConfig):
     pair_column: str | None = None
     """column of the second text; by default the one the model was fine-tuned on"""
     micro_tokens: PositiveInt = 8192
-    """token budget of one batch"""
+    """most tokens of a batch"""
     device: str = "auto"
-    """where to compute: auto, cpu, cuda, cuda:1 ..."""
+    """auto, cpu, cuda, cuda:1 …; auto takes the GPU if there is one"""

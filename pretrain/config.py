@@ -12,11 +12,11 @@ from pretrain.data.objective import BatchConfig, ObjectiveConfig
 @dataclass(frozen=True)
 class ModelConfig(EncoderConfig):
     from_: str | None = None
-    """checkpoint to go on from (continued pretraining): its shape and its tokenizer, unless tokenizer.from
-    names another; of the keys above dropout, attention_dropout, backend, gradient_checkpointing and
+    """continued pretraining: checkpoint to start from, with its shape and its tokenizer (unless tokenizer.from
+    names another); of the keys above only dropout, attention_dropout, backend, gradient_checkpointing and
     pad_vocab_multiple still count"""
     new_words: str | None = None
-    """with from: a file of words, one a line, that become tokens; each begins as the mean of its pieces"""
+    """with from: file of words, one a line, to add as tokens; the vector of each starts as the mean of its pieces"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -27,7 +27,7 @@ class ModelConfig(EncoderConfig):
 @dataclass(frozen=True)
 class EvaluationConfig:
     sequences: PositiveInt = 1024
-    """how many held-out sequences an evaluation reads; their masks are fixed at 15 %"""
+    """held-out sequences of an evaluation (validation loss); their masks are fixed, at 15 %"""
     sentences: list[str] = field(
         default_factory=lambda: [
             "The capital of France is [MASK].",
@@ -35,7 +35,7 @@ class EvaluationConfig:
             "She opened the [MASK] and went outside.",
         ]
     )
-    """sentences filled in at each evaluation, to see the model learn"""
+    """sentences to fill in at each evaluation, so that you see the model learn"""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,9 @@ class PretrainConfig:
     run_dir: str = "runs/bert"
     """folder of the run: tokenizer, store, checkpoints, metrics and the finished model"""
     seed: NonNegativeInt = 0
-    """seed of everything drawn at random"""
+    """seed of everything random"""
     resume: str = "auto"
-    """auto goes on from the run's newest good checkpoint; never refuses a run that has one; or a checkpoint's
-    path"""
+    """auto: continue the run in run_dir; never: refuse if there is one; a path: go back to that checkpoint"""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """the text to learn from"""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -56,16 +55,16 @@ class PretrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """the encoder"""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    """what the model learns to predict"""
+    """what the model learns to predict: masking and sentence pairs"""
     batch: BatchConfig = field(default_factory=BatchConfig)
-    """what one optimiser step trains on"""
+    """what one optimizer step trains on: batch size, sequence packing, gradient accumulation"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """update rule and learning rate"""
+    """optimizer, learning rate, weight decay, gradient clipping"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """the learning rate's way over the run"""
+    """learning rate schedule: warm-up, shape, cool-down"""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """length of the run, precision, checkpoints"""
+    """length of the run, mixed precision, checkpoints"""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """measurements on held-out text"""
+    """validation on held-out text"""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """console, metrics and trackers"""

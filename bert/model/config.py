@@ -29,7 +29,7 @@ class EncoderConfig:
     num_segments: NonNegativeInt = 2
     """rows of the segment embedding (A and B of a pair); 0 has none"""
     positions: Literal["learned", "sinusoidal", "rotary"] = "learned"
-    """how a token knows its place: a trained table, sines and cosines, or rotation of queries and keys"""
+    """position embeddings: a trained table, sines and cosines, or rotation of queries and keys (RoPE)"""
     position_offset: NonNegativeInt = 0
     """index of the first position in a learned table (RoBERTa: 2)"""
     rotary_base: PositiveFloat = 10000.0
@@ -37,25 +37,25 @@ class EncoderConfig:
     rotary_base_local: PositiveFloat | None = None
     """base of the rotary wavelengths in local layers; null is rotary_base"""
     norm: Literal["post", "pre"] = "post"
-    """layer norm after each residual sum (BERT), or before each sub-layer and once at the end"""
+    """post: layer norm after each residual sum (BERT); pre: before attention and feed-forward, and once at the end"""
     norm_eps: PositiveFloat = 1e-12
     """added to the variance inside a layer norm"""
     norm_bias: bool = True
     """layer norms have a bias"""
     first_norm_identity: bool = False
-    """the first pre-norm attention reads the normed embeddings as they are (ModernBERT)"""
+    """no layer norm before the first attention, because the embeddings are normed already (ModernBERT)"""
     feed_forward: Literal["mlp", "glu"] = "mlp"
-    """two projections, or a gated unit whose first projection is twice as wide"""
+    """mlp: two projections; glu: a gated unit, whose first projection is twice as wide"""
     activation: Activation = "gelu"
-    """non-linearity of the feed-forward; gelu is exact"""
+    """activation function of the feed-forward; gelu is exact"""
     attention_bias: bool = True
     """projections of the attention have biases"""
     feed_forward_bias: bool = True
     """projections of the feed-forward have biases"""
     layer_pattern: str = "G"
-    """G attends globally, L within the window; tiled over the layers, e.g. GLL"""
+    """attention of the layers: G is global, L is local, within the window; repeated over the layers, e.g. GLL"""
     window: PositiveInt = 128
-    """total width of a local layer's window: a token sees window/2 tokens on either side"""
+    """sliding window of local layers, its total width: a token sees window/2 tokens on either side"""
     dropout: Probability = 0.1
     """dropout of the embeddings and of each sub-layer's output"""
     attention_dropout: Probability = 0.1
@@ -65,13 +65,13 @@ class EncoderConfig:
     pooler: bool = True
     """EncoderModel has a pooler: a projection and tanh of the first token"""
     head_activation: Activation | None = None
-    """non-linearity of the prediction head; null is activation"""
+    """activation function of the prediction head; null is activation"""
     head_bias: bool = True
     """the prediction head's projection has a bias"""
     decoder_bias: bool = True
     """the tied decoder has a bias per token"""
     classifier: Literal["pooler", "dense", "transform"] = "pooler"
-    """what precedes a classifier's last projection: BERT's pooler, RoBERTa's, or ModernBERT's"""
+    """head of a classifier before its last projection: as BERT's, RoBERTa's or ModernBERT's"""
     pooling: Literal["cls", "mean"] = "cls"
     """what a sequence classifier reads: the first token, or the mean of all tokens"""
     classifier_dropout: Probability | None = None
@@ -79,13 +79,13 @@ class EncoderConfig:
     init_std: PositiveFloat = 0.02
     """standard deviation of the initial weights (normal, cut at two standard deviations)"""
     init_outputs: Literal["plain", "depth_scaled", "zero"] = "plain"
-    """initial output projections of the sub-layers: as the rest, divided by sqrt(2 num_layers), or zero"""
+    """initial output projections of attention and feed-forward: as the rest, divided by sqrt(2 num_layers), or zero"""
     backend: BackendName = "auto"
-    """how attention is computed; auto chooses by device, layout and dropout"""
+    """implementation of attention; auto chooses by device, layout and dropout"""
     gradient_checkpointing: bool = False
-    """recompute each layer in the backward pass: less memory, about a third more time"""
+    """gradient checkpointing: recompute each layer in the backward pass; less memory, about a third more time"""
     pad_token_id: NonNegativeInt = 0
-    """id that fills unused places"""
+    """id of the padding token"""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:

@@ -9,24 +9,24 @@ from bert.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, Positiv
 @dataclass(frozen=True)
 class OptimizerConfig:
     name: Literal["adamw", "lamb", "stable_adamw", "muon"] = "adamw"
-    """update rule; muon updates the layers' matrices and leaves the rest to AdamW"""
+    """optimizer; muon updates the matrices of the layers, AdamW everything else"""
     learning_rate: PositiveFloat = 1e-4
     """peak learning rate"""
     weight_decay: NonNegativeFloat = 0.01
-    """decoupled weight decay of matrices; biases and norm weights (ndim <= 1) are never decayed"""
+    """decoupled weight decay of matrices; never applied to biases and norm weights (ndim <= 1)"""
     betas: tuple[Probability, Probability] = (0.9, 0.999)
-    """decay of the running mean of the gradient and of its square"""
+    """Adam's beta1 and beta2: decay of the running mean of the gradient, and of its square"""
     eps: PositiveFloat = 1e-6
-    """added to the root of the second moment"""
+    """Adam's epsilon: added to the root of the second moment"""
     momentum: Probability = 0.95
-    """momentum of muon's matrices"""
+    """momentum of muon"""
     max_grad_norm: NonNegativeFloat = 1.0
-    """clip the gradient to this global norm; 0 does not clip"""
+    """gradient clipping: the highest norm of the whole gradient; 0 does not clip"""
     layer_decay: Probability = 1.0
-    """factor on the learning rate for each layer below the top one (fine-tuning)"""
+    """layer-wise learning rate decay: a factor for each layer below the top one (fine-tuning)"""
     rate_factors: dict[str, PositiveFloat] = field(default_factory=dict)
-    """factors on the learning rate by parameter name pattern, e.g. {"*embeddings*": 0.5}; the first match
-    counts"""
+    """factors on the learning rate by pattern of the parameter's name, e.g. {"*embeddings*": 0.5}; the first
+    match counts"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ScheduleConfig:
     cooldown_shape: Literal["linear", "sqrt"] = "linear"
     """wsd's cool-down: linear, or 1 - sqrt of the elapsed share of it"""
     min_lr_ratio: Probability = 0.0
-    """what the learning rate ends on, as a share of the peak"""
+    """learning rate at the end of the run, as a fraction of the peak"""
 
     def __post_init__(self) -> None:
         if self.warmup < 1 and self.cooldown < 1 and self.name == "wsd" and self.warmup + self.cooldown > 1:
@@ -50,7 +50,7 @@ class ScheduleConfig:
 @dataclass(frozen=True)
 class TrainingConfig:
     steps: PositiveInt | None = None
-    """length of the run in optimiser steps; of several lengths given, the one reached first ends the run"""
+    """length of the run in optimizer steps; if several lengths are given, the run ends at the first one reached"""
     tokens: PositiveInt | None = None
     """length of the run in tokens trained on (padding does not count)"""
     hours: PositiveFloat | None = None
@@ -58,25 +58,26 @@ class TrainingConfig:
     epochs: PositiveFloat | None = None
     """length of the run in passes over the training data"""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """arithmetic of the forward and backward pass; weights and optimiser stay fp32; fp16 scales the loss"""
+    """mixed precision: the type of the forward and backward pass; weights and optimizer state stay fp32; fp16
+    scales the loss"""
     tf32: bool = True
     """let CUDA compute fp32 matrix products in TF32"""
     compile: bool = False
     """compile the model with torch.compile"""
     num_workers: NonNegativeInt = 1
-    """processes that prepare batches ahead, for each training process; 0 prepares them in line"""
+    """data loader workers of each training process, which prepare batches ahead; 0: the training process does it"""
     save_every: PositiveInt = 1000
     """steps between checkpoints; the last step is always saved"""
     keep_last: PositiveInt = 2
     """how many of the newest checkpoints to keep, beside the best one"""
     keep_best: bool = True
-    """also keep the checkpoint with the best evaluation"""
+    """also keep the checkpoint with the best validation score"""
     evaluate_every: NonNegativeInt = 1000
-    """steps between evaluations; 0 evaluates at the end only"""
+    """steps between evaluations (validation loss); 0 evaluates at the end only"""
     max_skipped: PositiveInt = 20
-    """this many steps in a row that are not finite stop the run"""
+    """stop the run after this many steps in a row whose loss or gradient is not finite"""
     timeout_minutes: PositiveFloat = 30
-    """a process that waits this long for another one ends the run"""
+    """end the run if a process has waited this long for another one"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class TrackingConfig:
     name: str | None = None
     """name of the run in the trackers; the run folder's name by default"""
     batch_digest: bool = False
-    """write the digest of every step's global batch into metrics.jsonl (then log_every=1 is of use)"""
+    """write a digest of each logged step's whole batch into metrics.jsonl; use it with log_every=1"""
 
 
 class RunConfig(Protocol):

@@ -50,13 +50,13 @@ class CorpusConfig:
     text_column: str = "text"
     """column or key of the text (a string or a list of paragraphs) in jsonl, csv, tsv, parquet and dataset"""
     sources: list[SourceConfig] = field(default_factory=list)
-    """a weighted mixture in place of files: a list of {files, format, text_column, weight}"""
+    """a weighted mixture instead of files: a list of {files, format, text_column, weight}"""
     heldout_share: Probability = 0.01
-    """share of the documents kept for evaluation, chosen by a hash of the text: none ever changes sides"""
+    """share of the documents held out for validation; a hash of its text decides for each document, always alike"""
     sentences: Literal["auto", "lines", "none"] = "auto"
     """auto finds sentences in any script; lines: one sentence on each line; none: a paragraph counts as one"""
     normalize: bool = True
-    """bring Unicode to its composed form (NFC) and drop control characters"""
+    """normalise Unicode to its composed form (NFC) and drop control characters"""
     ftfy: bool = False
     """repair broken encodings such as â€™ with ftfy first (slow; needs the package ftfy)"""
 
@@ -74,9 +74,9 @@ class TokenizerConfig:
     path: str | None = None
     """folder of the tokenizer; by default RUN_DIR/tokenizer"""
     from_: str | None = None
-    """take this tokenizer, train none: a vocab.txt, a tokenizer.json, a Hugging Face folder or a run"""
+    """use this tokenizer instead of training one: a vocab.txt, a tokenizer.json, a Hugging Face folder or a run"""
     algorithm: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
-    """how the vocabulary is learnt; bpe works on bytes and knows no unknown token"""
+    """how the vocabulary is learnt; bpe works on bytes and has no unknown token"""
     vocab_size: PositiveInt = 30522
     """number of tokens, the special ones included"""
     lowercase: bool = True
@@ -86,7 +86,7 @@ class TokenizerConfig:
     min_frequency: PositiveInt = 2
     """a piece must occur this often to enter the vocabulary"""
     character_coverage: Probability = 0.9999
-    """share of the text whose characters the vocabulary must know; the rarest beyond it become unknown"""
+    """share of the text whose characters must be in the vocabulary; the rarest characters become unknown"""
     sample_bytes: PositiveInt = 100_000_000
     """train on at most this much text, drawn from all files"""
 
@@ -96,10 +96,10 @@ class PrepareConfig:
     store: str | None = None
     """folder of the tokenised documents; by default RUN_DIR/store"""
     workers: NonNegativeInt = 0
-    """processes; 0 = one for each CPU core"""
+    """processes; 0: one for each CPU core"""
     scheduler: str | None = None
     """Dask scheduler (tcp://host:8786) whose workers share this file system; by default local processes"""
     deduplicate: Literal["off", "exact", "near"] = "exact"
-    """drop documents that repeat another word for word (exact) or nearly so (near; needs datasketch)"""
+    """drop documents that repeat another one: word for word (exact), or almost (near; needs datasketch)"""
     near_threshold: Probability = 0.8
-    """share of common word sequences from which two documents count as nearly the same"""
+    """near: two documents that share this much of their word sequences count as the same"""

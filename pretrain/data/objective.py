@@ -41,17 +41,18 @@ class ObjectiveConfig:
     balance_pairs: bool = False
     """next_sentence: exactly half the pairs random; the original algorithm makes somewhat more of them"""
     short_prob: Probability = 0.1
-    """share of the documents cut into pairs of a random shorter length, as in the original"""
+    """share of the documents that are cut into shorter pairs of random length, as in the original"""
     masking: Literal["token", "whole_word", "span"] = "token"
-    """what is chosen together: single tokens, all tokens of a word, or spans of words (SpanBERT)"""
+    """dynamic masking, drawn anew in each epoch, of single tokens, whole words, or spans of words (SpanBERT)"""
     mask_prob: Probability | MaskProbRamp = 0.15
-    """share of the tokens to predict: a number, or {start, end, steps} to move it over the run"""
+    """masking rate, the share of the tokens to predict: a number, or {start, end, steps} to change it over the
+    run"""
     mask_token_prob: Probability = 0.8
     """share of the chosen tokens that become the mask token"""
     random_token_prob: Probability = 0.1
     """share of the chosen tokens that become a random token; the rest stay as they are"""
     quota: Literal["exact", "bernoulli"] = "exact"
-    """exact: max(1, round(length × mask_prob)) tokens a sequence, as in the original; bernoulli: by chance"""
+    """exact: max(1, round(length × mask_prob)) tokens a sequence, as in the original; bernoulli: each by chance"""
     max_predictions: NonNegativeInt = 0
     """exact: at most this many chosen tokens a sequence; 0 = no limit"""
     span_lengths: Literal["geometric", "uniform", "harmonic"] = "geometric"
@@ -61,7 +62,7 @@ class ObjectiveConfig:
     span_max: PositiveInt = 10
     """span: longest span in words"""
     segmenter: str | None = None
-    """whole_word, span: "module:function" that makes words: tokens → how many of them each word has"""
+    """whole_word, span: "module:function" that finds words: tokens → how many tokens each word has"""
 
     def __post_init__(self) -> None:
         if self.mask_token_prob + self.random_token_prob > 1:
@@ -102,13 +103,13 @@ class PhaseConfig:
 @dataclass(frozen=True)
 class BatchConfig:
     sequences: Annotated[int, Gt(0), Le(1 << 20)] = 256
-    """sequences of one optimiser step, over all processes and micro-batches"""
+    """batch size: sequences of one optimizer step, over all processes and micro-batches"""
     micro_tokens: PositiveInt = 16_384
-    """token budget of one micro-batch on one process; how many micro-batches a step needs follows from it"""
+    """most tokens of a micro-batch on one process; the steps of gradient accumulation follow from it"""
     max_length: Annotated[int, Ge(8), Le(1 << 15)] = 128
     """longest sequence in tokens, special tokens included"""
     layout: Literal["packed", "padded"] = "packed"
-    """packed: sequences one after the other, without padding; padded: one a row, padded to the longest"""
+    """packed: sequence packing, without padding; padded: a sequence a row, padded to the longest"""
     static_shapes: bool = False
     """give every micro-batch of a phase the same shape, for compilers"""
     phases: tuple[PhaseConfig, ...] = ()
