@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,7 +17,7 @@ from bert.model.models import SequenceClassifier
 from bert.tokenizer import Tokenizer
 from bert.training import schedules
 from bert.training.distributed import from_main, make_accelerator
-from bert.training.run_dir import check_run, open_run
+from bert.training.run_dir import alone, check_run, open_run
 from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
 from finetune.batches import EncodedSplit, FinetuningBatches, encode
@@ -28,12 +28,21 @@ from finetune.evaluate import Evaluator
 from finetune.predict import RECORD
 from finetune.tasks import chosen_metric
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 RESULTS = "results.json"
 
 
 def train(config: FinetuneConfig) -> Result:
     """Carry out a run, or what is left of it; it leaves RUN/model and RUN/results.json."""
     accelerator = make_accelerator(config.training)
+    with alone(accelerator, config.run_dir):
+        return carry_out(config, accelerator)
+
+
+def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
+    """See `train`; no other training works in the run's folder meanwhile."""
     from_main(accelerator, lambda: check_run(config))
     data = load_task(config.task)
     metric = chosen_metric(config.task, data.labels)

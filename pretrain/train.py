@@ -18,7 +18,7 @@ from bert.model.models import MaskedLanguageModel, PretrainingModel
 from bert.tokenizer import Tokenizer
 from bert.training import metrics, schedules
 from bert.training.distributed import from_main, make_accelerator
-from bert.training.run_dir import open_run
+from bert.training.run_dir import alone, open_run
 from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
 from bert.verification import verify
@@ -43,6 +43,12 @@ def train(config: PretrainConfig) -> Result:
     """Carry out a run, or what is left of it; it leaves RUN/model."""
     check(config)
     accelerator = make_accelerator(config.training)
+    with alone(accelerator, config.run_dir):
+        return carry_out(config, accelerator)
+
+
+def carry_out(config: PretrainConfig, accelerator: "Accelerator") -> Result:
+    """See `train`; no other training works in the run's folder meanwhile."""
     from_main(accelerator, lambda: prepare(config))
     start = find_start(accelerator, config)
     tokenizer_path, store = tokenizer_folder(config), store_folder(config)

@@ -1,14 +1,19 @@
 """The folder of a run, which belongs to one configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert import config as configuration
 from bert.checkpoint.run import STATE
 from bert.errors import UserError
-from bert.files import write_text
+from bert.files import LOCK, alone_in, write_text
+from bert.training.distributed import from_main
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 CONFIG = "config.yaml"
 FREE_KEYS = (
@@ -25,10 +30,41 @@ FREE_KEYS = (
     "tracking.*",
 )
 """Keys that may change when a run is continued: they say how it is carried out, not what is learnt."""
-
-
 MADE_FROM = {"metrics.jsonl": ("*",), "checkpoints": ("*",)}
 """What a run's folder holds, and the keys that it is made from; until it is there, they may change."""
+PATIENCE = 30.0
+"""seconds that a training waits for another one in its folder, which may have been told to stop and still saves"""
+
+
+@contextmanager
+def alone(accelerator: "Accelerator", run_dir: str) -> Iterator[None]:
+    """Keep other trainings out of a run's folder while the block runs; every process must ask.
+
+    UserError if another training works in it, and if it cannot be written. If the block makes nothing that the run
+    could go on from, the folder is as it was before: a mistake leaves no empty run.
+    """
+    with ExitStack() as held:
+        from_main(accelerator, lambda: held.enter_context(_alone(Path(run_dir))))
+        yield
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    notice = f"run_dir: another training works in {folder}; waiting up to {PATIENCE:.0f} s for its end"
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone_in(folder, notice, PATIENCE))
+        except TimeoutError:
+            raise UserError(
+                f"run_dir: another training works in {folder}; stop it, wait for its end or choose another run_dir"
+            ) from None
+        except OSError as error:
+            raise _not_written(folder, error) from None
+        try:
+            yield
+        finally:
+            if {path.name for path in folder.glob("*")} <= {CONFIG, LOCK}:
+                (folder / CONFIG).unlink(missing_ok=True)
 
 
 def check_run(
@@ -60,7 +96,7 @@ def check_run(
 def open_run(
     config: Any, free_keys: Sequence[str] = (), made_from: Mapping[str, Sequence[str]] | None = None
 ) -> Path:
-    """Make the run's folder and keep the configuration in it; only the main process may call.
+    """Keep the configuration in the run's folder, which is made if it is missing; only the main process may call.
 
     UserError as from `check_run`, and if the folder cannot be written.
     """
@@ -70,10 +106,12 @@ def open_run(
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / CONFIG, configuration.dump(config))
     except OSError as error:
-        raise UserError(
-            f"run_dir: {folder} cannot be written ({error.strerror}); choose another run_dir"
-        ) from None
+        raise _not_written(folder, error) from None
     return folder
+
+
+def _not_written(folder: Path, error: OSError) -> UserError:
+    return UserError(f"run_dir: {folder} cannot be written ({error.strerror}); choose another run_dir")
 
 
 def _read(folder: Path, schema: type) -> Any:

@@ -222,6 +222,25 @@ def test_a_signal_to_the_launcher_alone_saves_and_ends(pretraining: Any, number:
 
 @pytest.mark.slow
 @pytest.mark.launch
+@pytest.mark.parametrize("launcher", ["python", "cpu"])
+def test_two_trainings_in_one_folder(pretraining: Any, launcher: str) -> None:
+    """The second is refused. The same command goes on at once after a kill of the process that was typed."""
+    words = ("training.steps=100000", "training.num_workers=2")
+    first = pretraining.start("run", *words, launcher=launcher)
+    pretraining.wait_for(lambda: steps(pretraining, "run") >= 2, first)
+    output = pretraining.run("run", *words, expect=2)
+    assert output.splitlines()[-1].startswith("error: run_dir: another training works in ")
+    assert first.poll() is None
+    first.kill()
+    first.wait()
+    again = pretraining.start("run", *words, launcher=launcher)
+    before = steps(pretraining, "run")
+    pretraining.wait_for(lambda: steps(pretraining, "run") > before + 20, again)
+    assert again.poll() is None, again.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.launch
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_ends_the_run_soon(pretraining: Any, victim: int) -> None:
     import psutil
