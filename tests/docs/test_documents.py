@@ -45,12 +45,36 @@ def test_help_finds_a_key_by_the_name_it_has_elsewhere() -> None:
         lines = help_text(schema, "usage").splitlines()
         for name, key in {
             "gradient_accumulation_steps (transformers)": "batch.micro_tokens",
-            "mixed precision": "training.precision",
+            "lr_scheduler_type (transformers)": "schedule.name",
             "device_train_microbatch_size (ModernBERT)": "batch.micro_tokens",
             "save_checkpoints_steps (Google's BERT)": "training.save_every",
             "max_seq_length (transformers, Google's BERT)": "batch.max_length",
         }.items():
             assert [line.split(":")[0].strip() for line in lines if name in line] == [key]
+
+
+@pytest.mark.parametrize(
+    "term, key",
+    {
+        "gradient accumulation": "batch.micro_tokens",
+        "sequence packing": "batch.layout",
+        "mixed precision": "training.precision",
+        "early stopping": "task.patience",
+        "dynamic masking": "objective.masking",
+        "validation loss": "training.evaluate_every",
+        "gradient checkpointing": "model.gradient_checkpointing",
+        "gradient clipping": "optimizer.max_grad_norm",
+        "optimizer state": "training.precision",
+        "weight decay": "optimizer.weight_decay",
+        "warm-up": "schedule.warmup",
+    }.items(),
+)
+def test_help_and_guides_use_the_terms_of_the_field(generate: ModuleType, term: str, key: str) -> None:
+    helps = {
+        row.name: row.help for schema in generate.REFERENCES.values() for row in generate.keys_of(schema)
+    }
+    assert term in helps[key]
+    assert term in (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
