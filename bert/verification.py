@@ -20,7 +20,9 @@ from torch import Tensor
 
 from bert import checkpoint, huggingface
 from bert.checkpoint import folder as checkpoint_folder
-from bert.inference.common import Sequences, evaluating
+from bert.data.batch import Layout, token_batch
+from bert.data.ragged import Ragged
+from bert.inference.common import evaluating, tokenize_and_cut
 from bert.model.models import Model
 from bert.tokenizer import Tokenizer
 
@@ -98,10 +100,11 @@ def verify(path: str | os.PathLike[str], tolerance: float = 1e-4) -> VerifyRepor
     report = VerifyReport(folder, tolerance)
     tokenizer = Tokenizer.load(folder)
     model = checkpoint.load(folder, dtype=torch.float64)
-    sequences, _ = Sequences.encode_and_cut(TEXTS, tokenizer, min(model.config.max_positions, LONGEST))
-    batches = [_padded(sequences, rows, model) for rows in (np.arange(len(TEXTS) - 1), [len(TEXTS) - 1])]
+    rows, _ = tokenize_and_cut(TEXTS, tokenizer, min(model.config.max_positions, LONGEST))
+    groups = np.arange(len(TEXTS) - 1), np.array([len(TEXTS) - 1])
+    batches = [_batch(rows.take(group), "padded", model) for group in groups]
     ours = _outputs(model, batches)
-    report.compare("packed and padded", _outputs(model, [_packed(sequences, model)]), ours)
+    report.compare("packed and padded", _outputs(model, [_batch(rows, "packed", model)]), ours)
     with tempfile.TemporaryDirectory() as aside, _quiet():
         checkpoint.save(model, Path(aside) / "again", tokenizer)
         again = checkpoint.load(Path(aside) / "again")
@@ -141,31 +144,11 @@ def _compare_with_transformers(
         report.failures.append("transformers' tokenizer gives other ids than ours")
 
 
-def _segments(sequences: Sequences) -> np.ndarray:
-    """(T,) segment B from the middle of each sequence on."""
-    places = np.arange(len(sequences.ids)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
-    return (places >= np.repeat(sequences.lengths // 2, sequences.lengths)).astype(np.int64)
-
-
-def _packed(sequences: Sequences, model: Model) -> Batch:
-    batch = sequences.batch(torch.device("cpu"))
-    if model.config.num_segments > 1:
-        batch["token_type_ids"] = torch.from_numpy(_segments(sequences))
-    return batch
-
-
-def _padded(sequences: Sequences, rows: np.ndarray | list[int], model: Model) -> Batch:
-    """(B, S) under Hugging Face's names."""
-    chosen = sequences.select(np.asarray(rows))
-    real = torch.arange(int(chosen.lengths.max())) < torch.from_numpy(chosen.lengths)[:, None]
-
-    def spread(values: np.ndarray, filler: int) -> Tensor:
-        return torch.full(real.shape, filler).masked_scatter(real, torch.from_numpy(values))
-
-    batch = {"input_ids": spread(chosen.ids, model.config.pad_token_id), "attention_mask": real.long()}
-    if model.config.num_segments > 1:
-        batch["token_type_ids"] = spread(_segments(chosen), 0)
-    return batch
+def _batch(rows: Ragged, layout: Layout, model: Model) -> Batch:
+    """The batch of some texts; where the model has segments, B begins in the middle of each text."""
+    columns = {"token_type_ids": rows.positions >= rows.repeat(rows.lengths // 2)}
+    pad_id = model.config.pad_token_id
+    return token_batch(rows, layout, pad_id, columns if model.config.num_segments > 1 else {})
 
 
 def _outputs(model: Model, batches: list[Batch]) -> Outputs:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bert.checkpoint.run import Checkpoint
+from bert.data.batch import to_device
 from bert.model.models import SequenceClassifier
 from bert.training import metrics as metrics_file
 from bert.training.distributed import from_main
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
-from finetune.batches import EncodedSplit, evaluation_batches
+from finetune.batches import TokenizedSplit, evaluation_batches
 from finetune.config import FinetuneConfig
 from finetune.tasks import measure
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def logits_of(
     model: SequenceClassifier,
-    encoded: EncodedSplit,
+    split: TokenizedSplit,
     pad_id: int,
     micro_tokens: int,
     process_index: int = 0,
@@ -32,12 +33,11 @@ def logits_of(
 ) -> Tensor:
     """(n, C) float32 on the model's device, in the order of the texts; 0 where another process answers."""
     device = model.classifier.weight.device
-    logits = torch.zeros(len(encoded), len(model.labels), device=device)
-    for chosen, batch in evaluation_batches(encoded, pad_id, micro_tokens, process_index, num_processes):
+    logits = torch.zeros(len(split), len(model.labels), device=device)
+    for chosen, batch in evaluation_batches(split, pad_id, micro_tokens, process_index, num_processes):
         if should_stop():
             raise EvaluationStopped
-        batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        answers = model(**batch).logits
+        answers = model(**to_device(batch, device)).logits
         logits[torch.from_numpy(chosen).to(device)] = answers[: len(chosen)].float()
     return logits
 
@@ -49,7 +49,7 @@ class Evaluator:
     config: FinetuneConfig
     accelerator: "Accelerator"
     pad_id: int
-    validation: EncodedSplit
+    validation: TokenizedSplit
     metric: str
     scores: list[float] = field(default_factory=list)
     """of the evaluations so far; higher is better"""
@@ -67,14 +67,14 @@ class Evaluator:
         return Evaluation(measured, self.scores[-1], stop=self._out_of_patience())
 
     def measure(
-        self, model: SequenceClassifier, encoded: EncodedSplit, should_stop: ShouldStop = lambda: False
+        self, model: SequenceClassifier, split: TokenizedSplit, should_stop: ShouldStop = lambda: False
     ) -> dict[str, float]:
         """The loss and the metrics of the task, the same on every process."""
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         micro_tokens = self.config.batch.micro_tokens
-        mine = logits_of(model, encoded, self.pad_id, micro_tokens, process, processes, should_stop)
+        mine = logits_of(model, split, self.pad_id, micro_tokens, process, processes, should_stop)
         logits = self.accelerator.reduce(mine, reduction="sum")
-        return measure(self.config.task, encoded.targets, logits.cpu().numpy())
+        return measure(self.config.task, split.targets, logits.cpu())
 
     def _score(self, measured: dict[str, float]) -> float:
         return -measured["loss"] if self.metric == "loss" else measured[self.metric]

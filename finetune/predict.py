@@ -77,16 +77,16 @@ class Classifier:
         """What each text (or pair) gets: its prediction, and the probability of each label."""
         import torch
 
-        from finetune.batches import encode_texts
+        from finetune.batches import tokenize_texts
         from finetune.evaluate import logits_of
         from finetune.tasks import KINDS
 
-        encoded = encode_texts(texts, pairs, self.tokenizer, self.max_length)
+        tokenized = tokenize_texts(texts, pairs, self.tokenizer, self.max_length)
         budget = max(self.micro_tokens, self.max_length)
         with torch.inference_mode():
-            logits = logits_of(self.model, encoded, self.tokenizer.pad_id, budget).cpu().numpy()
+            logits = logits_of(self.model, tokenized, self.tokenizer.pad_id, budget).cpu()
         names, kind = self.model.labels.names, KINDS[self.model.labels.problem_type]
-        return (kind.answer(names, one) for one in kind.probabilities(logits))
+        return (kind.answer(names, one) for one in kind.probabilities(logits.double()).numpy())
 
 
 def load_classifier(run: Path, config: PredictConfig) -> tuple[Classifier, FinetuneConfig | None]:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from bert.errors import UserError
 from bert.model.config import Labels
+from bert.model.outputs import CLASSIFICATION_LOSSES
 from finetune.config import TaskConfig
 from finetune.metrics import METRICS, Array
 
@@ -29,14 +32,12 @@ class Kind:
     """whether its labels are names that are learned from the training file"""
     dtype: type
     """of the targets"""
-    probabilities: Callable[[Array], Array]
+    probabilities: Callable[[Tensor], Tensor]
     """logits (n, C) → probabilities (n, C), or the predicted numbers"""
-    decide: Callable[[Array], Array]
+    decide: Callable[[Tensor], Tensor]
     """logits (n, C) → predictions in the shape of the targets"""
     answer: Callable[[Sequence[str], Array], dict[str, Any]]
     """names of the labels and the probabilities (C,) of one text → what a user is told"""
-    loss: Callable[[Array, Array], float]
-    """targets and logits → the mean loss"""
     metrics: tuple[str, ...]
     """measured at each evaluation; the first is what the best checkpoint is chosen by"""
 
@@ -91,33 +92,6 @@ def _number(values: list[str], index: Mapping[str, int]) -> float:
     return number
 
 
-def _softmax(logits: Array) -> Array:
-    return np.exp(_log_softmax(logits))
-
-
-def _log_softmax(logits: Array) -> Array:
-    logits = logits.astype(np.float64)
-    logits = logits - logits.max(axis=1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-
-
-def _sigmoid(logits: Array) -> Array:
-    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
-
-
-def _cross_entropy(targets: Array, logits: Array) -> float:
-    return float(-_log_softmax(logits)[np.arange(len(targets)), targets].mean())
-
-
-def _binary_cross_entropy(targets: Array, logits: Array) -> float:
-    logits = logits.astype(np.float64)
-    return float((np.logaddexp(0.0, logits) - targets * logits).mean())
-
-
-def _squared_error(targets: Array, logits: Array) -> float:
-    return float(np.square(logits[:, 0].astype(np.float64) - targets).mean())
-
-
 def _by_name(names: Sequence[str], probabilities: Array) -> dict[str, dict[str, float]]:
     return {"probabilities": {name: round(float(p), 6) for name, p in zip(names, probabilities, strict=True)}}
 
@@ -128,10 +102,9 @@ KINDS: dict[str, Kind] = {
         target=_class,
         has_names=True,
         dtype=np.int64,
-        probabilities=_softmax,
-        decide=lambda logits: logits.argmax(axis=1),
+        probabilities=lambda logits: logits.softmax(1),
+        decide=lambda logits: logits.argmax(1),
         answer=lambda names, p: {"prediction": names[int(p.argmax())], **_by_name(names, p)},
-        loss=_cross_entropy,
         metrics=("accuracy", "macro_f1", "f1", "matthews"),
     ),
     "multi_label": Kind(
@@ -139,13 +112,12 @@ KINDS: dict[str, Kind] = {
         target=_indicators,
         has_names=True,
         dtype=np.float32,
-        probabilities=_sigmoid,
-        decide=lambda logits: (logits > 0).astype(np.float32),
+        probabilities=Tensor.sigmoid,
+        decide=lambda logits: (logits > 0).float(),
         answer=lambda names, p: {
             "prediction": [name for name, one in zip(names, p, strict=True) if one > 0.5],
             **_by_name(names, p),
         },
-        loss=_binary_cross_entropy,
         metrics=("micro_f1", "macro_f1", "accuracy"),
     ),
     "regression": Kind(
@@ -156,7 +128,6 @@ KINDS: dict[str, Kind] = {
         probabilities=lambda logits: logits,
         decide=lambda logits: logits[:, 0],
         answer=lambda names, p: {"prediction": float(p[0])},
-        loss=_squared_error,
         metrics=("pearson", "spearman"),
     ),
 }
@@ -191,12 +162,15 @@ def _numbers_by_value(text: str) -> tuple[bool, int, str]:
     return not is_number, int(text) if is_number else 0, text
 
 
-def measure(task: TaskConfig, targets: Array, logits: Array) -> dict[str, float]:
-    """The loss and every metric of the task; F1 of a single class only where there are two."""
+def measure(task: TaskConfig, targets: Array, logits: Tensor) -> dict[str, float]:
+    """The mean loss, in float64, and every metric of the task; F1 of a single class only where there are two."""
     kind = KINDS[task.kind]
-    decisions = kind.decide(logits)
+    loss = CLASSIFICATION_LOSSES[task.kind](logits.double(), torch.from_numpy(targets))
+    decisions = kind.decide(logits).numpy()
     names = [name for name in kind.metrics if name != "f1" or logits.shape[1] == 2]
-    return {"loss": kind.loss(targets, logits)} | {name: METRICS[name](targets, decisions) for name in names}
+    return {"loss": float(loss.sum / loss.count)} | {
+        name: METRICS[name](targets, decisions) for name in names
+    }
 
 
 def chosen_metric(task: TaskConfig, labels: Labels) -> str:

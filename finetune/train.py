@@ -20,7 +20,7 @@ from bert.training.distributed import from_main, make_accelerator
 from bert.training.run_dir import alone, check_run, open_run
 from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
-from finetune.batches import EncodedSplit, FinetuningBatches, encode
+from finetune.batches import FinetuningBatches, TokenizedSplit, tokenize
 from finetune.card import model_card
 from finetune.config import FinetuneConfig, ModelConfig
 from finetune.data import TaskData, load_task
@@ -55,12 +55,12 @@ def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
     from_main(accelerator, lambda: _open(config, data))
 
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    encoded = {
-        name: encode(split, tokenizer, config.batch.max_length) for name, split in splits.items() if split
+    tokenized = {
+        name: tokenize(split, tokenizer, config.batch.max_length) for name, split in splits.items() if split
     }
     processes = accelerator.process_index, accelerator.num_processes
-    source = FinetuningBatches(encoded["train"], config.batch, tokenizer.pad_id, config.seed, *processes)
-    evaluator = Evaluator(config, accelerator, tokenizer.pad_id, encoded["validation"], metric)
+    source = FinetuningBatches(tokenized["train"], config.batch, tokenizer.pad_id, config.seed, *processes)
+    evaluator = Evaluator(config, accelerator, tokenizer.pad_id, tokenized["validation"], metric)
     evaluator.remember(start)
     trainer = Trainer(
         config,
@@ -77,7 +77,7 @@ def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
     )
     result = trainer.train()
     if not result.interrupted:
-        _finish(config, trainer, result, evaluator, encoded, data)
+        _finish(config, trainer, result, evaluator, tokenized, data)
     return result
 
 
@@ -135,7 +135,7 @@ def _finish(
     trainer: Trainer,
     result: Result,
     evaluator: Evaluator,
-    encoded: dict[str, EncodedSplit],
+    tokenized: dict[str, TokenizedSplit],
     data: TaskData,
 ) -> None:
     """Measure the best checkpoint on everything held out, and keep it as the finished model."""
@@ -143,7 +143,9 @@ def _finish(
     assert best is not None, "the end of a run is evaluated"
     model = load_classifier(best.path, device=trainer.accelerator.device)
     with torch.no_grad(), trainer.stepper.autocast():
-        measured = {name: evaluator.measure(model, part) for name, part in encoded.items() if name != "train"}
+        measured = {
+            name: evaluator.measure(model, part) for name, part in tokenized.items() if name != "train"
+        }
     results = {
         "metric": evaluator.metric,
         **measured,
@@ -153,8 +155,8 @@ def _finish(
         "seconds": round(result.seconds, 1),
         "seed": config.seed,
         "labels": data.labels.names,
-        "texts": {name: len(part) for name, part in encoded.items()},
-        "cut_texts": {name: part.cut for name, part in encoded.items()},
+        "texts": {name: len(part) for name, part in tokenized.items()},
+        "cut_texts": {name: part.cut for name, part in tokenized.items()},
     }
 
     def write() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bert.data.batch import IGNORED
 from bert.errors import UserError
 from bert.inference.common import BATCH_TOKENS
 from bert.inference.filling import fill_masks
 from bert.model.models import MaskedLanguageModel
-from bert.model.outputs import IGNORED
 from bert.tokenizer import Tokenizer
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
 from pretrain.data.dataset import HeldOutBatches

@@ -1,19 +1,118 @@
-"""What the training loop is given for one optimiser step."""
+"""Rows of tokens → the tensors of a packed or padded micro-batch; and what one optimiser step is given.
 
-from collections.abc import Iterator, Mapping
+T packed tokens · N rows of tokens · B rows padded to S
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from bert.data.ragged import Ragged
+
+Layout = Literal["packed", "padded"]
 
 MicroBatch = dict[str, Tensor | int]
 """The model's keyword arguments: packed or padded, see `bert.model`."""
 
+IGNORED = -100
+"""label of what no loss is taken of"""
+PADDING = {"token_type_ids": 0, "labels": IGNORED}
+"""what stands in the columns of tokens at padding"""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What every micro-batch is padded to; 0 = as long as it needs to be."""
+
+    tokens: int = 0
+    """packed: T"""
+    rows: int = 0
+    """packed: N; padded: B"""
+    width: int = 0
+    """packed: the longest sequence; padded: S"""
+
+
+def token_batch(
+    ids: Ragged,
+    layout: Layout,
+    pad_id: int,
+    columns: Mapping[str, np.ndarray] | None = None,
+    shape: Shape | None = None,
+) -> MicroBatch:
+    """The micro-batch of some rows of token ids, all tensors int64 but the int32 offsets.
+
+    Without rows it is a dummy: a row of one padding token, whose label is ignored.
+
+    Args:
+        columns: what else each token has, (T,) each: `token_type_ids`, `labels`. shape: makes every batch alike.
+    """
+    columns, shape = columns or {}, shape or Shape()
+    if not len(ids):
+        ids = Ragged(np.array([pad_id]), np.array([0, 1]))
+        columns = {name: np.array([PADDING[name]]) for name in columns}
+    return (_packed if layout == "packed" else _padded)(ids, pad_id, columns, shape)
+
+
+def _packed(ids: Ragged, pad_id: int, columns: Mapping[str, np.ndarray], shape: Shape) -> MicroBatch:
+    """The rows one after the other. Padding belongs to none of them: it lies behind the last offset."""
+    return {
+        "input_ids": pad_to(shape.tokens, ids.values, pad_id),
+        **{name: pad_to(shape.tokens, values, PADDING[name]) for name, values in columns.items()},
+        "position_ids": pad_to(shape.tokens, ids.positions, 0),
+        "sequence_offsets": pad_to(shape.rows and shape.rows + 1, ids.offsets, ids.offsets[-1], np.int32),
+        "max_sequence_length": shape.width or int(ids.lengths.max()),
+    }
+
+
+def _padded(ids: Ragged, pad_id: int, columns: Mapping[str, np.ndarray], shape: Shape) -> MicroBatch:
+    """(B, S) each. A row of nothing but padding attends to one token."""
+    real = np.zeros((shape.rows or len(ids), shape.width or int(ids.lengths.max())), bool)
+    real[: len(ids)] = np.arange(real.shape[1]) < ids.lengths[:, None]
+
+    def table(values: np.ndarray, padding: int) -> Tensor:
+        cells = np.full(real.shape, padding, np.int64)
+        cells[real] = values
+        return torch.from_numpy(cells)
+
+    batch: MicroBatch = {"input_ids": table(ids.values, pad_id)}
+    batch |= {name: table(values, PADDING[name]) for name, values in columns.items()}
+    real[len(ids) :, 0] = True
+    return batch | {"attention_mask": torch.from_numpy(real.astype(np.int64))}
+
+
+def pad_to(size: int, values: np.ndarray, padding: int, dtype: type = np.int64) -> Tensor:
+    """The values as a tensor, padded at the end up to `size` where they are fewer."""
+    padded: np.ndarray = np.empty(max(size, len(values)), dtype)
+    padded[: len(values)], padded[len(values) :] = values, padding
+    return torch.from_numpy(padded)
+
+
+def padding_fraction(
+    lengths: np.ndarray, parts: Sequence[np.ndarray], layout: Layout, shape: Shape | None = None
+) -> float:
+    """Share of the token slots that hold padding, in the micro-batches of the rows of all `parts`."""
+    shape = shape or Shape()
+    if layout == "packed":
+        slots = sum(shape.tokens or max(int(lengths[part].sum()), 1) for part in parts)
+    else:
+        heights = [shape.rows or max(len(part), 1) for part in parts]
+        widths = [shape.width or int(lengths[part].max(initial=1)) for part in parts]
+        slots = sum(map(int.__mul__, heights, widths))
+    return 1 - int(lengths.sum()) / slots
+
+
+def to_device(batch: MicroBatch, device: torch.device) -> MicroBatch:
+    """The micro-batch with its tensors on `device`."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
 
 @dataclass
 class StepData:
-    """This process's share of one optimiser step, and what every process knows of the whole step."""
+    """This process's part of one optimiser step, and what every process knows of the whole step."""
 
     micro_batches: list[MicroBatch]
     """as many on every process; one with nothing in it is a dummy without loss"""
@@ -28,10 +127,7 @@ class StepData:
     def on(self, device: torch.device) -> Iterator[MicroBatch]:
         """Each micro-batch, moved to `device` when its turn comes."""
         for micro_batch in self.micro_batches:
-            yield {
-                k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v
-                for k, v in micro_batch.items()
-            }
+            yield to_device(micro_batch, device)
 
     def pin_memory(self) -> "StepData":
         """In page-locked memory, from which CUDA copies without waiting (called by torch's DataLoader)."""

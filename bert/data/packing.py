@@ -1,7 +1,14 @@
-"""Rows into micro-batches: the same number of them for every process, each within the token budget."""
+"""Which rows go into which micro-batch: each within the token budget, as many for every process.
+
+Three ways: `pack` for packed and `pack_padded` for padded batches of pretraining, which give the processes equal
+work; and `pack_by_length` for fine-tuning, whose few micro-batches are made equally large. `by_length` is for
+inference on one process.
+"""
 
 import heapq
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -16,7 +23,7 @@ def pack(lengths: np.ndarray, budget: int, num_processes: int, max_rows: int = 0
         lengths: (n,) tokens of each row, none above the budget. max_rows: of one micro-batch; 0 = no limit.
     Returns: num_processes × m arrays of row numbers. Process p has those at p, p + num_processes, …
     """
-    order = np.argsort(-lengths, kind="stable")
+    order = longest_first(lengths)
     sizes = lengths[order].tolist()
     fitted = best_fit(sizes, budget, max_rows)
     needed = -(-(max(fitted, default=0) + 1) // num_processes) * num_processes
@@ -64,14 +71,68 @@ def pack_padded(lengths: np.ndarray, budget: int, num_processes: int, width: int
 
     Returns: as `pack`.
     """
-    order = np.argsort(-lengths, kind="stable")
-    parts = []
-    while order.size:
-        rows = budget // (width or int(lengths[order[0]]))
-        parts.append(order[:rows])
-        order = order[rows:]
+    order = longest_first(lengths)
+    parts = _between(order, fill(lengths[order].tolist(), budget, padded=True, width=width))
     missing = -len(parts) % num_processes if parts else num_processes
-    return share_out(parts + [order] * missing, lengths, num_processes)
+    return share_out(parts + [order[:0]] * missing, lengths, num_processes)
+
+
+def pack_by_length(lengths: np.ndarray, budget: int, num_processes: int, padded: bool) -> list[np.ndarray]:
+    """Micro-batches of rows of about equal length and with about equal work, as few as the budget allows.
+
+    Their number is the least multiple of `num_processes`; some may be empty. The budget is then lowered as far as
+    it still does with so many.
+
+    Args:
+        padded: whether the padding to the longest row counts against the budget.
+    Returns: as `pack`.
+    """
+    order = longest_first(lengths)
+    sizes = lengths[order].tolist()
+    num_parts = -(-len(fill(sizes, budget, padded)) // num_processes) * num_processes
+    low, high = max(sizes[0], -(-sum(sizes) // num_parts)), budget
+    while low < high:
+        middle = (low + high) // 2
+        if len(fill(sizes, middle, padded)) <= num_parts:
+            high = middle
+        else:
+            low = middle + 1
+    parts = _between(order, fill(sizes, high, padded))
+    return parts + [order[:0]] * (num_parts - len(parts))
+
+
+def by_length(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """Batches without padding of rows of about equal length, the longest first; a row above the budget is alone."""
+    order = longest_first(lengths)
+    yield from _between(order, fill(lengths[order].tolist(), budget))
+
+
+def longest_first(lengths: np.ndarray) -> np.ndarray:
+    """The numbers of the rows by falling length; equal ones keep their order."""
+    return np.argsort(-lengths, kind="stable")
+
+
+def fill(sizes: list[int], budget: int, padded: bool = False, width: int = 0) -> list[int]:
+    """Where each micro-batch ends that takes as many of the next rows as fit, but at least one.
+
+    Args:
+        sizes: tokens of the rows, longest first. padded: each row takes as many tokens as the first of its
+            micro-batch, or `width`.
+    """
+    totals = [0] if padded else [0, *accumulate(sizes)]
+    ends, begin = [], 0
+    while begin < len(sizes):
+        if padded:
+            end = begin + budget // (width or sizes[begin])
+        else:
+            end = bisect_right(totals, totals[begin] + budget) - 1
+        begin = min(max(end, begin + 1), len(sizes))
+        ends.append(begin)
+    return ends
+
+
+def _between(order: np.ndarray, ends: list[int]) -> list[np.ndarray]:
+    return [order[begin:end] for begin, end in pairwise([0, *ends])]
 
 
 def share_out(parts: list[np.ndarray], lengths: np.ndarray, num_processes: int) -> list[np.ndarray]:

@@ -1,6 +1,72 @@
 """Rows of different lengths, one after the other in flat arrays."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Self
+
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """n rows of T values in all. [[5, 6, 7], [8, 9]] is values [5, 6, 7, 8, 9] with offsets [0, 3, 5]."""
+
+    values: np.ndarray
+    """(T,)"""
+    offsets: np.ndarray
+    """int64 (n + 1,): where each row starts, and where the last one ends"""
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], dtype: type = np.int64) -> Self:
+        """The rows of a list of lists."""
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        return cls(np.fromiter(chain.from_iterable(rows), dtype), starts_of(lengths))
+
+    @classmethod
+    def join(cls, parts: Iterable[Self]) -> Self:
+        """The rows of all parts, one part after the other; of one part at least."""
+        parts = list(parts)
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(np.concatenate([part.values for part in parts]), starts_of(lengths))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.__getitem__, range(len(self)))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """int64 (n,)"""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """int64 (T,): the place of each value in its row, from 0."""
+        return ranges(np.zeros_like(self.lengths), self.lengths)
+
+    def repeat(self, row_values: np.ndarray) -> np.ndarray:
+        """A value for each row, (n,), as one for each of the row's values, (T,)."""
+        return np.repeat(row_values, self.lengths)
+
+    def row_of(self, places: np.ndarray) -> np.ndarray:
+        """The row that each of some places among all values is in."""
+        return np.searchsorted(self.offsets, places, side="right") - 1
+
+    def places(self, rows: np.ndarray) -> "Ragged":
+        """Where the values of some rows stand among all values, as rows: for arrays that lie beside this one."""
+        lengths = self.lengths[rows]
+        return Ragged(ranges(self.offsets[rows], lengths), starts_of(lengths))
+
+    def take(self, rows: np.ndarray) -> "Ragged":
+        """Some of the rows, in the given order; one may come several times."""
+        places = self.places(rows)
+        return Ragged(self.values[places.values], places.offsets)
 
 
 def starts_of(lengths: np.ndarray) -> np.ndarray:

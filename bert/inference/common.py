@@ -6,15 +6,14 @@ T packed tokens · N sequences in a batch · M masked positions · D hidden · V
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bert import checkpoint
+from bert.data.batch import to_device, token_batch
+from bert.data.ragged import Ragged
 from bert.errors import UserError
 from bert.model.models import MaskedLanguageModel, Model
 from bert.tokenizer import Tokenizer
@@ -24,7 +23,7 @@ ModelSource = str | os.PathLike[str] | tuple[Model, Tokenizer]
 
 BATCH_TOKENS = 8192
 """budget of a forward pass, in tokens"""
-ENCODE_TEXTS = 4096
+TOKENIZE_TEXTS = 4096
 """texts given to the tokenizer at a time; what it makes of a token takes some hundred bytes"""
 HEAD_POSITIONS = 256
 """positions given to the prediction head at a time: its output is V wide"""
@@ -88,67 +87,31 @@ def evaluating(model: Model) -> Iterator[torch.device]:
         model.train(training)
 
 
-@dataclass(frozen=True)
-class Sequences:
-    """The token ids of many texts, one text after the other."""
+def tokenize(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Ragged:
+    """The token ids of texts, special tokens included; one of more than `max_length` tokens is a mistake."""
+    rows, long = tokenize_and_cut(texts, tokenizer, max_length)
+    for index, length in long.items():
+        raise too_long(index, length, max_length)
+    return rows
 
-    ids: np.ndarray
-    """(T,) int64"""
-    offsets: np.ndarray
-    """(N + 1,) int64: where each sequence starts, and where the last one ends"""
 
-    @classmethod
-    def encode(cls, texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Self:
-        """Texts with their special tokens; one of more than `max_length` tokens is a mistake."""
-        sequences, long = cls.encode_and_cut(texts, tokenizer, max_length)
-        for index, length in long.items():
-            raise too_long(index, length, max_length)
-        return sequences
+def tokenize_and_cut(
+    texts: Sequence[str], tokenizer: Tokenizer, max_length: int
+) -> tuple[Ragged, dict[int, int]]:
+    """The token ids of texts, special tokens included, cut to `max_length`; the lengths of those that were cut."""
+    parts, cut = [Ragged.of([])], {}
+    for start in range(0, len(texts), TOKENIZE_TEXTS):
+        lists = tokenizer.encode_batch(texts[start : start + TOKENIZE_TEXTS])
+        for i in [i for i, ids in enumerate(lists) if len(ids) > max_length]:
+            cut[start + i] = len(lists[i])
+            lists[i] = tokenizer.encode_batch([texts[start + i]], max_length=max_length)[0]
+        parts.append(Ragged.of(lists))
+    return Ragged.join(parts), cut
 
-    @classmethod
-    def encode_and_cut(
-        cls, texts: Sequence[str], tokenizer: Tokenizer, max_length: int
-    ) -> tuple[Self, dict[int, int]]:
-        """Texts with their special tokens, cut to `max_length` tokens; the lengths of those that were cut."""
-        parts, lengths = [np.empty(0, np.int64)], [0]
-        cut: dict[int, int] = {}
-        for start in range(0, len(texts), ENCODE_TEXTS):
-            lists = tokenizer.encode_batch(texts[start : start + ENCODE_TEXTS])
-            for i in [i for i, ids in enumerate(lists) if len(ids) > max_length]:
-                cut[start + i] = len(lists[i])
-                lists[i] = tokenizer.encode_batch([texts[start + i]], max_length=max_length)[0]
-            lengths += [len(ids) for ids in lists]
-            parts.append(np.fromiter(chain.from_iterable(lists), dtype=np.int64))
-        return cls(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64)), cut
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
-
-    def row_of(self, places: np.ndarray) -> np.ndarray:
-        """Which sequence each of some places among all tokens is in."""
-        return np.searchsorted(self.offsets, places, side="right") - 1
-
-    def select(self, which: np.ndarray) -> "Sequences":
-        """Some of the sequences, in the given order; one may come several times."""
-        lengths = self.lengths[which]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        places = np.arange(offsets[-1]) + np.repeat(self.offsets[which] - offsets[:-1], lengths)
-        return Sequences(self.ids[places], offsets)
-
-    def batch(self, device: torch.device) -> dict[str, Any]:
-        """The packed batch of all sequences."""
-        lengths = self.lengths
-        positions = np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], lengths)
-        return {
-            "input_ids": torch.from_numpy(self.ids).to(device),
-            "position_ids": torch.from_numpy(positions).to(device),
-            "sequence_offsets": torch.from_numpy(self.offsets.astype(np.int32)).to(device),
-            "max_sequence_length": int(lengths.max()),
-        }
+def packed_batch(rows: Ragged, tokenizer: Tokenizer, device: torch.device) -> dict[str, Any]:
+    """Some rows of token ids as a packed batch on the model's device."""
+    return to_device(token_batch(rows, "packed", tokenizer.pad_id), device)
 
 
 class TextError(UserError):
@@ -162,18 +125,6 @@ class TextError(UserError):
 
 def too_long(index: int, length: int, max_length: int) -> TextError:
     return TextError(index, f"has {length} tokens and the model reads {max_length}; shorten it")
-
-
-def by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Indices in batches of at most `batch_tokens` tokens (or of one sequence), the longest first."""
-    order = np.argsort(-lengths, kind="stable")
-    ends = np.cumsum(lengths[order])
-    start = 0
-    while start < len(order):
-        before = ends[start - 1] if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + batch_tokens, side="right")))
-        yield order[start:end]
-        start = end
 
 
 def logits_at(model: MaskedLanguageModel, batch: dict[str, Any], positions: Tensor) -> Iterator[Tensor]:

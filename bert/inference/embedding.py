@@ -8,8 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bert.data.packing import by_length
 from bert.errors import UserError
-from bert.inference.common import BATCH_TOKENS, ModelSource, Sequences, by_length, evaluating, open_source
+from bert.inference.common import (
+    BATCH_TOKENS,
+    ModelSource,
+    evaluating,
+    open_source,
+    packed_batch,
+    tokenize_and_cut,
+)
 from bert.model.encoder import Encoded
 from bert.model.layout import Packed
 from bert.model.models import Model
@@ -55,11 +63,11 @@ def embed_texts(
     if pooling not in POOLINGS:
         raise UserError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}")
     limit = min(max_length or model.config.max_positions, model.config.max_positions)
-    sequences, cut = Sequences.encode_and_cut(texts, tokenizer, limit)
-    vectors = np.empty((len(sequences), model.config.hidden_size), dtype=np.float32)
+    rows, cut = tokenize_and_cut(texts, tokenizer, limit)
+    vectors = np.empty((len(rows), model.config.hidden_size), dtype=np.float32)
     with evaluating(model) as device:
-        for which in by_length(sequences.lengths, batch_tokens):
-            encoded = model.encoder(**sequences.select(which).batch(device))
+        for which in by_length(rows.lengths, batch_tokens):
+            encoded = model.encoder(**packed_batch(rows.take(which), tokenizer, device))
             pooled = POOLINGS[pooling](encoded).float()
             pooled = torch.nn.functional.normalize(pooled) if normalise else pooled
             vectors[which] = pooled.cpu().numpy()

@@ -6,15 +6,17 @@ from typing import TypedDict, overload
 import numpy as np
 import torch
 
+from bert.data.packing import by_length
+from bert.data.ragged import Ragged
 from bert.inference.common import (
     BATCH_TOKENS,
     ModelSource,
-    Sequences,
     TextError,
-    by_length,
     evaluating,
     logits_at,
     open_masked_language_model,
+    packed_batch,
+    tokenize,
 )
 from bert.tokenizer import Tokenizer
 
@@ -60,26 +62,27 @@ def fill_masks(
 ) -> list[list[list[Prediction]]]:
     """For each text and each of its masks the predictions, the most probable first."""
     model, tokenizer = open_masked_language_model(source)
-    sequences = Sequences.encode(texts, tokenizer, model.config.max_positions)
+    sequences = tokenize(texts, tokenizer, model.config.max_positions)
     _require_masks(sequences, tokenizer)
     filled: list[list[list[Prediction]]] = [[] for _ in texts]
     with evaluating(model) as device:
         for which in by_length(sequences.lengths, batch_tokens):
-            chosen = sequences.select(which)
-            positions = np.flatnonzero(chosen.ids == tokenizer.mask_id)
-            parts = logits_at(model, chosen.batch(device), torch.from_numpy(positions).to(device))
+            chosen = sequences.take(which)
+            positions = np.flatnonzero(chosen.values == tokenizer.mask_id)
+            parts = logits_at(
+                model, packed_batch(chosen, tokenizer, device), torch.from_numpy(positions).to(device)
+            )
             best = [part.softmax(-1).topk(min(top_k, part.shape[-1])) for part in parts]
             scores, tokens = (torch.cat(part).tolist() for part in zip(*best))
             for i, (position, row) in enumerate(zip(positions, chosen.row_of(positions))):
-                start, end = chosen.offsets[row : row + 2]
-                ids = chosen.ids[start:end].tolist()
-                predictions = _predictions(tokenizer, ids, int(position - start), scores[i], tokens[i])
+                ids, place = chosen[row].tolist(), int(position - chosen.offsets[row])
+                predictions = _predictions(tokenizer, ids, place, scores[i], tokens[i])
                 filled[which[row]].append(predictions)
     return filled
 
 
-def _require_masks(sequences: Sequences, tokenizer: Tokenizer) -> None:
-    masked = sequences.row_of(np.flatnonzero(sequences.ids == tokenizer.mask_id))
+def _require_masks(sequences: Ragged, tokenizer: Tokenizer) -> None:
+    masked = sequences.row_of(np.flatnonzero(sequences.values == tokenizer.mask_id))
     for index in np.setdiff1d(np.arange(len(sequences)), masked)[:1]:
         mask = tokenizer.special_tokens["mask"]
         raise TextError(int(index), f"has no {mask}; write it where a token is to be filled in")

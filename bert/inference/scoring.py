@@ -9,15 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from bert.data.packing import by_length
 from bert.inference.common import (
     BATCH_TOKENS,
     HEAD_POSITIONS,
     ModelSource,
-    Sequences,
-    by_length,
     evaluating,
     logits_at,
     open_masked_language_model,
+    packed_batch,
+    tokenize,
 )
 
 
@@ -48,17 +49,19 @@ def _token_scores(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The log probability of each token of all sentences, and the sentence it is in."""
     model, tokenizer = open_masked_language_model(source)
-    sequences = Sequences.encode(sentences, tokenizer, model.config.max_positions)
-    places = np.flatnonzero(~np.isin(sequences.ids, (tokenizer.cls_id, tokenizer.sep_id)))
+    sequences = tokenize(sentences, tokenizer, model.config.max_positions)
+    places = np.flatnonzero(~np.isin(sequences.values, (tokenizer.cls_id, tokenizer.sep_id)))
     rows = sequences.row_of(places)
     values = np.empty(len(places), dtype=np.float32)
     with evaluating(model) as device:
         for which in by_length(sequences.lengths[rows], batch_tokens):
-            copies = sequences.select(rows[which])
+            copies = sequences.take(rows[which])
             positions = copies.offsets[:-1] + places[which] - sequences.offsets[rows[which]]
-            targets = torch.from_numpy(copies.ids[positions]).to(device)
-            copies.ids[positions] = tokenizer.mask_id
-            parts = logits_at(model, copies.batch(device), torch.from_numpy(positions).to(device))
+            targets = torch.from_numpy(copies.values[positions]).to(device)
+            copies.values[positions] = tokenizer.mask_id
+            parts = logits_at(
+                model, packed_batch(copies, tokenizer, device), torch.from_numpy(positions).to(device)
+            )
             chosen = [
                 logits.log_softmax(-1).gather(1, target[:, None])
                 for logits, target in zip(parts, targets.split(HEAD_POSITIONS))

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bert.data.batch import IGNORED
 from bert.model.config import EncoderConfig, Labels
 from bert.model.encoder import Encoded, Encoder
 from bert.model.heads import POOLERS, MaskedLanguageHead, Pooler, Transform, classifier_dropout
 from bert.model.init import initialise
-from bert.model.outputs import CLASSIFICATION_LOSSES, IGNORED, Loss, ModelOutput, cross_entropy
+from bert.model.outputs import CLASSIFICATION_LOSSES, Loss, ModelOutput, cross_entropy
 
 
 class Model(nn.Module):
@@ -77,6 +78,11 @@ class MaskedLanguageModel(Model):
         self, encoded: Encoded, labels: Tensor | None, positions: Tensor | None, chosen_labels: Tensor | None
     ) -> tuple[Loss | None, Tensor | None]:
         """The loss at the chosen positions, or else the logits of these or of every token."""
+        if labels is not None and positions is not None:
+            raise ValueError(
+                "labels and masked_positions exclude each other: give labels for all tokens, or masked_positions"
+                " with masked_labels"
+            )
         embeddings = self.encoder.embeddings.tokens.weight
         if labels is not None:
             positions = (labels.flatten() != IGNORED).nonzero().squeeze(1)

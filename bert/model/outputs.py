@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree
 
-IGNORED = -100
+from bert.data.batch import IGNORED
 
 
 @dataclass
 class Loss:
     sum: Tensor
-    """float32 scalar: summed over what counts"""
+    """scalar, float32 or better: summed over what counts"""
     count: Tensor
     """int64 scalar: how much counts"""
     correct: Tensor
@@ -60,25 +60,31 @@ for _cls in (Loss, ModelOutput):
     _pytree.register_dataclass(_cls)
 
 
+def _precise(logits: Tensor) -> Tensor:
+    """In float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
     """Logits (M, C) and labels (M,) int64, `IGNORED` where nothing is asked."""
-    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    loss = F.cross_entropy(_precise(logits), labels, ignore_index=IGNORED, reduction="sum")
     with torch.no_grad():
         return Loss(loss, (labels != IGNORED).sum(), (logits.argmax(-1) == labels).sum())
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
     """Logits and labels (N, C), each label by itself; NaN is ignored. Counts labels, not rows."""
-    asked = ~labels.isnan()
-    loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float().nan_to_num(), reduction="none")
+    asked, logits = ~labels.isnan(), _precise(logits)
+    targets = labels.to(logits.dtype).nan_to_num()
+    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return Loss((loss * asked).sum(), asked.sum(), (((logits > 0) == (labels > 0.5)) & asked).sum())
 
 
 def squared_error(logits: Tensor, labels: Tensor) -> Loss:
     """Predictions (N, C), targets (N, C) or (N,), NaN ignored; `correct` is 0: nothing is exactly right."""
-    labels = labels.reshape(logits.shape)
+    labels, logits = labels.reshape(logits.shape), _precise(logits)
     asked = ~labels.isnan()
-    loss = (logits.float() - labels.float().nan_to_num()).square()
+    loss = (logits - labels.to(logits.dtype).nan_to_num()).square()
     return Loss((loss * asked).sum(), asked.sum(), asked.new_zeros((), dtype=torch.int64))
 
 

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bert.data.batch import IGNORED
 from bert.tokenizer import Tokenizer
 from pretrain.checks.text import histogram
 from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.examples import NOT_A_PAIR
-from pretrain.data.layouts import IGNORED
 from pretrain.data.objective import BatchConfig
 
 SAMPLED_STEPS = 8

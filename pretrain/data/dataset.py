@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from bert.data.batch import StepData
+from bert.data.batch import IGNORED, MicroBatch, Shape, StepData, pad_to, padding_fraction, token_batch
 from bert.data.packing import pack, pack_padded
-from bert.data.ragged import ranges, starts_of
+from bert.data.ragged import Ragged, ranges, starts_of
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.data.examples import NOT_A_PAIR, Examples
-from pretrain.data.layouts import Shape, packed, padded
 from pretrain.data.masking import Masked, Masking
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
 from pretrain.data.phases import Phase, phase_at, phases_of
@@ -72,27 +71,24 @@ class PretrainingBatches:
         return {name: value for name, value in vars(self).items() if name not in opened}
 
     def __getitem__(self, step: int) -> StepData:
-        """This process's share of a step, at the same cost for every step."""
+        """This process's part of a step, at the same cost for every step."""
         phase, examples, mask_prob = phase_at(self.phases, step), self.examples(step), self.mask_prob(step)
         masking = Masking(self.objective, self.tokenizer, self.seed, phase.max_length, phase.stream)
         shape = self._shape(phase)
-        parts = self._divide(examples.lengths, shape)
+        parts = self._parts(examples.lengths, shape)
         mine = parts[self.process_index :: self.num_processes]
         # Where masks depend on the tokens, only all of the step's masks tell how many it has.
         rows = np.sort(np.concatenate(mine)) if masking.counts_by_length else np.arange(len(examples))
-        masked = self._masked(masking, examples[rows], mask_prob)
-        build = packed if self.batch.layout == "packed" else padded
-        with_pairs, pad_id = self.objective.pairing != "none", self.tokenizer.pad_id
-        micro_batches = [
-            build(examples[rows], masked, np.searchsorted(rows, part), shape, pad_id, with_pairs)
-            for part in mine
-        ]
+        own = examples[rows]
+        masked = self._masked(masking, own, mask_prob)
+        micro_batches = [self._micro_batch(own, masked, np.searchsorted(rows, part), shape) for part in mine]
         chosen = self._quota(masking, examples, mask_prob) if masking.counts_by_length else masked.chosen
-        digest, padding_fraction = (
+        return StepData(
+            micro_batches,
+            self._counts(examples, int(chosen.sum())),
             self._digest(phase, examples, mask_prob),
-            self._padding_fraction(parts, examples.lengths, shape),
+            padding_fraction(examples.lengths, parts, self.batch.layout, shape),
         )
-        return StepData(micro_batches, self._counts(examples, int(chosen.sum())), digest, padding_fraction)
 
     def examples(self, step: int) -> Examples:
         """All the examples of a step, over all processes."""
@@ -165,6 +161,33 @@ class PretrainingBatches:
         special = sum(map(self.store.count_special, starts, lengths))
         return np.minimum(masking.quota(examples.lengths, mask_prob), sum(lengths) - special)
 
+    def _micro_batch(self, examples: Examples, masked: Masked, rows: np.ndarray, shape: Shape) -> MicroBatch:
+        """Some rows of what is masked, with what is asked of them."""
+        places = masked.input_ids.places(rows)
+        ids = Ragged(masked.input_ids.values[places.values], places.offsets)
+        columns = {"token_type_ids": ids.positions >= ids.repeat(examples.a_length[rows] + 2)}
+        chosen, labels = masked.chosen[places.values], masked.labels
+        if self.batch.layout == "padded":
+            columns["labels"] = np.where(chosen, labels[places.values], IGNORED)
+        batch = token_batch(ids, self.batch.layout, self.tokenizer.pad_id, columns, shape)
+        if self.batch.layout == "packed":
+            positions = np.flatnonzero(chosen)
+            size = self._num_masked(len(positions))
+            batch["masked_positions"] = pad_to(size, positions, 0)
+            batch["masked_labels"] = pad_to(size, labels[places.values[positions]], IGNORED)
+        if self.objective.pairing != "none":
+            batch["next_sentence_label"] = pad_to(max(shape.rows, 1), examples.label[rows], IGNORED)
+        return batch
+
+    def _num_masked(self, chosen: int) -> int:
+        """How many masked positions a packed micro-batch has; of static shapes about as many as any will need,
+        or a multiple where that does not do."""
+        if not self.batch.static_shapes:
+            return chosen
+        size = 1.05 * self.batch.micro_tokens * self.objective.highest_mask_prob + 1
+        multiple = -(-round(size) // 64) * 64
+        return max(-(-chosen // multiple), 1) * multiple
+
     def _shape(self, phase: Phase) -> Shape:
         """What every micro-batch of a phase is padded to."""
         if not self.batch.static_shapes:
@@ -173,10 +196,9 @@ class PretrainingBatches:
         if self.batch.layout == "padded":
             return Shape(rows=budget // width, width=width)
         rows = round(1.25 * budget / self.plan(phase).mean_length) + 1
-        masked = -(-round(1.05 * budget * self.objective.highest_mask_prob + 1) // 64) * 64
-        return Shape(tokens=budget, rows=rows, width=width, masked=masked)
+        return Shape(tokens=budget, rows=rows, width=width)
 
-    def _divide(self, lengths: np.ndarray, shape: Shape) -> list[np.ndarray]:
+    def _parts(self, lengths: np.ndarray, shape: Shape) -> list[np.ndarray]:
         """The rows of every micro-batch of the step; process p has those at p, p + num_processes, …"""
         if self.batch.layout == "packed":
             return pack(lengths, self.batch.micro_tokens, self.num_processes, shape.rows)
@@ -187,16 +209,6 @@ class PretrainingBatches:
         if self.objective.pairing != "none":
             counts["nsp"] = int((examples.label != NOT_A_PAIR).sum())
         return counts
-
-    def _padding_fraction(self, parts: list[np.ndarray], lengths: np.ndarray, shape: Shape) -> float:
-        """Share of the step's token slots that hold padding, over all processes."""
-        if self.batch.layout == "packed":
-            slots = sum(shape.tokens or max(int(lengths[part].sum()), 1) for part in parts)
-        else:
-            heights = [shape.rows or max(len(part), 1) for part in parts]
-            widths = [shape.width or int(lengths[part].max(initial=1)) for part in parts]
-            slots = sum(map(int.__mul__, heights, widths))
-        return 1 - int(lengths.sum()) / slots
 
     def _digest(self, phase: Phase, examples: Examples, mask_prob: float) -> str:
         """Hash of all that decides what the step trains on: text, spans, labels, the address of masks."""

@@ -14,13 +14,14 @@ from typing import Self
 
 import numpy as np
 
+from bert.data.batch import IGNORED
 from bert.data.ragged import ranges, runs_around, starts_of
 from pretrain.data.objective import ObjectiveConfig
 from pretrain.data.pairing import Chunks, truncate, walk_pairs, walk_sentences
 from pretrain.data.random import Permutation, Purpose, below, chance, draw, high, low, mix
 from pretrain.data.store import Store
 
-NOT_A_PAIR = -100
+NOT_A_PAIR = IGNORED
 """label of an example without B"""
 
 

@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from bert.data.ragged import ranges, starts_of, sum_within
+from bert.data.ragged import Ragged, ranges, starts_of, sum_within
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.data.objective import ObjectiveConfig
@@ -31,10 +31,8 @@ Segmenter = Callable[[list[str]], list[int]]
 class Masked:
     """n rows of tokens as the model sees them."""
 
-    starts: np.ndarray
-    """int64 (n + 1,): where each row starts, and where the last one ends"""
-    input_ids: np.ndarray
-    """int64 (T,): after corruption"""
+    input_ids: Ragged
+    """int64: after corruption"""
     labels: np.ndarray
     """int64 (T,): before corruption"""
     chosen: np.ndarray
@@ -90,7 +88,7 @@ class Masking:
             quota = self.quota(lengths, mask_prob)
             accepted = fill_quota(keys, groups.first - starts[row], row, groups.sizes, quota)
         chosen = np.append(accepted, False)[groups.of_token]
-        return Masked(starts, self._corrupt(ids, chosen, drawn, groups), ids, chosen)
+        return Masked(Ragged(self._corrupt(ids, chosen, drawn, groups), starts), ids, chosen)
 
     def _draw(self, purpose: Purpose, lengths: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """uint64 (T,): the random word of each token. Examples with close numbers are drawn for in one call."""

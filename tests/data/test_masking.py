@@ -61,8 +61,8 @@ def test_special_tokens_are_never_chosen_nor_put_anywhere(
         ids, lengths, first + np.arange(len(lengths)), mask_prob
     )
     assert not np.isin(ids[masked.chosen], tokenizer.special_ids).any()
-    assert np.array_equal(masked.input_ids[~masked.chosen], ids[~masked.chosen])
-    assert not np.isin(masked.input_ids[masked.chosen], [0, UNK, CLS, SEP]).any()
+    assert np.array_equal(masked.input_ids.values[~masked.chosen], ids[~masked.chosen])
+    assert not np.isin(masked.input_ids.values[masked.chosen], [0, UNK, CLS, SEP]).any()
     assert np.array_equal(masked.labels, ids)
 
 
@@ -79,7 +79,7 @@ def test_masks_do_not_depend_on_company(
     rows = np.flatnonzero(taken)
     inside = np.repeat(np.array(taken), lengths)
     part = masking(ids[inside], lengths[rows], numbers[rows], 0.2)
-    assert np.array_equal(part.input_ids, whole.input_ids[inside])
+    assert np.array_equal(part.input_ids.values, whole.input_ids.take(rows).values)
     assert np.array_equal(part.chosen, whole.chosen[inside])
 
 
@@ -88,8 +88,8 @@ def test_the_quota_is_met(tokenizer: Tokenizer, batch: Any, mask_prob: float) ->
     ids, lengths = rows_of(batch, np.random.default_rng(2))
     masking = Masking(ObjectiveConfig(), tokenizer, 0, MAX_LENGTH)
     masked = masking(ids, lengths, np.arange(len(lengths)), mask_prob)
-    text = np.add.reduceat(~np.isin(ids, tokenizer.special_ids), masked.starts[:-1], dtype=int)
-    chosen = np.add.reduceat(masked.chosen, masked.starts[:-1], dtype=int)
+    text = np.add.reduceat(~np.isin(ids, tokenizer.special_ids), masked.input_ids.offsets[:-1], dtype=int)
+    chosen = np.add.reduceat(masked.chosen, masked.input_ids.offsets[:-1], dtype=int)
     quota = [max(1, round(length * mask_prob)) for length in lengths.tolist()]
     assert np.array_equal(chosen, np.minimum(quota, text))
 
@@ -104,7 +104,7 @@ def test_words_are_whole_and_the_quota_is_kept(
     text = ~np.isin(ids, tokenizer.special_ids)
     inside = np.flatnonzero(tokenizer.continues_word[ids] & text & np.append(False, text[:-1]))
     assert np.array_equal(masked.chosen[inside], masked.chosen[inside - 1])
-    for first, last in zip(masked.starts, masked.starts[1:]):
+    for first, last in zip(masked.input_ids.offsets, masked.input_ids.offsets[1:]):
         quota = max(1, round((last - first) * mask_prob))
         if masked.chosen[first:last].sum() > quota:  # then one word alone exceeds the quota
             places = first + np.flatnonzero(masked.chosen[first:last])
@@ -131,7 +131,7 @@ def test_what_becomes_of_chosen_tokens(
 ) -> None:
     objective = ObjectiveConfig(masking=masking, mask_token_prob=probs[0], random_token_prob=probs[1])
     ids, masked = many(Masking(objective, tokenizer, 0, MAX_LENGTH))
-    before, after = ids.flatten()[masked.chosen], masked.input_ids[masked.chosen]
+    before, after = ids.flatten()[masked.chosen], masked.input_ids.values[masked.chosen]
     assert (after == MASK).mean() == pytest.approx(probs[0], abs=0.012)
     assert ((after != MASK) & (after != before)).mean() == pytest.approx(probs[1], abs=0.012)
 
@@ -139,7 +139,7 @@ def test_what_becomes_of_chosen_tokens(
 def test_random_tokens_are_any_normal_token(tokenizer: Tokenizer) -> None:
     objective = ObjectiveConfig(mask_token_prob=0, random_token_prob=1)
     _, masked = many(Masking(objective, tokenizer, 0, MAX_LENGTH), rows=20_000)
-    counts = np.bincount(masked.input_ids[masked.chosen] // 400, minlength=20)
+    counts = np.bincount(masked.input_ids.values[masked.chosen] // 400, minlength=20)
     assert counts[:20] == pytest.approx(counts.mean(), rel=0.04)
 
 
@@ -176,7 +176,8 @@ def test_chosen_spans_are_whole(tokenizer: Tokenizer) -> None:
         bounds = np.flatnonzero(np.diff(masked.chosen, prepend=False, append=False))
         runs[masking] = (bounds[1::2] - bounds[::2]).mean()
         mixed = [
-            len(set((masked.input_ids[a:b] == MASK).tolist())) > 1 for a, b in zip(bounds[::2], bounds[1::2])
+            len(set((masked.input_ids.values[a:b] == MASK).tolist())) > 1
+            for a, b in zip(bounds[::2], bounds[1::2])
         ]
         runs[masking + " mixed"] = np.mean(mixed)
     assert runs["span"] > 2 * runs["whole_word"]

@@ -9,7 +9,7 @@ import pytest
 from bert.errors import UserError
 from pretrain.corpus.shards import write_documents
 from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
-from pretrain.data.objective import BatchConfig, ObjectiveConfig, PhaseConfig
+from pretrain.data.objective import BatchConfig, MaskProbRamp, ObjectiveConfig, PhaseConfig
 from pretrain.data.phases import phase_at, phases_of
 
 OBJECTIVE = ObjectiveConfig()
@@ -29,6 +29,17 @@ def test_static_shapes_are_static(make: Any, layout: Any, pairing: Any) -> None:
         assert data.padding_fraction == pytest.approx(1 - data.counts["tokens"] / (2 * used))
         shapes |= {repr({k: getattr(v, "shape", v) for k, v in m.items()}) for m in data.micro_batches}
     assert len(shapes) == 1
+
+
+def test_static_shapes_are_static_where_nothing_is_masked(make: Any) -> None:
+    """A ramp may begin at 0: no token is chosen, and the shape is that of all other steps."""
+    batch = BatchConfig(sequences=8, micro_tokens=1024, max_length=64, static_shapes=True)
+    ramp = MaskProbRamp(start=0.0, end=0.15, steps=1000)
+    data = make(objective=ObjectiveConfig(mask_prob=ramp), batch=batch)
+    first, last = data[0], data[999]
+    assert first.counts["mlm"] == 0 < last.counts["mlm"]
+    shapes = [{k: getattr(v, "shape", v) for k, v in step.micro_batches[0].items()} for step in (first, last)]
+    assert shapes[0] == shapes[1]
 
 
 def test_waste_is_the_padding(make: Any) -> None:

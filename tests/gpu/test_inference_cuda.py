@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import bert
-from bert.inference.common import Sequences
+from bert.inference.common import packed_batch, tokenize
 from bert.tokenizer import Tokenizer
 
 pytestmark = [
@@ -41,5 +41,6 @@ def test_answers_do_not_depend_on_the_device(pairs):
 
 def test_a_folder_is_loaded_onto_the_gpu(pairs, tmp_path):
     np.testing.assert_allclose(bert.embed(tmp_path / "model", TEXTS), bert.embed(pairs[0], TEXTS), atol=1e-4)
-    batch = Sequences.encode(TEXTS, pairs[0][1], 512).batch(torch.device("cuda"))
+    tokenizer = pairs[0][1]
+    batch = packed_batch(tokenize(TEXTS, tokenizer, 512), tokenizer, torch.device("cuda"))
     assert batch["input_ids"].is_cuda

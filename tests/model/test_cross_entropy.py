@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bert.data.batch import IGNORED
 from bert.model.kernels import cross_entropy
 from bert.model.kernels.cross_entropy import consuming_cross_entropy
-from bert.model.outputs import IGNORED
 
 M, V = 50, 37
 

@@ -114,6 +114,18 @@ def test_chosen_tokens_without_labels_have_logits(backend):
     torch.testing.assert_close(model(**batch, masked_positions=positions).logits, expected)
 
 
+@pytest.mark.parametrize("architecture", ["MaskedLanguageModel", "PretrainingModel"])
+def test_labels_and_chosen_positions_are_not_mixed(architecture):
+    """The loss would be that of the labels at the wrong tokens."""
+    model = build(EncoderConfig(vocab_size=40, hidden_size=16, num_heads=2, num_layers=1), architecture)
+    batch = packed([torch.randint(0, 40, (n,)) for n in LENGTHS])
+    labels = torch.full_like(batch["input_ids"], -100).index_fill(0, torch.tensor([1, 9]), 3)
+    with pytest.raises(
+        ValueError, match="give labels for all tokens, or masked_positions with masked_labels"
+    ):
+        model(**batch, labels=labels, masked_positions=torch.tensor([1, 9]))
+
+
 def test_pooling_follows_the_sequences():
     offsets = torch.tensor([0, 2, 3, 3, 7], dtype=torch.int32)
     layout = Packed(torch.tensor([0, 1, 0, 0, 1, 2, 3, 0]), offsets, 4)

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bert.data.batch import IGNORED
 from bert.model import EncoderConfig, Labels, build
-from bert.model.outputs import IGNORED, binary_cross_entropy, cross_entropy, squared_error
+from bert.model.outputs import binary_cross_entropy, cross_entropy, squared_error
 
 SMALL = {"vocab_size": 50, "hidden_size": 32, "num_layers": 3, "num_heads": 2, "intermediate_size": 48}
 IDS = torch.arange(24).view(2, 12)

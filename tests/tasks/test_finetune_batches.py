@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import Whitespace
 
+from bert.data.packing import pack_by_length
+from bert.data.ragged import Ragged
 from bert.model import models
 from bert.model.config import EncoderConfig, Labels
 from bert.tokenizer import Tokenizer
-from finetune.batches import Collator, EncodedSplit, FinetuningBatches, divide, encode, evaluation_batches
+from finetune.batches import FinetuningBatches, TokenizedSplit, evaluation_batches, tokenize
 from finetune.config import BatchConfig
 from finetune.data import Split
 from finetune.evaluate import logits_of
@@ -23,27 +25,24 @@ from finetune.metrics import Array
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=60).map(np.array)
 
 
-def encoded(num: int = 23, targets: Array | None = None) -> EncodedSplit:
+def encoded(num: int = 23, targets: Array | None = None) -> TokenizedSplit:
     """Sequences of various lengths whose ids tell them apart."""
-    lengths = np.array([3 + i % 7 for i in range(num)])
-    ids = np.concatenate([[1, *(5 + (i * 7 + np.arange(n - 2)) % 40), 2] for i, n in enumerate(lengths)])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    segments = np.zeros(len(ids), dtype=np.int8)
-    return EncodedSplit(
-        ids.astype(np.int32), segments, offsets, np.arange(num) % 3 if targets is None else targets
-    )
+    rows = [[1, *(5 + (i * 7 + np.arange(1 + i % 7)) % 40), 2] for i in range(num)]
+    ids = Ragged.of(rows, np.int32)
+    segments = np.zeros(len(ids.values), dtype=np.int8)
+    return TokenizedSplit(ids, segments, np.arange(num) % 3 if targets is None else targets)
 
 
 @given(LENGTHS, st.integers(20, 80), st.integers(1, 4), st.booleans())
 def test_parts_hold_everything_once_within_the_budget(
     lengths: Array, budget: int, multiple: int, padded: bool
 ) -> None:
-    parts = divide(lengths, budget, multiple, padded)
+    parts = pack_by_length(lengths, budget, multiple, padded)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
     assert len(parts) % multiple == 0
     costs = [len(p) * lengths[p].max() if padded else lengths[p].sum() for p in parts if len(p)]
     assert max(costs) <= budget
-    whole = len(divide(lengths, budget, 1, padded))
+    whole = len(pack_by_length(lengths, budget, 1, padded))
     assert len(parts) == -(-whole // multiple) * multiple
 
 
@@ -114,7 +113,9 @@ def test_losses_agree_over_layouts_and_dummies_count_for_nothing(labels: Labels,
         losses[layout] = torch.stack([loss.sum for loss in one]).sum()
         assert sum(int(loss.count) for loss in one) == shares[0].counts["classification"] == targets.size
     torch.testing.assert_close(losses["packed"], losses["padded"])
-    dummy = model(**Collator(data, 0, padded=True)(np.array([], dtype=np.int64))).losses["classification"]
+    nothing = np.array([], dtype=np.int64)
+    batch_of_none = data.batch(nothing, "padded", 0) | {"labels": data.labels(nothing)}
+    dummy = model(**batch_of_none).losses["classification"]
     assert dummy.sum == 0 and dummy.count == 0
 
 
@@ -126,9 +127,7 @@ def test_evaluation_answers_every_text_in_its_place_over_uneven_shards() -> None
     model = models.build(config, "SequenceClassifier", Labels(("a", "b", "c"))).eval()
     assert isinstance(model, models.SequenceClassifier)
     with torch.no_grad():
-        alone = torch.cat(
-            [model(torch.tensor(data.ids[a:b])[None]).logits for a, b in pairwise(data.offsets)]
-        )
+        alone = torch.cat([model(torch.tensor(row)[None]).logits for row in data.ids])
         for processes in (1, 3):
             parts = [logits_of(model, data, 0, 25, p, processes) for p in range(processes)]
             torch.testing.assert_close(torch.stack(parts).sum(0), alone, atol=1e-5, rtol=1e-5)
@@ -142,8 +141,8 @@ def test_pairs_are_marked_and_cut_at_the_longer_text() -> None:
     backend.pre_tokenizer = Whitespace()
     tokenizer = Tokenizer(backend)
     split = Split(["a b c d e f", "a"], ["g h", "h"], np.array([0, 1]))
-    data = encode(split, tokenizer, max_length=8)
-    rows = [tokenizer.tokens(data.ids[a:b]) for a, b in pairwise(data.offsets)]
+    data = tokenize(split, tokenizer, max_length=8)
+    rows = [tokenizer.tokens(row) for row in data.ids]
     assert rows == [
         ["[CLS]", "a", "b", "c", "[SEP]", "g", "h", "[SEP]"],
         ["[CLS]", "a", "[SEP]", "h", "[SEP]"],

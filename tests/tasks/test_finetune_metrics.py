@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert.model.config import ProblemType
 from finetune import metrics
+from finetune.config import TaskConfig
+from finetune.tasks import measure
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 scipy_stats = pytest.importorskip("scipy.stats")
@@ -52,3 +56,22 @@ def test_correlations_are_those_of_scipy(pairs: list[tuple[int, int]]) -> None:
     for name, expected in [("pearson", scipy_stats.pearsonr), ("spearman", scipy_stats.spearmanr)]:
         statistic = np.nan_to_num(expected(references, predictions).statistic)
         assert metrics.METRICS[name](references, predictions) == pytest.approx(statistic, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])
+def test_the_loss_among_the_metrics_is_that_of_training(kind: ProblemType) -> None:
+    """Its mean, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(200, 1 if kind == "regression" else 3, generator=generator)
+    right = torch.randint(0, 3, (200,), generator=generator)
+    many = torch.randint(0, 2, (200, 3), generator=generator).float()
+    targets = {"single_label": right, "multi_label": many, "regression": right.float()}[kind].numpy()
+    scores = logits.double().numpy()
+    expected = {
+        "single_label": lambda: sklearn_metrics.log_loss(right, logits.double().softmax(1), labels=[0, 1, 2]),
+        "multi_label": lambda: (np.logaddexp(0, scores) - many.numpy() * scores).mean(),
+        "regression": lambda: sklearn_metrics.mean_squared_error(targets, scores[:, 0]),
+    }
+    assert measure(TaskConfig(kind=kind), targets, logits)["loss"] == pytest.approx(
+        expected[kind](), rel=1e-12
+    )

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 import bert
-from bert.inference.common import by_length
+from bert.data.packing import by_length
 
 TEXTS = [
     "the cat sat on a mat in paris.",

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bert.model.outputs import IGNORED, Loss, cross_entropy
+from bert.data.batch import IGNORED
+from bert.model.outputs import Loss, cross_entropy
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
 """Logits that are in float32 at a time: on CPUs what a cache holds, on GPUs enough for full speed."""
