@@ -159,7 +159,9 @@ CLAIMS: dict[str, Callable[[PretrainConfig, re.Match[str]], Any]] = {
     r"whole words": lambda c, m: c.objective.masking == "whole_word",
     r"no dropout": lambda c, m: c.model.dropout == c.model.attention_dropout == 0,
     r"StableAdamW": lambda c, m: c.optimizer.name == "stable_adamw",
-    r"Adam with decoupled decay": lambda c, m: c.optimizer.name == "adamw" and c.optimizer.weight_decay > 0,
+    r"Adam with decoupled weight decay": lambda c, m: (
+        c.optimizer.name == "adamw" and c.optimizer.weight_decay > 0
+    ),
     r"down in a straight line": lambda c, m: c.schedule.name == "linear" and c.schedule.min_lr_ratio == 0,
     r"plateau and (?:a )?cool-down": lambda c, m: c.schedule.name == "wsd",
     r"cool-down by 1 - sqrt": lambda c, m: c.schedule.cooldown_shape == "sqrt",
