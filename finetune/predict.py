@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from bert.config import help_text, load
+from bert.config import help_text, load, load_record
 from bert.errors import UserError, run_command
 from bert.files import new_file
 from finetune.config import FileConfig, FinetuneConfig, PredictConfig
@@ -104,7 +104,7 @@ def load_classifier(run: Path, config: PredictConfig) -> tuple[Classifier, Finet
         raise UserError(
             f"{folder}: holds a {type(model).__name__}, no classifier of texts; fine-tune it first"
         )
-    trained = None if record is None else load(FinetuneConfig, record)
+    trained = None if record is None else load_record(FinetuneConfig, record)
     max_length = trained.batch.max_length if trained else model.config.max_positions
     return Classifier(model, Tokenizer.load(folder), max_length, config.micro_tokens), trained
 

@@ -75,7 +75,7 @@ def _held_out(
     from pretrain.prepare import store_folder
     from pretrain.tokenizer import tokenizer_folder
 
-    of_run = replace(configuration.load(PretrainConfig, run / "config.yaml"), run_dir=str(run))
+    of_run = replace(configuration.load_record(PretrainConfig, run / "config.yaml"), run_dir=str(run))
     batch = replace(of_run.batch, micro_tokens=max(config.micro_tokens, of_run.batch.max_length))
     places = store_folder(of_run), tokenizer_folder(of_run)
     batches = HeldOutBatches(*places, of_run.objective, batch, sequences=config.sequences)

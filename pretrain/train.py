@@ -26,6 +26,7 @@ from pretrain.card import model_card
 from pretrain.config import PretrainConfig
 from pretrain.continuing import continue_from, load_model, run_settings, take_tokenizer
 from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
+from pretrain.data.objective import MaskProbRamp
 from pretrain.heldout import HeldOut
 from pretrain.prepare import ensure_store, store_folder
 from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
@@ -95,13 +96,24 @@ def prepare(config: PretrainConfig) -> None:
 
 
 def check(config: PretrainConfig) -> None:
-    """UserError if the model has no position for a batch's longest sequence, or if nothing ends the run."""
+    """UserError if the model has no position for a batch's longest sequence, if nothing ends the run, or if
+    it has lengths in shares of steps that nobody will know."""
     longest = max(config.batch.max_length, *(phase.max_length or 0 for phase in config.batch.phases), 0)
     if config.model.from_ is None and longest > config.model.max_positions:
         raise UserError(
             f"batch.max_length: is {longest}, but the model reads {config.model.max_positions} tokens; "
             "raise model.max_positions or shorten the sequences"
         )
+    lengths = {f"batch.phases.{i}.steps": phase.steps for i, phase in enumerate(config.batch.phases)}
+    if isinstance(config.objective.mask_prob, MaskProbRamp):
+        lengths["objective.mask_prob.steps"] = config.objective.mask_prob.steps
+    if config.training.steps is config.training.epochs is None:
+        for key, length in lengths.items():
+            if length is not None and length.share:
+                raise UserError(
+                    f"{key}: a share of a run whose steps are not known; give a number of steps, or the "
+                    "run's length as training.steps or training.epochs"
+                )
     if config.training.epochs is None:  # how many steps epochs take is known when the store is there
         schedules.build(config.schedule, schedules.num_steps(config.training))
 

@@ -14,10 +14,13 @@ from annotated_types import Ge, Gt, Le
 
 from bert.config import yaml12
 from bert.config.filling import Filling, read_yaml
+from bert.config.lengths import Length, LengthOrZero
 from bert.config.schema import to_dict
 from bert.errors import UserError
 
 __all__ = [
+    "Length",
+    "LengthOrZero",
     "NonNegativeFloat",
     "NonNegativeInt",
     "PositiveFloat",
@@ -28,6 +31,7 @@ __all__ = [
     "from_dict",
     "help_text",
     "load",
+    "load_record",
     "parse_command",
     "read_yaml",
     "save",
@@ -49,6 +53,17 @@ def load(schema: type[T], path: Path | str | None, overrides: Sequence[str] = ()
     if path is not None:
         filling.add(read_yaml(Path(path)).items(), str(path))
     filling.add([_split_override(word) for word in overrides], "command line")
+    return filling.validate()
+
+
+def load_record(schema: type[T], path: Path | str) -> T:
+    """Fill `schema` from a file that `save` wrote, in this version or in an earlier one.
+
+    A schema says by FORMER_KEYS and FORMER_VALUES how earlier versions called and wrote what it has. Users
+    who write a former key are refused, and told the present one.
+    """
+    filling = Filling(schema, str(path), is_record=True)
+    filling.add(read_yaml(Path(path)).items(), str(path))
     return filling.validate()
 
 

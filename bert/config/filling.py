@@ -40,9 +40,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 class Filling:
     """Values by field name, gathered from several sources, with the source of every dotted key."""
 
-    def __init__(self, schema: type, source: str) -> None:
+    def __init__(self, schema: type, source: str, is_record: bool = False) -> None:
         self.schema = schema
         self.source = source
+        self.is_record = is_record
+        """what a program saved: keys and notations of earlier versions are read too"""
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
 
@@ -57,6 +59,13 @@ class Filling:
         names = {yaml_name(name): name for name in field_types(schema)}
         for key, value in sorted(((str(k), v) for k, v in items), key=lambda item: item[0].count(".")):
             head, _, rest = key.partition(".")
+            if new := getattr(schema, "FORMER_KEYS", {}).get(head):
+                if not self.is_record:
+                    raise UserError(f"{_origin(source)}{prefix}{head}: is called {prefix}{new} now")
+                head = new
+            if self.is_record and not isinstance(value, dict | list):
+                former = getattr(schema, "FORMER_VALUES", {}).get(head, {})
+                value = former.get(yaml12.dump_inline(value), value)
             if head not in names:
                 near = self._nearest_key(prefix, head, names)
                 raise UserError(f"{_origin(source)}{prefix}{head}: unknown key{near}")
@@ -127,6 +136,8 @@ class Filling:
         if first["type"] == "value_error":  # from a __post_init__ of a schema: "key: why; what would do"
             within, _, reason = str(first["ctx"]["error"]).partition(": ")
             raise UserError(self._at(f"{key}.{within}".strip("."), reason))
+        if first["type"] == "length":  # from bert.config.lengths
+            raise UserError(self._at(key, first["msg"]))
         if first["type"] == "missing":
             raise UserError(self._at(key, f"is required; write it into the file or as {key}=…"))
         allowed = describe(annotation)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 
 from bert.config import yaml12
+from bert.config.lengths import RULE, Length
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -26,6 +27,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, Length):
+        return value.plain
     return str(value) if isinstance(value, Path) else value
 
 
@@ -85,6 +88,8 @@ def _describe(annotation: Any) -> str:
         return f"[{', '.join(describe(arg) for arg in args)}]"
     if origin is dict:
         return f"{{{describe(args[0])}: {describe(args[1])}, ...}}"
+    if isinstance(annotation, type) and issubclass(annotation, Length):
+        return f"{RULE}; or 0" if annotation.MAY_BE_ZERO else RULE
     if dataclasses.is_dataclass(annotation):
         return f"{{{', '.join(yaml_name(field.name) for field in dataclasses.fields(annotation))}}}"
     words = {str: "text", Path: "path", bool: "true|false", type(None): "none"}

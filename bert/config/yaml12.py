@@ -45,6 +45,11 @@ class _Dumper(yaml.SafeDumper):
         special = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
         return self.represent_scalar("tag:yaml.org,2002:float", special.get(repr(value), repr(value)))
 
+    def represent_text(self, value: str) -> yaml.ScalarNode:
+        """Line breaks of Unicode read back as blanks, but where they are escaped in double quotes."""
+        style = '"' if set(value) & set("\x85\u2028\u2029\ufeff") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
 
 for _name, (_pattern, _first) in _SCALARS.items():
     for _class in (_Loader, _Dumper):
@@ -52,6 +57,7 @@ for _name, (_pattern, _first) in _SCALARS.items():
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"^(?:{_pattern})$"), first)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
 _Dumper.add_representer(float, _Dumper.represent_short_float)
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def load(text: str) -> Any:

@@ -1,9 +1,9 @@
 """The configuration of the training engine: optimiser, schedule, length of the run, tracking."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
-from bert.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from bert.config import LengthOrZero, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,20 @@ class OptimizerConfig:
 class ScheduleConfig:
     name: Literal["linear", "cosine", "wsd", "constant"] = "linear"
     """shape after the warm-up; wsd holds the peak and then cools down"""
-    warmup: NonNegativeFloat = 0.1
-    """linear warm-up: a share of the run (below 1) or a number of steps (1 and above)"""
-    cooldown: NonNegativeFloat = 0.2
-    """length of wsd's cool-down: a share of the run (below 1) or a number of steps (1 and above)"""
+    warmup: LengthOrZero = LengthOrZero(0.1)
+    """length of the linear warm-up"""
+    cooldown: LengthOrZero = LengthOrZero(0.2)
+    """length of wsd's cool-down"""
     cooldown_shape: Literal["linear", "sqrt"] = "linear"
     """wsd's cool-down: linear, or 1 - sqrt of the elapsed share of it"""
     min_lr_ratio: Probability = 0.0
     """learning rate at the end of the run, as a fraction of the peak"""
 
+    FORMER_KEYS: ClassVar = {"final": "min_lr_ratio"}
+    FORMER_VALUES: ClassVar = {"warmup": {"1.0": 1}, "cooldown": {"1.0": 1}}
+
     def __post_init__(self) -> None:
-        if self.warmup < 1 and self.cooldown < 1 and self.name == "wsd" and self.warmup + self.cooldown > 1:
+        if self.name == "wsd" and self.warmup.share + self.cooldown.share > 1:
             raise ValueError("cooldown: warmup and cooldown together exceed the run; shorten one of them")
 
 

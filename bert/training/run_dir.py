@@ -116,7 +116,7 @@ def _not_written(folder: Path, error: OSError) -> UserError:
 
 def _read(folder: Path, schema: type) -> Any:
     try:
-        return configuration.load(schema, folder / CONFIG)
+        return configuration.load_record(schema, folder / CONFIG)
     except UserError as error:
         raise UserError(
             f"run_dir: {folder} is not a run of this command ({error}); choose another run_dir"

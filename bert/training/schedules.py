@@ -7,6 +7,7 @@ that was interrupted needs no scheduler to be restored, and none is stepped once
 import math
 from dataclasses import dataclass
 
+from bert.config import Length
 from bert.errors import UserError
 from bert.training.config import ScheduleConfig, TrainingConfig
 
@@ -31,6 +32,8 @@ class Schedule:
     def _height(self, left: float) -> float:
         """1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run still to
         come."""
+        if left == 0.0 and self.config.name != "constant":
+            return 0.0
         after_warmup = 1.0 - self.warmup
         match self.config.name:
             case "constant":
@@ -55,18 +58,16 @@ def build(config: ScheduleConfig, steps: int | None) -> Schedule:
     return Schedule(config, warmup, cooldown)
 
 
-def _share(key: str, value: float, steps: int | None) -> float:
-    if value < 1:
-        return value
+def _share(key: str, length: Length, steps: int | None) -> float:
+    if not length.steps:
+        return length.share
     if steps is None:
         raise UserError(
-            f"schedule.{key}: {value:g} steps of a run not measured in steps; give a share below 1"
+            f"schedule.{key}: {length} of a run not measured in steps; give a share, such as 0.1 or 10%"
         )
-    if value >= steps and key == "warmup":
-        raise UserError(
-            f"schedule.{key}: {value:g} steps, but the run has {steps}; give fewer, or a share below 1"
-        )
-    return min(value / steps, 1.0)
+    if length.steps > steps and key == "warmup":
+        raise UserError(f"schedule.{key}: {length}, but the run has {steps}; give fewer, or a share of it")
+    return min(length.steps / steps, 1.0)
 
 
 def num_steps(config: TrainingConfig, steps_per_epoch: float | None = None) -> int | None:

@@ -63,7 +63,6 @@ class PretrainingBatches:
         self.process_index, self.num_processes = process_index, num_processes
         self.split, self.folder = split, Path(folder) if folder else None
         self.phases = phases_of(batch, total_steps)
-        self.mask_prob(0)
 
     def __getstate__(self) -> dict[str, Any]:
         """Sent to another process without what is open: each opens the store for itself."""
@@ -97,10 +96,7 @@ class PretrainingBatches:
 
     def mask_prob(self, step: int) -> float:
         """The masking probability of a step."""
-        try:
-            return self.objective.mask_prob_at(step, self.total_steps)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        return self.objective.mask_prob_at(step, self.total_steps)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -214,7 +210,7 @@ class PretrainingBatches:
         """Hash of all that decides what the step trains on: text, spans, labels, the address of masks."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(
-            f"{self.plan(phase).digest} {self.tokenizer.digest} {self.objective} {mask_prob}".encode()
+            f"{self.plan(phase).digest} {self.tokenizer.digest} {self.objective.identity} {mask_prob}".encode()
         )
         for column in examples.columns():
             digest.update(column.astype("<i8").tobytes())

@@ -1,20 +1,11 @@
 """What the model learns to predict and what a step trains on: the sections objective and batch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from bert.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
-
-
-def as_steps(length: float, total_steps: int | None, key: str) -> int:
-    """A length given as a share of the run (below 1; 1.0 is all of it) or as a number of steps, in steps."""
-    if length > 1:
-        return round(length)
-    if total_steps is None:
-        raise ValueError(f"{key}: a share of a run whose steps are not known; give a number of steps above 1")
-    return round(length * total_steps)
+from bert.config import Length, NonNegativeInt, PositiveInt, Probability
 
 
 @dataclass(frozen=True)
@@ -25,12 +16,16 @@ class MaskProbRamp:
     """probability at the first step"""
     end: Probability
     """probability from the end of the ramp on"""
-    steps: PositiveFloat = 1.0
-    """length of the ramp: a share of the run (up to 1) or a number of steps (above 1)"""
+    steps: Length = Length("100%")
+    """length of the ramp"""
+
+    FORMER_VALUES: ClassVar = {"steps": {"1.0": "100%"}}
 
     def at(self, step: int, total_steps: int | None) -> float:
-        """The probability of an optimiser step, counted from 0."""
-        length = as_steps(self.steps, total_steps, "objective.mask_prob.steps")
+        """The probability of an optimiser step, counted from 0; the start while the length is not known."""
+        length = self.steps.in_steps(total_steps)
+        if length is None:
+            return self.start
         return self.start + (self.end - self.start) * min(step / max(length - 1, 1), 1.0)
 
 
@@ -82,6 +77,15 @@ class ObjectiveConfig:
         return ramp.at(step, total_steps) if isinstance(ramp, MaskProbRamp) else ramp
 
     @property
+    def identity(self) -> str:
+        """What the digests of batches are made from. The text is that of the first version, which wrote the
+        ramp's length as a float, so that digests stay what they were."""
+        text, ramp = repr(self), self.mask_prob
+        if not isinstance(ramp, MaskProbRamp):
+            return text
+        return text.replace(repr(ramp.steps), repr(float(ramp.steps.steps or ramp.steps.share)))
+
+    @property
     def highest_mask_prob(self) -> float:
         """The highest masking probability of the run."""
         ramp = self.mask_prob
@@ -92,12 +96,14 @@ class ObjectiveConfig:
 class PhaseConfig:
     """A part of the run with a batch of its own; what is left out is as in batch."""
 
-    steps: NonNegativeFloat = 0
-    """length: a share of the run (up to 1) or a number of steps (above 1); the last phase lasts to the end"""
+    steps: Length | None = None
+    """length of the phase; the last one lasts to the end of the run"""
     max_length: Annotated[int, Ge(8), Le(1 << 15)] | None = None
     """batch.max_length in this phase"""
     sequences: Annotated[int, Gt(0), Le(1 << 20)] | None = None
     """batch.sequences in this phase"""
+
+    FORMER_VALUES: ClassVar = {"steps": {"1.0": "100%", "0.0": None, "0": None}}
 
 
 @dataclass(frozen=True)
@@ -121,5 +127,5 @@ class BatchConfig:
             raise ValueError(
                 f"micro_tokens: {self.micro_tokens} does not hold one sequence of {longest} tokens; raise it"
             )
-        if any(not phase.steps for phase in self.phases[:-1]):
+        if any(phase.steps is None for phase in self.phases[:-1]):
             raise ValueError("phases: each phase but the last needs its steps")

@@ -3,8 +3,7 @@
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from bert.errors import UserError
-from pretrain.data.objective import BatchConfig, PhaseConfig, as_steps
+from pretrain.data.objective import BatchConfig, PhaseConfig
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,8 @@ class Phase:
 
 
 def phases_of(batch: BatchConfig, total_steps: int | None) -> list[Phase]:
-    """The phases of a run, in order."""
+    """The phases of a run, in order; while its steps are not known, the first that lasts a share of it is
+    the last one."""
     step = example = stream = 0
     phases: list[Phase] = []
     for config in batch.phases or (PhaseConfig(),):
@@ -33,10 +33,8 @@ def phases_of(batch: BatchConfig, total_steps: int | None) -> list[Phase]:
         if phases and max_length != phases[-1].max_length:
             stream, example = stream + 1, 0
         phases.append(Phase(step, example, stream, max_length, sequences))
-        try:
-            length = as_steps(config.steps, total_steps, "batch.phases.steps") if config.steps else 0
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        if config.steps is None or (length := config.steps.in_steps(total_steps)) is None:
+            break
         step, example = step + length, example + length * sequences
     return phases
 

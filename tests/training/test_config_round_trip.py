@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from bert import config
-from bert.config import NonNegativeFloat, PositiveFloat, Probability, yaml12
+from bert.config import Length, LengthOrZero, NonNegativeFloat, PositiveFloat, Probability, yaml12
 from bert.config.schema import field_types
 from finetune.config import FinetuneConfig, PredictConfig
 from pretrain.config import PretrainConfig
@@ -36,6 +36,8 @@ class Every:
     flag: bool = False
     text: str = ""
     path: Path = Path("a/b")
+    length: Length | None = None
+    length_or_zero: LengthOrZero = LengthOrZero("100%")
     choice: Literal["off", "1", "null", "a b"] = "off"
     number_choice: Literal[1, 2] = 1
     optional: str | None = None
@@ -73,6 +75,9 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
         return st.tuples(*map(values, args))
     if origin is dict:
         return st.dictionaries(values(args[0]), values(args[1]), max_size=3)
+    if annotation in (Length, LengthOrZero):
+        shares = st.floats(0, 1, exclude_min=True, exclude_max=True) | st.sampled_from(["100%", "12.5%"])
+        return (shares | st.integers(not annotation.MAY_BE_ZERO, 10**9)).map(annotation)
     if annotation is Path:
         return st.text("ab/. é-", min_size=1).map(Path)
     return st.from_type(annotation)
@@ -114,6 +119,12 @@ def test_a_configuration_typed_again_is_the_one_that_was_saved(tmp_path: Path) -
     typed = config.load(PretrainConfig, None, words)
     config.save(typed, tmp_path / "config.yaml")
     assert config.difference(config.load(PretrainConfig, tmp_path / "config.yaml"), typed) == []
+
+
+@given(st.text(st.sampled_from("a: -#'\"\\\n\r\t\x00\x85\u2028\u2029\ufeff\ud7ff😀é[]{}") | st.characters(codec="utf-8")))
+def test_any_text_reads_back_equal(text: str) -> None:
+    assert yaml12.load(yaml12.dump({"key": text, "keys": [text]})) == {"key": text, "keys": [text]}
+    assert yaml12.load(yaml12.dump_inline({"key": text})) == {"key": text}
 
 
 @given(st.data())

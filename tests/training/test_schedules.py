@@ -8,6 +8,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert.config import LengthOrZero
 from bert.errors import UserError
 from bert.training import schedules
 from bert.training.config import ScheduleConfig, TrainingConfig
@@ -17,7 +18,7 @@ from bert.training.config import ScheduleConfig, TrainingConfig
 def test_agrees_with_transformers(name: str) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = getattr(transformers, f"get_{name}_schedule_with_warmup")(optimizer, 10, 100)
-    ours = schedules.build(ScheduleConfig(name=name, warmup=10), steps=100)
+    ours = schedules.build(ScheduleConfig(name=name, warmup=LengthOrZero(10)), steps=100)
     for step in range(100):
         assert ours.factor(step / 100) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
         optimizer.step()
@@ -25,12 +26,12 @@ def test_agrees_with_transformers(name: str) -> None:
 
 
 def test_wsd_holds_the_peak_and_cools_down() -> None:
-    config = ScheduleConfig(name="wsd", warmup=0.1, cooldown=0.2, min_lr_ratio=0.5)
+    config = ScheduleConfig(name="wsd", min_lr_ratio=0.5)
     schedule = schedules.build(config, steps=None)
     assert [schedule.factor(p) for p in (0.05, 0.1, 0.5, 0.8)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
     assert schedule.factor(0.9) == pytest.approx(0.75)
     assert schedule.factor(1.0) == pytest.approx(0.5)
-    root = schedules.build(ScheduleConfig(name="wsd", cooldown=0.2, cooldown_shape="sqrt"), steps=None)
+    root = schedules.build(ScheduleConfig(name="wsd", cooldown_shape="sqrt"), steps=None)
     assert root.factor(0.85) == pytest.approx(1 - math.sqrt(0.25))
     assert root.factor(1.0) == pytest.approx(0.0)
 
@@ -45,7 +46,7 @@ def test_wsd_holds_the_peak_and_cools_down() -> None:
 def test_every_factor_is_within_its_bounds(
     name: str, warmup: float, cooldown: float, min_lr_ratio: float, progress: float
 ) -> None:
-    config = ScheduleConfig(name=name, warmup=warmup, cooldown=cooldown, min_lr_ratio=min_lr_ratio)
+    config = ScheduleConfig(name, LengthOrZero(warmup), LengthOrZero(cooldown), "linear", min_lr_ratio)
     factor = schedules.build(config, steps=None).factor(progress)
     assert 0.0 <= factor <= 1.0 + 1e-12
     if progress >= warmup:
@@ -71,9 +72,9 @@ def test_steps_of_epochs() -> None:
 @pytest.mark.parametrize(
     "config, steps, message",
     [
-        (ScheduleConfig(warmup=100), None, "schedule.warmup: 100 steps of a run not measured in steps"),
-        (ScheduleConfig(warmup=100), 100, "schedule.warmup: 100 steps, but the run has 100"),
-        (ScheduleConfig(name="wsd", warmup=60, cooldown=50), 100, "schedule.cooldown"),
+        (ScheduleConfig(warmup=LengthOrZero(100)), None, "schedule.warmup: 100 steps of a run not measured in steps"),
+        (ScheduleConfig(warmup=LengthOrZero(101)), 100, "schedule.warmup: 101 steps, but the run has 100"),
+        (ScheduleConfig("wsd", LengthOrZero(60), LengthOrZero(50)), 100, "schedule.cooldown"),
     ],
 )
 def test_lengths_that_do_not_fit_are_refused(config: ScheduleConfig, steps: int | None, message: str) -> None:
