@@ -3,7 +3,14 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
-from bert.config import LengthOrZero, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from bert.config import (
+    LengthOrZero,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,12 @@ def test_a_configuration_typed_again_is_the_one_that_was_saved(tmp_path: Path) -
     assert config.difference(config.load(PretrainConfig, tmp_path / "config.yaml"), typed) == []
 
 
-@given(st.text(st.sampled_from("a: -#'\"\\\n\r\t\x00\x85\u2028\u2029\ufeff\ud7ff😀é[]{}") | st.characters(codec="utf-8")))
+@given(
+    st.text(
+        st.sampled_from("a: -#'\"\\\n\r\t\x00\x85\u2028\u2029\ufeff\ud7ff😀é[]{}")
+        | st.characters(codec="utf-8")
+    )
+)
 def test_any_text_reads_back_equal(text: str) -> None:
     assert yaml12.load(yaml12.dump({"key": text, "keys": [text]})) == {"key": text, "keys": [text]}
     assert yaml12.load(yaml12.dump_inline({"key": text})) == {"key": text}

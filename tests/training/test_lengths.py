@@ -15,7 +15,10 @@ from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
 
 REQUIRED = {
-    PretrainConfig: {"objective.mask_prob": {"start": 0.3, "end": 0.15}, "batch.phases": [{"max_length": 64}]},
+    PretrainConfig: {
+        "objective.mask_prob": {"start": 0.3, "end": 0.15},
+        "batch.phases": [{"max_length": 64}],
+    },
     FinetuneConfig: {"run_dir": "r", "model.from": "m", "task.label_column": "label"},
 }
 KINDS = {Length, LengthOrZero}
@@ -60,7 +63,9 @@ def test_the_lengths_are_found() -> None:
     }
 
 
-@pytest.mark.parametrize(("schema", "key", "kind"), LENGTHS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("schema", "key", "kind"), LENGTHS, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_every_length_follows_the_rule(schema: type, key: str, kind: type[Length]) -> None:
     for word, steps in [("1", 1), ("2", 2), ("1e4", 10_000), ("10_000", 10_000), ("3.0", 3)]:
         assert read(schema, key, word) == LengthOrZero(steps), word
@@ -151,7 +156,10 @@ def test_what_earlier_versions_recorded_is_read(tmp_path: Path) -> None:
 
 
 def test_a_record_of_this_version_keeps_one_step_as_one_step(tmp_path: Path) -> None:
-    words = ["objective.mask_prob={start: 0.3, end: 0.1, steps: 1}", "batch.phases=[{steps: 1}, {steps: 100%}]"]
+    words = [
+        "objective.mask_prob={start: 0.3, end: 0.1, steps: 1}",
+        "batch.phases=[{steps: 1}, {steps: 100%}]",
+    ]
     typed = config.load(PretrainConfig, None, [*words, "schedule.warmup=1", "schedule.cooldown=100%"])
     config.save(typed, tmp_path / "config.yaml")
     assert config.load_record(PretrainConfig, tmp_path / "config.yaml") == typed

@@ -72,7 +72,11 @@ def test_steps_of_epochs() -> None:
 @pytest.mark.parametrize(
     "config, steps, message",
     [
-        (ScheduleConfig(warmup=LengthOrZero(100)), None, "schedule.warmup: 100 steps of a run not measured in steps"),
+        (
+            ScheduleConfig(warmup=LengthOrZero(100)),
+            None,
+            "schedule.warmup: 100 steps of a run not measured in steps",
+        ),
         (ScheduleConfig(warmup=LengthOrZero(101)), 100, "schedule.warmup: 101 steps, but the run has 100"),
         (ScheduleConfig("wsd", LengthOrZero(60), LengthOrZero(50)), 100, "schedule.cooldown"),
     ],
