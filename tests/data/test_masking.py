@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert.data.ragged import starts_of
 from bert.config import Length
+from bert.data.ragged import starts_of
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.data.masking import Masked, Masking, SpanLengths, fill_quota

@@ -151,7 +151,7 @@ def test_what_earlier_versions_recorded_is_read(tmp_path: Path) -> None:
     assert [phase.steps for phase in old.batch.phases] == [Length(0.9), Length(20), None]
     (tmp_path / "again.yaml").write_text(config.dump(old))
     assert config.load_record(PretrainConfig, tmp_path / "again.yaml") == old
-    with pytest.raises(UserError, match="1.0 is ambiguous"):
+    with pytest.raises(UserError, match=r"1\.0 is ambiguous"):
         config.load(PretrainConfig, None, ["objective.mask_prob={start: 0.3, end: 0.1, steps: 1.0}"])
 
 
