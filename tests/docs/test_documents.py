@@ -124,3 +124,24 @@ def test_files_that_are_named_exist(document: Path) -> None:
         )
     )
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_places_that_are_named_exist() -> None:
+    """docs/architecture.md names a file of the code, and often what to look for in it."""
+    document = (
+        (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## The tree of files")[0]
+    )
+    named = re.findall(r"`((?:bert|pretrain|finetune|tests)/[\w/.]*)`(?:: `(\w+)`)?", document)
+    assert len(named) > 30
+    missing = [
+        f"{path}: {name}"
+        for path, name in named
+        if not (ROOT / path).exists()
+        or (
+            name
+            and not re.search(
+                rf"^ *(?:def|class) {name}\b|^{name}\b.*=", (ROOT / path).read_text("utf-8"), re.M
+            )
+        )
+    ]
+    assert missing == []
