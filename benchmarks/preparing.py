@@ -15,14 +15,14 @@ from typing import Any
 import psutil
 
 from pretrain.corpus.config import CorpusConfig
-from pretrain.corpus.sources import open_corpus, read
+from pretrain.corpus.sources import open_corpus, read_unit
 
 
 def documents(corpus: str, size: int) -> list[str]:
     """The first documents, until they have `size` bytes."""
     texts: list[str] = []
     for unit in open_corpus(CorpusConfig(files=[corpus])).units:
-        for _, outcome in read(unit, lines=True):
+        for _, outcome in read_unit(unit, lines=True):
             if size <= 0:
                 return texts
             if not isinstance(outcome, str):

@@ -1,15 +1,15 @@
-"""python -m pretrain.prepare CONFIG.yaml [key=value ...]: make the store of tokenised documents, or go on with it.
+"""python -m pretrain.prepare CONFIG.yaml [key=value ...]: tokenise the corpus into a store, or go on with that.
 
 1. The corpus is divided into units of work, by its files alone.
-2. A little of it is tokenised, to tell how much disk and time the whole will take.
-3. Workers write shards, each with a file of counts; what is there already is not done again.
-4. Documents that repeat others are dropped, the offsets over all shards written, and at last the index.
+2. A small sample is tokenised, to forecast the disk space and time of the whole.
+3. Workers write shards, each with a file of counts. Finished shards are not made again.
+4. Repeated documents are dropped, the offsets over all shards are written, and the index comes last.
 """
 
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ Tokenise the corpus into RUN/store, from which training reads; the tokenizer is 
 command continues an interrupted preparation.
 """
 _MOST_LANES = 8
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 def store_folder(config: PretrainConfig) -> Path:
@@ -42,7 +43,7 @@ def store_folder(config: PretrainConfig) -> Path:
 def ensure_store(config: PretrainConfig) -> Path:
     """The folder of a configuration's finished store, which is prepared if it is missing or unfinished.
 
-    Raises UserError where the folder holds a store that was prepared otherwise.
+    Raises UserError if the folder holds a store that was prepared with other settings.
     """
     from bert.tokenizer import Tokenizer
     from pretrain.corpus.shards import is_finished, read_index
@@ -60,7 +61,7 @@ def ensure_store(config: PretrainConfig) -> Path:
 
 @contextmanager
 def _working_on(path: Path) -> Iterator[None]:
-    """Hold a store's folder, after another process that does; RunFailed for what the disk refuses meanwhile."""
+    """Hold the folder of a store; wait while another process prepares it. Errors of the disk become RunFailed."""
     try:
         with alone_in(path, f"prepare: another process prepares {path}; waiting for it"):
             yield
@@ -75,7 +76,7 @@ def _working_on(path: Path) -> Iterator[None]:
 
 
 def _options(config: PretrainConfig, tokenizer_digest: str) -> dict[str, Any]:
-    """All that decides what is in a store, by dotted key."""
+    """All settings that the content of a store depends on, by dotted key."""
     options = {f"corpus.{key}": value for key, value in to_dict(config.corpus).items()}
     options["prepare.deduplicate"] = config.prepare.deduplicate
     if config.prepare.deduplicate == "near":
@@ -99,7 +100,7 @@ def _short(value: Any) -> str:
 
 def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options: dict[str, Any]) -> None:
     from pretrain.corpus import progress
-    from pretrain.corpus.assembling import assemble, fingerprint, summary
+    from pretrain.corpus.assembling import assemble, files_digest, summary
     from pretrain.corpus.executors import open_executor, run_all
     from pretrain.corpus.forecast import check_space, make_forecast
     from pretrain.corpus.sources import open_corpus
@@ -107,30 +108,32 @@ def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options
 
     started = time.monotonic()
     corpus = open_corpus(config.corpus)
-    plan = options | {"files": fingerprint(corpus)}
-    before = progress.read(path, "plan")
+    begun = options | {"files": files_digest(corpus)}
+    before = progress.read(path, "options")
     if before is not None:
-        _check_options(path, before, plan)
+        _check_options(path, before, begun)
     with open_executor(config.prepare) as (executor, workers):
         jobs = _jobs(config, path, corpus, workers)
         if jobs:
             forecast = make_forecast(jobs[0], [job.unit for job in jobs], workers)
             check_space(forecast, path)
-            print(f"prepare: {_described(corpus)}; {forecast}", flush=True)
-        progress.write(path, "plan", plan)
-        with progress.Bar(sum(job.unit.size // job.lanes for job in jobs)) as bar:
+            kinds = {"documentation": "packages"}
+            found = (f"{len(s.files):,} {kinds.get(s.format, 'files')} as {s.format}" for s in corpus.sources)
+            print(f"prepare: {', '.join(found)}; {forecast}", flush=True)
+        progress.write(path, "options", begun)
+        with _progress_bar(sum(job.unit.size // job.lanes for job in jobs)) as advance:
             for job, _ in run_all(executor, workers, run, jobs):
-                bar.advance(job.unit.size // job.lanes)
+                advance(job.unit.size // job.lanes)
     assemble(config.prepare, path, tokenizer, corpus, options)
     print(f"prepare: {summary(path)}; {time.monotonic() - started:.0f} s → {path}", flush=True)
 
 
 def _jobs(config: PretrainConfig, path: Path, corpus: "Corpus", workers: int) -> list["Job"]:
-    """What is left to do, the largest first. Several workers share a large file that is read from its start."""
+    """What is left to do, large units first. Several workers share a large file that is only read from its start."""
     from pretrain.corpus import progress
     from pretrain.corpus.worker import Job
 
-    done = progress.done_blocks(path)
+    done = progress.done_shards(path)
     left = [
         Job(
             store=str(path.resolve()),
@@ -138,27 +141,42 @@ def _jobs(config: PretrainConfig, path: Path, corpus: "Corpus", workers: int) ->
             config=config.corpus,
             number=number,
             unit=unit,
-            block_size=corpus.block_size,
+            shard_bytes=corpus.shard_bytes,
             signatures=config.prepare.deduplicate == "near",
             done=done.get(number, frozenset()),
         )
         for number, unit in enumerate(corpus.units)
         if not progress.is_done(path, number, done.get(number, frozenset()))
     ]
-    large = sum(job.unit.size > 2 * job.block_size for job in left)
+    large = sum(job.unit.size > 2 * job.shard_bytes for job in left)
     jobs = []
     for job in sorted(left, key=lambda job: -job.unit.size):
-        lanes = min(_MOST_LANES, -(-workers // large)) if job.unit.size > 2 * job.block_size else 1
+        lanes = min(_MOST_LANES, -(-workers // large)) if job.unit.size > 2 * job.shard_bytes else 1
         jobs += [dataclasses.replace(job, lane=lane, lanes=lanes) for lane in range(lanes)]
     return jobs
 
 
-def _described(corpus: "Corpus") -> str:
-    """How the corpus is read."""
-    return ", ".join(
-        f"{len(source.files):,} {'packages' if source.format == 'documentation' else 'files'} as {source.format}"
-        for source in corpus.sources
-    )
+@contextmanager
+def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, elsewhere a line every half minute; what it yields is told the bytes done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = [TextColumn("preparing"), BarColumn(24), TransferSpeedColumn(), TimeRemainingColumn()]
+    done, next_line = 0, time.monotonic() + _SECONDS_BETWEEN_LINES
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+
+        def advance(size: int) -> None:
+            nonlocal done, next_line
+            done += size
+            bar.update(task, completed=done)
+            if bar.disable and time.monotonic() > next_line:
+                next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+                console.print(f"prepare: {100 * done / max(1, total):.0f} %")
+
+        yield advance
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
-"""The last part of preparing a store: repeated documents dropped, everything counted, the index written.
+"""The last part of preparing a store: drop repeated documents, write the offsets and the index.
 
-Each step can be interrupted and done again: what is dropped is decided once, from the shards as the workers wrote them,
-and a shard whose number of rows shows that it was dropped from already is left alone.
+Each step can be interrupted and repeated. The repeated documents are found once, in the shards as the workers wrote
+them. A shard with fewer rows than its worker wrote has lost its repeated documents already.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from pretrain.corpus.shards import SPLITS, Shard, finish, read_index, read_shard
 from pretrain.corpus.sources import Corpus
 
 
-def fingerprint(corpus: Corpus) -> str:
-    """A digest of which files the corpus has, their sizes and how they are divided."""
-    return hashlib.sha256(repr((corpus.units, corpus.block_size)).encode()).hexdigest()[:16]
+def files_digest(corpus: Corpus) -> str:
+    """A digest of the names and sizes of the corpus files, and of how they are divided."""
+    return hashlib.sha256(repr((corpus.units, corpus.shard_bytes)).encode()).hexdigest()[:16]
 
 
 def assemble(
     prepare: PrepareConfig, path: Path, tokenizer: Tokenizer, corpus: Corpus, options: Mapping[str, Any]
 ) -> None:
-    """Make a store of what the workers wrote; UserError if that is no document at all."""
+    """Make a store of the shards that the workers wrote; UserError if these hold no document."""
     counts, skipped, written = _tally(path)
     if not written:
         reasons = (
@@ -69,16 +69,16 @@ def assemble(
         tokenizer.special_ids,
     )
     shutil.rmtree(progress.folder(path))
-    for torn in path.glob("*/.*"):
-        torn.unlink()
+    for unfinished in path.glob("*/.*"):
+        unfinished.unlink()
 
 
 def _tally(path: Path) -> tuple[Counter[str], Counter[str], list[tuple[str, str, int]]]:
-    """What the workers counted, what they skipped, and their shards in order: split, file, documents."""
+    """What the workers counted, what they skipped, and their shards in order: (split, file, documents)."""
     counts: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
     written: list[tuple[str, str, int]] = []
-    for name in progress.blocks(path):
+    for name in progress.shard_names(path):
         about = progress.read(path, name) or {}
         counts.update(about["counts"])
         skipped.update(about["skipped"])
@@ -87,27 +87,28 @@ def _tally(path: Path) -> tuple[Counter[str], Counter[str], list[tuple[str, str,
 
 
 def _drop(prepare: PrepareConfig, path: Path, written: list[tuple[str, str, int]]) -> int:
-    """Drop repeated documents from the shards and return how many there were."""
+    """Drop repeated documents from the shards; returns their number."""
     if prepare.deduplicate == "off":
         return 0
-    dropped = progress.read(path, "dropped")
-    if dropped is None:
-        dropped = _find_repeated(prepare, path, written)
-        progress.write(path, "dropped", dropped)
+    repeated = progress.read(path, "repeated")
+    if repeated is None:
+        repeated = _find_repeated(prepare, path, written)
+        progress.write(path, "repeated", repeated)
     for split, file, documents in written:
-        rows = dropped.get(f"{split}/{file}", [])
+        rows = repeated.get(f"{split}/{file}", [])
         shard = path / split / file
         if len(rows) == documents:
             shard.unlink(missing_ok=True)
         elif rows and len(table := read_shard(shard)) == documents:
             kept = np.setdiff1d(np.arange(documents), rows)
             write_shard(shard, table.take(pa.array(kept)))
-    return sum(map(len, dropped.values()))
+    return sum(map(len, repeated.values()))
 
 
 def _find_repeated(
     prepare: PrepareConfig, path: Path, written: list[tuple[str, str, int]]
 ) -> dict[str, list[int]]:
+    """The repeated documents as rows of each shard, by split/file."""
     keys = [read_shard(path / split / file).column("key").to_numpy() for split, file, _ in written]
     repeated = exact_duplicates(keys)
     if prepare.deduplicate == "near":
@@ -132,16 +133,16 @@ def _count(shard: Path) -> Shard:
 
 
 def summary(path: Path) -> str:
-    """What is in a store, in a line or two."""
+    """The content of a store, in a line or two."""
     index = read_index(path)
     train, heldout = (index["splits"][split] for split in SPLITS)
     counts = index["counts"]
-    parts = [
+    facts = [
         f"{train['documents']:,} documents, {train['sentences']:,} sentences, {train['tokens']:,} tokens",
         f"{heldout['documents']:,} documents held out",
     ]
     if counts["repeated"]:
-        parts.append(f"{counts['repeated']:,} repeated ones dropped")
+        facts.append(f"{counts['repeated']:,} repeated ones dropped")
     for reason, number in counts["skipped"].items():
-        parts.append(f"{number:,} skipped: {reason}")
-    return "; ".join(parts)
+        facts.append(f"{number:,} skipped: {reason}")
+    return "; ".join(facts)

@@ -1,8 +1,8 @@
-"""A corpus that is already there: the English documentation of Python and the packages beside it.
+"""A corpus that needs no download: the English documentation of Python and of the installed packages.
 
-Docstrings are read with `ast`, so nothing is imported and nothing runs; Python's own reference comes from
-`pydoc_data.topics`. A document is a module, its paragraphs the prose of its docstrings: code, doctests, tables,
-signatures and directives are left out, and so is a paragraph that its package has said before.
+Docstrings are parsed with `ast`, so no code is imported or run; Python's own reference comes from `pydoc_data.topics`.
+A document is a module, and its paragraphs are the prose of its docstrings. Code, doctests, tables, signatures and
+directives are left out, and so are paragraphs that occurred in the package before.
 """
 
 import ast
@@ -36,7 +36,7 @@ class ModuleDocument:
 
 
 def packages() -> list[str]:
-    """The standard library as `python`, then every package that is installed, by name."""
+    """`python` for the standard library, then every installed package, by name."""
     folders = (path for path in _folders()["purelib"].iterdir() if (path / "__init__.py").is_file())
     return [
         "python",
@@ -45,14 +45,14 @@ def packages() -> list[str]:
 
 
 def python_files(package: str) -> list[Path]:
-    """The files of a package in a fixed order, tests and what it brings along of others left out."""
+    """The files of a package in a fixed order, without its tests and the packages that it bundles."""
     folder = _folders()["stdlib"] if package == "python" else _folders()["purelib"] / package
     inside = (path.relative_to(folder) for path in folder.rglob("*.py"))
     return [folder / path for path in sorted(inside) if not _SKIPPED_FOLDERS.intersection(path.parts)]
 
 
 def sizes() -> dict[str, int]:
-    """Package → about how many bytes of prose it has: one in twelve of its code."""
+    """Package → about how many bytes of prose it has: a twelfth of its code."""
     files = {package: python_files(package) for package in packages()}
     return {
         package: sum(file.stat().st_size for file in inside) // 12
@@ -66,17 +66,17 @@ def _folders() -> dict[str, Path]:
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """The version of the distribution that brought each package; what is documented depends on it."""
-    brought_by = importlib.metadata.packages_distributions()
+    """The version of each package, on which its documentation depends."""
+    distributions = importlib.metadata.packages_distributions()
     versions = {"python": sysconfig.get_python_version()}
     for name in names:
-        if name in brought_by:
-            versions[name] = importlib.metadata.version(brought_by[name][0])
+        if name in distributions:
+            versions[name] = importlib.metadata.version(distributions[name][0])
     return versions
 
 
 def documents(package: str) -> Iterator[ModuleDocument]:
-    """The documents of a package, one for each module that says something in prose."""
+    """The documents of a package: one for each module with prose."""
     said: set[str] = set()
     if package == "python":
         from pydoc_data.topics import topics
@@ -105,7 +105,7 @@ def _module_name(package: str, file: Path) -> str:
 
 
 def _new(paragraphs: Iterator[str], said: set[str]) -> list[str]:
-    """The paragraphs that were not said before, which from now on they are."""
+    """The paragraphs that are not in `said` yet; they are added to it."""
     new = [text for text in dict.fromkeys(paragraphs) if text not in said]
     said.update(new)
     return new
@@ -130,7 +130,7 @@ def _docstrings(file: Path) -> Iterator[str]:
 
 
 def _prose(text: str) -> Iterator[str]:
-    """The paragraphs of a docstring that are sentences, without markup."""
+    """The paragraphs of a docstring that are prose, without markup."""
     text = _LITERAL.sub("\n", _CODE.sub("\n", text + "\n"))
     for block in _blocks(text):
         plain = _ROLE.sub(lambda match: match[1] or match[2], block)
@@ -139,7 +139,7 @@ def _prose(text: str) -> Iterator[str]:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Lines that belong together, joined: a blank line, another indentation or a list item begins a new block."""
+    """Blocks of lines, joined. A blank line, another indentation or a list item begins a new one."""
     block: list[str] = []
     indentation = 0
     for line in text.splitlines():

@@ -1,7 +1,7 @@
-"""Documents that repeat another: found over all shards by keys and signatures, in bounded memory.
+"""Deduplication: find documents that repeat another one, over all shards, in bounded memory.
 
-The first in the order held-out, then train, then by shard and row stays. So nothing that is held out is, word for word
-or nearly, trained on.
+Of equal documents the first one stays; held-out shards come before training shards. So no held-out document is trained
+on, not even nearly word for word.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ def _empty_minhash() -> Any:
 
 
 def exact_duplicates(keys: Sequence[np.ndarray]) -> np.ndarray:
-    """int64, ascending: the documents, counted over all shards, whose key an earlier one has.
+    """int64, ascending: the documents, counted over all shards, that have the key of an earlier one.
 
     Args: keys: uint64 (documents,) for each shard.
     """
@@ -41,10 +41,10 @@ def exact_duplicates(keys: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def near_duplicates(signatures: Sequence[np.ndarray], threshold: float) -> np.ndarray:
-    """int64, ascending: the documents whose signature agrees in `threshold` of its places with an earlier one's.
+    """int64, ascending: the documents whose signature equals an earlier one's in a share of `threshold` of its places.
 
     Candidates share a band of the signature (locality-sensitive hashing; Leskovec, Rajaraman and Ullman, Mining
-    of Massive Datasets, 3.4), the bands chosen for the threshold by datasketch.
+    of Massive Datasets, 3.4). datasketch chooses the bands for the threshold.
 
     Args: signatures: uint32 (documents, 128) for each shard; may be mapped files.
     """
@@ -77,8 +77,10 @@ def _hash_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def _groups(hashes: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """For each number that occurs more than once: its first place and the others, ascending; place by place counted
-    over all arrays. One range of the numbers after the other, so that no pass holds more than some millions."""
+    """For each number that occurs more than once: its first place and its other places, counted over all arrays.
+
+    Each pass looks at one range of the numbers, so that no pass holds more than some millions of them.
+    """
     starts = np.cumsum([0] + [len(shard) for shard in hashes])
     passes = 1 << max(0, int(np.ceil(np.log2(max(1, starts[-1]) / _AT_ONCE))))
     for part in range(passes):

@@ -30,7 +30,7 @@ class _Here(Executor):
 
 
 def _end_with_parent() -> None:
-    """End this process when the one it works for does, even by SIGKILL: its queue alone would not tell it."""
+    """End this process when its parent ends, even by SIGKILL, which the queue of jobs does not show."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -42,10 +42,10 @@ def _end_with_parent() -> None:
 
 
 class _Processes(ProcessPoolExecutor):
-    """Local processes. Ctrl-C reaches all of a terminal; these leave it to the process they work for."""
+    """Local processes. They ignore Ctrl-C, which reaches all processes of a terminal; their parent handles it."""
 
     def submit(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> "Future[R]":
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the processes that this starts inherit it
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # new processes inherit the mask
         try:
             return super().submit(function, *args, **kwargs)
         finally:
@@ -59,7 +59,7 @@ class _Processes(ProcessPoolExecutor):
 
 @contextmanager
 def open_executor(config: PrepareConfig) -> Iterator[tuple[Executor, int]]:
-    """An executor and how many jobs it does at a time."""
+    """An executor, and how many jobs it runs at a time."""
     if config.scheduler is not None:
         with _dask_client(config.scheduler) as client:
             workers = sum(client.nthreads().values())
@@ -107,7 +107,7 @@ def _dask_client(address: str) -> Any:
 def run_all(
     executor: Executor, workers: int, function: Callable[[J], R], jobs: Sequence[J]
 ) -> Iterator[tuple[J, R]]:
-    """Each job with its result, as they end; only a few more than can run are handed out at a time."""
+    """Each job with its result, as they finish. Only a few more jobs than can run are submitted at a time."""
     waiting = iter(jobs)
     running: dict[Future[R], J] = {}
     try:

@@ -1,4 +1,4 @@
-"""Files of a corpus: finding them, opening them wherever and however compressed they lie, and a first look."""
+"""Files of a corpus: find them, open them (local or remote, compressed or not), and look at their first bytes."""
 
 import bz2
 import gzip
@@ -14,7 +14,7 @@ from typing import IO, Any, BinaryIO, cast
 from bert.errors import UserError
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # what a torn or broken file raises
+DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # raised by truncated and damaged files
 _LOOK = 1 << 16
 _UNPACKED = {
     ".gz": 3,
@@ -28,7 +28,7 @@ _UNPACKED = {
 
 @dataclass(frozen=True)
 class File:
-    """A file of a corpus: a path or URL and its size in bytes as it lies there."""
+    """A file of a corpus: a path or URL, and its size in bytes, compressed if it is."""
 
     path: str
     size: int
@@ -39,7 +39,7 @@ class File:
 
     @property
     def suffix(self) -> str:
-        """The ending that tells the format, without the compression's: .jsonl of wiki.jsonl.gz."""
+        """The ending that names the format, without the compression: .jsonl of wiki.jsonl.gz."""
         name = PurePosixPath(self.path.lower())
         return (name.with_suffix("") if self.compressed else name).suffix
 
@@ -50,9 +50,9 @@ class File:
 
 
 def find(pattern: str, suffixes: Sequence[str]) -> list[File]:
-    """The files of a path, folder, glob or URL, sorted; of a folder those that end in one of `suffixes`, if any.
+    """The files of a path, folder, glob or URL, sorted; of several files those that end in one of `suffixes`, if any.
 
-    Raises UserError where there is nothing.
+    Raises UserError if there are none.
     """
     files = _find_remote(pattern) if "://" in pattern else _find_local(pattern)
     if isinstance(files, File):
@@ -96,7 +96,7 @@ def _find_remote(url: str) -> "File | list[File]":
 
 
 def _size(filesystem: Any, path: str) -> int:
-    """The bytes of a remote file; a server that does not tell them may still send some."""
+    """The bytes of a remote file; 1 if the server does not say."""
     size = filesystem.size(path)
     return 1 if size is None else int(size)
 
@@ -111,7 +111,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 def open_raw(path: str) -> BinaryIO:
-    """A file as it lies there, positioned at its start and able to seek."""
+    """A file without decompression, at its start and able to seek."""
     if "://" in path:
         return io.BufferedReader(_RemoteFile(path), 1 << 20)
     try:
@@ -121,7 +121,7 @@ def open_raw(path: str) -> BinaryIO:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A file of fsspec with all that a file has; where the other side fails, the error names the file."""
+    """A file of fsspec as a Python file; errors of the remote side name the file."""
 
     def __init__(self, url: str) -> None:
         filesystem, path = _filesystem(url)
@@ -157,7 +157,7 @@ class _RemoteFile(io.RawIOBase):
 
 
 def open_text(path: str) -> IO[bytes]:
-    """A file's content, decompressed on the way."""
+    """The content of a file, decompressed."""
     raw = open_raw(path)
     match PurePosixPath(path.lower()).suffix:
         case ".gz":
@@ -239,7 +239,7 @@ class _ZstdFile(io.RawIOBase):
 
 
 def first_bytes(file: File) -> bytes:
-    """The beginning of a file's content, as far as it can be read."""
+    """The first bytes of a file's content; none if it is damaged."""
     with open_text(file.path) as content:
         try:
             return content.read(_LOOK)
@@ -248,7 +248,7 @@ def first_bytes(file: File) -> bytes:
 
 
 def look(file: File) -> None:
-    """Refuse a file that begins as no UTF-8 text does; single broken bytes are left to the reader to count."""
+    """Refuse a file whose first bytes are not UTF-8 text. The reader counts single broken bytes later."""
     start = first_bytes(file)
     if b"\0" in start and start.count(b"\0") * 1000 > len(start):
         raise UserError(

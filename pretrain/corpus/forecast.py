@@ -1,4 +1,4 @@
-"""How much disk and time a store will take, told from a little of the corpus before the work begins."""
+"""A forecast of the disk space and time that a store takes, from a small sample of the corpus."""
 
 import shutil
 import time
@@ -9,10 +9,11 @@ from pathlib import Path
 
 from bert.errors import UserError
 from pretrain.corpus.readers import Document
+from pretrain.corpus.sentences import sentence_splitter
 from pretrain.corpus.shards import token_dtype
-from pretrain.corpus.sources import Unit, read
-from pretrain.corpus.text import normalizer, sentence_splitter
-from pretrain.corpus.worker import Job, load_encoder
+from pretrain.corpus.sources import Unit, read_unit
+from pretrain.corpus.text import normalizer
+from pretrain.corpus.worker import Job, load_tokenizer
 
 _UNITS, _CHARACTERS = 8, 50_000
 
@@ -32,17 +33,17 @@ class Forecast:
 
 
 def make_forecast(job: Job, units: Sequence[Unit], workers: int) -> Forecast:
-    """A forecast from the beginnings of a few of the units that are left to do."""
-    encode = load_encoder(job.tokenizer)
-    tidy, split = normalizer(job.config), sentence_splitter(job.config)
+    """A forecast from the first documents of a few of the units that are left."""
+    tokenize = load_tokenizer(job.tokenizer)
+    normalize, split = normalizer(job.config), sentence_splitter(job.config)
     started = time.perf_counter()
     found: list[str] = []
     for unit in units[:: max(1, len(units) // _UNITS)][:_UNITS]:
         for document in _beginning(unit, job.config.sentences == "lines"):
-            found += split([tidy(paragraph) for paragraph in document.paragraphs])
-    tokens, _ = encode(found)
+            found += split([normalize(paragraph) for paragraph in document.paragraphs])
+    tokens, _ = tokenize(found)
     seconds = time.perf_counter() - started
-    width = token_dtype(encode.tokenizer.vocab_size).itemsize
+    width = token_dtype(tokenize.tokenizer.vocab_size).itemsize
     total = sum(
         unit.size for unit in {(unit.source, unit.files, unit.within): unit for unit in units}.values()
     )
@@ -53,7 +54,7 @@ def make_forecast(job: Job, units: Sequence[Unit], workers: int) -> Forecast:
 def _beginning(unit: Unit, lines: bool) -> list[Document]:
     documents: list[Document] = []
     characters = 0
-    for _, outcome in read(unit, lines):
+    for _, outcome in read_unit(unit, lines):
         if isinstance(outcome, Document):
             documents.append(outcome)
             characters += sum(map(len, outcome.paragraphs))
@@ -64,8 +65,8 @@ def _beginning(unit: Unit, lines: bool) -> list[Document]:
 
 def check_space(forecast: Forecast, path: Path) -> None:
     """UserError where the disk has no room for the store."""
-    there = next(folder for folder in chain([path], path.resolve().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(folder for folder in chain([path], path.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
     if forecast.disk > free:
         raise UserError(
             f"{path}: the store would take about {_bytes(forecast.disk)}, the disk has {_bytes(free)} free; "

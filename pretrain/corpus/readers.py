@@ -1,5 +1,7 @@
-"""Formats → documents. A reader yields records with the place they begin at, cheaply; parsing one is a second step,
-so that several workers can share a file that only reads from its start, each parsing its own part of the records.
+"""Files → documents, for text and JSON lines.
+
+Reading has two steps. A reader finds records and where they begin, which is cheap; then the wanted records are parsed.
+So several workers can share a file that can only be read from its start: each parses some of its records.
 """
 
 import json
@@ -13,27 +15,27 @@ from pretrain.corpus.text import cut, paragraphs_of
 
 LONGEST_LINE = 1 << 26
 LONGEST_DOCUMENT = 1 << 20
-_BROKEN = re.compile("[\udc80-\udcff]")  # what stands for a byte that is not UTF-8
+_BROKEN = re.compile("[\udc80-\udcff]")  # stands for a byte that is not UTF-8
 
 
 class UnusableError(Exception):
-    """Why a record is no document; such records are counted by reason."""
+    """A record is no document; the message says why. Such records are counted by reason."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """Paragraphs of text. Very long documents come in parts; `begins` is then the first part."""
+    """Paragraphs of text. A very long document comes in parts; each but the first knows the first one."""
 
     paragraphs: list[str]
-    begins: list[str] | None = None
+    first_part: list[str] | None = None
 
 
 @dataclass(frozen=True)
-class Part:
-    """Lines of a document that is read in parts; `first` are those of its first part, unless this is it."""
+class RawDocument:
+    """The bytes of a document, or of a part of a very long one; each part but the first knows the first one."""
 
     text: bytes
-    first: bytes | None = None
+    first_part: bytes | None = None
 
 
 Records = Iterator[tuple[int, Any]]
@@ -44,9 +46,9 @@ Range = tuple[int, int | None]
 class Reader:
     """How a format is read.
 
-    `records(path, (start, stop), column)` yields (position, raw record); positions grow by the bytes or characters
-    read. `parse(record, column)` gives its texts. `ranges` says what start and stop count, where a file can be
-    read from the middle: bytes, row groups, rows.
+    `records(path, (start, stop), column)` yields (position, raw record); positions count bytes or characters.
+    `parse(record, column)` gives the texts of a record. `ranges` is the unit of start and stop (bytes, row groups or
+    rows) if files of the format can be read from the middle.
     """
 
     records: Callable[[str, Range, str], Records]
@@ -55,21 +57,21 @@ class Reader:
 
 
 def documents(reader: Reader, record: Any, column: str, lines: bool) -> Iterator[Document]:
-    """The document of a record, in parts if it is very long; `lines`: every line is a sentence of its own."""
+    """The document of a record, in parts if it is very long. With `lines`, every line is a paragraph."""
     if record is None:
         raise UnusableError("line over 64 MiB")
-    if isinstance(record, Part):
-        first = _paragraphs(_decode(record.first), lines) if record.first is not None else []
+    if isinstance(record, RawDocument):
+        before = _paragraphs(_decode(record.first_part), lines) if record.first_part is not None else []
         paragraphs = _paragraphs(_decode(record.text), lines)
-        begins = next(cut(first, LONGEST_DOCUMENT), None)
+        first = next(cut(before, LONGEST_DOCUMENT), None)
     else:
         values = reader.parse(record, column)
-        paragraphs, begins = [text for value in values for text in _paragraphs(value, lines)], None
+        paragraphs, first = [text for value in values for text in _paragraphs(value, lines)], None
     if not paragraphs:
         raise UnusableError("empty")
     for part in cut(paragraphs, LONGEST_DOCUMENT):
-        yield Document(part, begins)
-        begins = begins or part
+        yield Document(part, first)
+        first = first or part
 
 
 def _paragraphs(text: str, lines: bool) -> list[str]:
@@ -84,7 +86,7 @@ def _decode(raw: bytes) -> str:
 
 
 def read_lines(content: IO[bytes], within: Range = (0, None)) -> Iterator[tuple[int, bytes | None]]:
-    """The lines that begin in [start, stop), each with its position; None stands for one over 64 MiB."""
+    """The lines that begin in [start, stop), each with its position; None in place of one over 64 MiB."""
     start, stop = within
     position = start
     if start:
@@ -116,59 +118,56 @@ def line_records(path: str, within: Range, column: str) -> Records:
         yield from ((at, line) for at, line in read_lines(content, within) if line is None or line.strip())
 
 
-def paragraph_records(path: str, within: Range, column: str) -> Records:
-    """Runs of lines between blank ones. A run belongs to the range in which the blank line before it begins."""
-    start, stop = within
-    with files.open_text(path) as content:
-        lines: list[bytes] = []
-        owned, begin, size, first = start == 0, 0, 0, None
-        for position, line in read_lines(content, (start, None)):
-            past = stop is not None and position >= stop
-            if line is not None and not line.strip():
-                if lines:
-                    yield begin, Part(b"".join(lines), first)
-                if past:
-                    return
-                lines, size, first, owned = [], 0, None, True
-            elif not owned:
-                if past:
-                    return
-            elif line is None:
-                yield position, None
-            else:
-                begin = begin if lines else position
-                lines.append(line)
-                size += len(line)
-                if size >= LONGEST_DOCUMENT:
-                    part = b"".join(lines)
-                    yield begin, Part(part, first)
-                    lines, size, first = [], 0, first or part
-        if lines:
-            yield begin, Part(b"".join(lines), first)
-
-
 def text_records(path: str, within: Range, column: str) -> Records:
-    """A file as one document, a megabyte at a time."""
+    """A file as one document, a megabyte at a time. An empty file is an empty document."""
     with files.open_text(path) as content:
-        lines: list[bytes] = []
-        begin, size, first = 0, 0, None
-        for position, line in read_lines(content):
-            if line is None:
-                yield position, None
-                continue
-            begin = begin if lines else position
-            lines.append(line)
+        yield from _raw_documents(read_lines(content), even_empty=True)
+
+
+def paragraph_records(path: str, within: Range, column: str) -> Records:
+    """Documents between blank lines. One belongs to the range in which the blank line before it begins."""
+    with files.open_text(path) as content:
+        yield from _raw_documents(_lines_of_range(content, within))
+
+
+def _lines_of_range(content: IO[bytes], within: Range) -> Iterator[tuple[int, bytes | None]]:
+    """The lines of the documents of a range; blank lines become empty ones."""
+    start, stop = within
+    owned = start == 0
+    for position, line in read_lines(content, (start, None)):
+        blank = line is not None and not line.strip()
+        if stop is not None and position >= stop and (blank or not owned):
+            return
+        owned = owned or blank
+        if owned:
+            yield position, b"" if blank else line
+
+
+def _raw_documents(lines: Iterator[tuple[int, bytes | None]], even_empty: bool = False) -> Records:
+    """Documents out of lines, each up to an empty line, in parts of a megabyte."""
+    waiting: list[bytes] = []
+    begin, size, first = 0, 0, None
+    for position, line in lines:
+        if line is None:
+            yield position, None
+        elif line:
+            begin = begin if waiting else position
+            waiting.append(line)
             size += len(line)
             if size >= LONGEST_DOCUMENT:
-                part = b"".join(lines)
-                yield begin, Part(part, first)
-                lines, size, first = [], 0, first or part
-        if lines or first is None:
-            yield begin, Part(b"".join(lines), first)
+                part = b"".join(waiting)
+                yield begin, RawDocument(part, first)
+                waiting, size, first = [], 0, first or part
+        else:
+            if waiting:
+                yield begin, RawDocument(b"".join(waiting), first)
+            waiting, size, first = [], 0, None
+    if waiting or (even_empty and first is None):
+        yield begin, RawDocument(b"".join(waiting), first)
 
 
 def parse_line(line: bytes, column: str) -> list[str]:
-    """A line as it is."""
+    """The whole line."""
     return [_decode(line)]
 
 

@@ -1,25 +1,27 @@
-"""Sentences of a paragraph, in many scripts at once: no language has to be named.
+"""Paragraph → sentences, in many scripts at once; the language need not be named.
 
-A mark ends a sentence where the script says so alone (。！？ । ؟ ።), or where white space follows and what
-stands on both sides agrees: no lower case and no comma after it; no title, initial or abbreviation before it.
-Closing quotes, brackets and notes such as [1] stay with the sentence they close.
+Marks of some scripts always end a sentence (。！？ । ؟ ።). Others end one if white space follows, if no lower-case
+letter and no comma comes next, and if no title, initial or abbreviation stands before the mark. Closing quotes,
+brackets and notes such as [1] stay with the sentence they close.
 
-Why our own: no splitter we tried is as accurate and fast enough to leave the tokenizer the slow part; most ask
-for the language. F1 of the boundaries in three quarters of the Brown corpus (39,413 sentences), which our rules
-had never met, and in the NCBI disease corpus (6,900), which they had; and speed on one core, by
+Why our own: no splitter that we tried is as accurate and still faster than the tokenizer, and most need the language.
+The table has F1 of the sentence boundaries in three quarters of the Brown corpus (39,413 sentences), which were not
+used to write the rules, and in the NCBI disease corpus (6,900), which was used; and the speed on one core, by
 benchmarks/sentences.py (the two slowest on one sentence in 20):
 
     ours       0.993  0.985   20 MB/s        syntok      0.982  0.967   1.5 MB/s
     Punkt      0.988  0.985    8 MB/s        pysbd       0.944  0.977   0.3 MB/s
     nupunkt    0.988  0.981    8 MB/s        sentencex   0.953  0.982   134 MB/s
 
-In the quarter of Brown that the rules were made with ours has 0.994. On the 48 English golden rules of pysbd, short
-texts made to be difficult, it has 0.68, beside 0.98 of pysbd itself, 0.68 of nupunkt and 0.63 of syntok: it does
-not take "a. … b. …" or "1.) … 2.) …" within a line for a list.
+Ours has 0.994 on the quarter of Brown with which the rules were written. On the 48 English golden rules of pysbd,
+short texts that are difficult on purpose, ours has 0.68, pysbd 0.98, nupunkt 0.68 and syntok 0.63: our rules do not
+see a list in "a. … b. …" or "1.) … 2.) …" within a line.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from pretrain.corpus.config import CorpusConfig
 
 # Marks that end a sentence by themselves, whatever follows: Unicode's STerm class without ASCII.
 _ALONE = "։؟۔।॥။።፧៖។៕᠃᠉᙮‼⁇⁈⁉。！？｡．﹒﹖﹗꓿꘎꘏꣎꣏꧈꧉꩝꩞꩟꯫"
@@ -41,7 +43,7 @@ def _words(table: str) -> frozenset[str]:
     return frozenset(table.split())
 
 
-# Before a full stop: words that a name, a number or an explanation follows, never a new sentence.
+# Before a full stop: after these words comes a name, a number or an explanation, never a new sentence.
 _TITLES = _words("""
     mr mrs ms messrs mmes mme mlle dr drs prof profs rev revd hon gen col lt capt cpt cmdr cdr maj sgt
     cpl pvt adm gov sen rep pres supt st ste mt ft atty wm vs viz cf fig figs eq eqs eqn ref refs sec
@@ -50,14 +52,14 @@ _TITLES = _words("""
     dhr mevr bijv nl o.a m.a.w t.a.v г гг им ул пр просп д кв обл р руб т.е т.к напр проф акад доц см
     рис табл св np tzn tzw inż mgr ks św płk např tzv mudr judr phdr
 """)
-# Words that may end a sentence or stand within one: what follows decides.
+# Words that may end a sentence or stand within one; the next word decides.
 _ABBREVIATIONS = _words("""
     jr sr inc ltd co corp bros llc plc etc am pm jan feb mar apr jun jul aug sep sept oct nov dec mon
     tue tues wed thu thur thurs fri sat sun ave blvd rd est op univ inst intl natl hum biol med genet
     chem al usw str nr abs bd jh jhs chr sog geb gest env av apr n art tél pág págs núm aprox др вв тыс
     млн млрд стр с л itd itp r w ww atd apod tj
 """)
-# Words that begin sentences and seldom follow an abbreviation within one.
+# Words that begin sentences and rarely follow an abbreviation within one.
 _STARTERS = _words("""
     the this that these those there then they he she it its his her their we our you your i in on at by
     for from to with as but and or so if when while where what who why how after before since although
@@ -75,8 +77,15 @@ _MONTHS = _words("""
 """)
 
 
+def sentence_splitter(config: CorpusConfig) -> Callable[[list[str]], list[str]]:
+    """Paragraphs → sentences, as configured by `corpus.sentences`."""
+    if config.sentences == "auto":
+        return lambda paragraphs: [sentence for text in paragraphs for sentence in split_sentences(text)]
+    return lambda paragraphs: [stripped for text in paragraphs if (stripped := text.strip())]
+
+
 def split_sentences(paragraph: str) -> list[str]:
-    """The sentences of a paragraph; nothing but the white space around them is lost."""
+    """The sentences of a paragraph, without the white space around them."""
     sentences, start = [], 0
     for stop in _ends(paragraph):
         sentence = paragraph[start:stop].strip()
@@ -90,7 +99,7 @@ def split_sentences(paragraph: str) -> list[str]:
 
 
 def _ends(text: str) -> Iterator[int]:
-    """Where sentences end, the end of the text left out."""
+    """The positions where sentences end, but for the end of the text."""
     start = 0
     for match in _CANDIDATE.finditer(text):
         if _is_end(text, start, match):

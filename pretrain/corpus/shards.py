@@ -1,4 +1,17 @@
-"""Writing a store: Arrow files that appear whole or not at all, and at last the index over them."""
+"""The files of a store: tokenised documents in Arrow files (shards), arrays of offsets over them, and an index.
+
+    STORE/index.json                     version, tokenizer, sources, options, counts, the list of shards
+    STORE/train/000000-0000.arrow        sentences list<list<uint16|uint32>>, source uint8, key and whole uint64
+    STORE/train/document_offsets.npy     the sentence that each document starts with
+    STORE/train/sentence_offsets.npy     the token that each sentence starts with
+    STORE/train/document_source.npy      the source of each document
+    STORE/train/parts.npy                which documents are parts of a longer one
+    STORE/train/special_tokens.bin       the positions of special tokens in the text, such as the unknown one
+    STORE/heldout/…                      the same for the held-out documents
+
+``datasets.Dataset.from_file`` and ``load_dataset("arrow", …)`` read the shards as well. Offsets count over all
+shards of a split, so a span is a pair of integers. The index is written last: a store with an index is complete.
+"""
 
 import hashlib
 import json
@@ -25,7 +38,7 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 @dataclass(frozen=True)
 class Shard:
-    """One Arrow file of a split, relative to the split's folder, and what it holds."""
+    """An Arrow file in the folder of a split, and the numbers of its documents, sentences and tokens."""
 
     file: str
     documents: int
@@ -42,8 +55,14 @@ def make_table(
     wholes: np.ndarray,
     metadata: Mapping[str, str],
 ) -> pa.Table:
-    """The table of a shard: token ids, int32 offsets from 0, and for each document its source (uint8), its key and
-    the key of the whole that it is a part of (uint64; its own unless it is a further part of a long document)."""
+    """The table of a shard.
+
+    Args:
+        tokens: the ids of all sentences. sentence_offsets, document_offsets: the token that each sentence starts
+        with, the sentence that each document starts with, and the end, from 0. sources: uint8, of each document.
+        keys: uint64, of each document. wholes: uint64, the key of the long document that a document is a part of, or
+        else its own key.
+    """
     sentences = pa.ListArray.from_arrays(pa.array(sentence_offsets, pa.int32()), pa.array(tokens))
     documents = pa.ListArray.from_arrays(pa.array(document_offsets, pa.int32()), sentences)
     columns = {
@@ -56,7 +75,7 @@ def make_table(
 
 
 def write_shard(path: Path, table: pa.Table) -> Shard:
-    """Write a shard of one record batch under its name only when it is whole and on disk."""
+    """Write a shard as one record batch. The file appears when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = table.combine_chunks()
     documents = table.column("sentences").chunk(0)
@@ -65,15 +84,15 @@ def write_shard(path: Path, table: pa.Table) -> Shard:
         "sentences": len(documents.values),
         "tokens": len(documents.values.values),
     }
-    described = dict(table.schema.metadata or {}) | {b"counts": json.dumps(counts).encode()}
-    table = table.replace_schema_metadata(described)
+    metadata = dict(table.schema.metadata or {}) | {b"counts": json.dumps(counts).encode()}
+    table = table.replace_schema_metadata(metadata)
     with new_file(path) as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
     return Shard(path.name, **counts)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file under its name only when it is whole and on disk."""
+    """Write a JSON file. It appears when it is complete."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
@@ -83,7 +102,7 @@ def finish(
     metadata: Mapping[str, Any],
     special_ids: Sequence[int] | np.ndarray,
 ) -> None:
-    """Write the arrays over all shards of each split, one by one, then the index that makes the store whole."""
+    """Write the arrays over the shards of each split, then the index, which completes the store."""
     splits = {}
     for split in SPLITS:
         listed = shards.get(split, ())
@@ -100,16 +119,16 @@ def finish(
 def _write_offsets(folder: Path, shards: Sequence[Shard], num_documents: int, num_sentences: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
-    def array(name: str, dtype: type, length: int) -> np.memmap:
-        mapped = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (length,))
-        _take_space(folder / f"{name}.npy")
+    def array(name: str, dtype: type, length: int) -> np.ndarray:
+        file = folder / f"{name}.npy"
+        if not length:  # an empty file cannot be mapped
+            np.save(file, np.zeros(0, dtype))
+            return np.zeros(0, dtype)
+        mapped = np.lib.format.open_memmap(file, "w+", dtype, (length,))
+        _reserve_space(file)
         return mapped
 
-    sources = (
-        array("document_source", np.uint8, num_documents)
-        if num_documents
-        else _empty(folder, "document_source")
-    )
+    sources = array("document_source", np.uint8, num_documents)
     document_offsets = array("document_offsets", np.int64, num_documents + 1)
     sentence_offsets = array("sentence_offsets", np.int64, num_sentences + 1)
     documents = sentences = tokens = 0
@@ -126,40 +145,38 @@ def _write_offsets(folder: Path, shards: Sequence[Shard], num_documents: int, nu
         inner = nested.values.offsets.to_numpy().astype(np.int64)
         sentence_offsets[sentences : sentences + shard.sentences + 1] = inner + tokens
         documents, sentences, tokens = last, sentences + shard.sentences, tokens + shard.tokens
-    for written in (document_offsets, sentence_offsets):
-        written.flush()
+    for written in (sources, document_offsets, sentence_offsets):
+        if isinstance(written, np.memmap):
+            written.flush()
     np.save(folder / "parts.npy", _runs(np.concatenate(further)))
 
 
 def _runs(further: np.ndarray) -> np.ndarray:
-    """int64 (n, 2): the first document of each run and the one after its last, from those that go on with the one
-    before them."""
+    """int64 (n, 2): each long document, as the number of its first part and the number after its last one.
+
+    Args:
+        further: the documents that continue the document before them.
+    """
     begins = further[~np.isin(further - 1, further)] - 1
     ends = further[~np.isin(further + 1, further)] + 1
     return np.stack([begins, ends], axis=1)
 
 
-def _take_space(path: Path) -> None:
-    """Have the disk set a file's bytes apart, or raise OSError: a full one would end who writes to the mapped file."""
+def _reserve_space(path: Path) -> None:
+    """Reserve disk space for a file, or raise OSError. On a full disk, writing to a mapped file kills the process."""
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _write_special(folder: Path, shards: Sequence[Shard], is_special: np.ndarray) -> None:
-    """Write where special tokens stand, int64 one after the other. The unknown token is the one that does."""
+    """Write the positions of special tokens in the text, int64; in practice, those of the unknown token."""
     first = 0
     with open(folder / "special_tokens.bin", "wb") as file:
         for shard in shards:
             ids = read_shard(folder / shard.file).column("sentences").chunk(0).values.values.to_numpy()
             (first + np.flatnonzero(is_special[ids])).tofile(file)
             first += shard.tokens
-
-
-def _empty(folder: Path, name: str) -> np.ndarray:
-    """An empty array cannot be mapped: write it plainly."""
-    np.save(folder / f"{name}.npy", np.zeros(0, np.uint8))
-    return np.zeros(0, np.uint8)
 
 
 def write_documents(
@@ -174,12 +191,11 @@ def write_documents(
     special_ids: Sequence[int] = (),
     shard_documents: int = 1000,
 ) -> Path:
-    """Write documents that are token ids already (lists of sentences) as a store.
+    """Write a store of documents that are token ids already: lists of sentences.
 
     Args:
-        documents, heldout: the two splits. sources: the source of each of `documents`, 0 when left out.
-        special_ids: the ids that stand for no text.
-        shard_documents: how many documents a shard holds.
+        documents, heldout: the two splits. sources: the source of each of `documents`, by default 0.
+        special_ids: the ids that stand for no text. shard_documents: how many documents a shard holds.
     """
     path = Path(path)
     splits: dict[str, list[Shard]] = {}
@@ -194,9 +210,9 @@ def write_documents(
             for b in [min(a + shard_documents, len(listed))]
         ]
     weights = [{"name": f"source{n}", "weight": weight} for n, weight in enumerate(source_weights)]
-    described = {"tokenizer_digest": tokenizer_digest, "vocab_size": vocab_size, "sources": weights}
-    described |= {"dtype": token_dtype(vocab_size).name, "options": {}, "counts": {}}
-    finish(path, splits, described, special_ids)
+    metadata = {"tokenizer_digest": tokenizer_digest, "vocab_size": vocab_size, "sources": weights}
+    metadata |= {"dtype": token_dtype(vocab_size).name, "options": {}, "counts": {}}
+    finish(path, splits, metadata, special_ids)
     return path
 
 
@@ -214,13 +230,13 @@ def _write_lists(
 
 
 def read_shard(path: Path) -> pa.Table:
-    """A shard as a table of one record batch, mapped, not read."""
+    """A shard as a table of one record batch, mapped into memory."""
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_stream(source).read_all()
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """The metadata of a finished store; UserError when there is none, or one of another version."""
+    """The index of a finished store; UserError if there is none, or one of another version."""
     try:
         index = json.loads((path / "index.json").read_text(encoding="utf-8"))
         version = index["version"]
@@ -240,5 +256,5 @@ def read_index(path: Path) -> dict[str, Any]:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether a folder holds a store that was prepared to its end."""
+    """Whether a folder holds a finished store."""
     return (path / "index.json").is_file()

@@ -1,8 +1,8 @@
-"""The corpus: which files it is made of, how each is read, and how reading is divided among workers.
+"""Sources of a corpus: which files it has, how each is read, and how they are divided into units of work.
 
 Sources → files → units → records → documents. A unit is what one worker reads at a time: several small files, a range
-of a large one, or a large one that can only be read from its start. Which units there are, and where in them each
-block of about `block_size` bytes begins, depends on the files alone, never on the number of workers.
+of a large one, or a large one that can only be read from its start. Each `shard_bytes` bytes of a unit become a shard.
+Units and shards depend on the files alone, never on the number of workers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +45,7 @@ _FORMATS = {
     **dict.fromkeys((".tsv", ".tab"), "tsv"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
-_SMALLEST_BLOCK, _LARGEST_BLOCK, _BLOCKS = 1 << 21, 1 << 26, 256
+_SMALLEST_SHARD, _LARGEST_SHARD, _SHARDS = 1 << 21, 1 << 26, 256
 _LOOKED_AT = 100
 
 
@@ -62,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Unit:
-    """What one worker reads at a time: some files, or a range of one; `size` is about its bytes of text."""
+    """Some files, or a range of one, for a worker to read; `size` is about how many bytes of text it has."""
 
     source: int
     format: str
@@ -76,7 +76,7 @@ class Unit:
 class Corpus:
     sources: list[Source]
     units: list[Unit]
-    block_size: int
+    shard_bytes: int
 
     @property
     def size(self) -> int:
@@ -85,23 +85,23 @@ class Corpus:
 
 
 def open_corpus(config: CorpusConfig) -> Corpus:
-    """Find the files and how to read them; UserError for what is missing, empty or not what it is said to be."""
+    """Find the files and their formats; UserError for a file that is missing, empty or of another format."""
     given = config.sources or [SourceConfig(config.files, config.format, config.text_column)]
     sources = [_open_source(source) for source in given]
     total = sum(file.unpacked_size for source in sources for file in source.files)
-    block_size = _SMALLEST_BLOCK
-    while block_size < min(total / _BLOCKS, _LARGEST_BLOCK):
-        block_size *= 2
-    units = [unit for number, source in enumerate(sources) for unit in _units(number, source, block_size)]
-    return Corpus(sources, units, block_size)
+    shard_bytes = _SMALLEST_SHARD
+    while shard_bytes < min(total / _SHARDS, _LARGEST_SHARD):
+        shard_bytes *= 2
+    units = [unit for number, source in enumerate(sources) for unit in _units(number, source, shard_bytes)]
+    return Corpus(sources, units, shard_bytes)
 
 
-def read(
+def read_unit(
     unit: Unit, lines: bool, wanted: Callable[[int], bool] = lambda position: True
 ) -> Iterator[tuple[int, Document | str]]:
     """The documents of a unit with their positions in it; in place of an unusable one, the reason.
 
-    `lines`: every line is a sentence. Records at positions that are not `wanted` are passed over unread.
+    `lines`: every line is a sentence. Records at positions that are not `wanted` are not parsed.
     """
     reader = READERS[unit.format]
     skipped = unit.within[0] if reader.ranges == "bytes" else 0
@@ -132,7 +132,7 @@ def _open_source(config: SourceConfig) -> Source:
         packages = [File(package, size) for package, size in documentation.sizes().items()]
         return Source(DOCUMENTATION, "documentation", "", config.weight, packages)
     if config.format == "dataset" or all(_is_saved_dataset(name) for name in config.files):
-        found = [File(name, tables.dataset_size(name)) for name in config.files]
+        found = [File(name, sum(tables.dataset_sizes(name))) for name in config.files]
         return Source(name, "dataset", config.text_column, config.weight, found)
     suffixes = tuple(suffix for suffix, kind in _FORMATS.items() if config.format in ("auto", kind))
     matched = [file for pattern in config.files for file in files.find(pattern, suffixes)]
@@ -151,7 +151,7 @@ def _is_saved_dataset(name: str) -> bool:
 
 
 def _format_of(config: SourceConfig, found: Sequence[File]) -> str:
-    """The format that is named, or that the files' names tell, or that their look does."""
+    """The format: as configured, or by the names of the files, or by their first bytes."""
     if config.format != "auto":
         return config.format
     kinds = {file.suffix: _FORMATS.get(file.suffix) for file in found}
@@ -174,7 +174,7 @@ def _format_of(config: SourceConfig, found: Sequence[File]) -> str:
 
 
 def _plain_format(found: Sequence[File]) -> str:
-    """Many small files hold a document each; a few, or large ones, many: between blank lines, or else one a line."""
+    """Many small files are a document each. Others hold many: between blank lines, or else one on each line."""
     if len(found) >= 32 and sum(file.unpacked_size for file in found) < len(found) << 20:
         return "text"
     start = files.first_bytes(next(file for file in found if file.size))
@@ -182,7 +182,7 @@ def _plain_format(found: Sequence[File]) -> str:
 
 
 def _check(source: Source) -> None:
-    """Look at the files before hours are spent on them: text in UTF-8, and a column of that name."""
+    """Refuse files that are not UTF-8 text or lack the column, before hours are spent on them."""
     nonempty = [file for file in source.files if file.size]
     if source.format != "parquet":
         for file in nonempty if len(nonempty) <= _LOOKED_AT else nonempty[:1]:
@@ -196,8 +196,8 @@ def _check(source: Source) -> None:
             )
 
 
-def _units(number: int, source: Source, block_size: int) -> Iterator[Unit]:
-    """Small files together up to a block, large ones in ranges of a block where their format allows it."""
+def _units(number: int, source: Source, most: int) -> Iterator[Unit]:
+    """Units of at most `most` bytes: several small files, or a range of a large one where its format allows it."""
 
     def unit(paths: Sequence[str], within: tuple[int, int | None], size: int) -> Unit:
         return Unit(number, source.format, source.column, tuple(paths), within, size)
@@ -206,11 +206,11 @@ def _units(number: int, source: Source, block_size: int) -> Iterator[Unit]:
     waiting_size = 0
     for file in source.files:
         size = file.unpacked_size
-        if waiting and waiting_size + size > block_size:
+        if waiting and waiting_size + size > most:
             yield unit(waiting, (0, None), waiting_size)
             waiting, waiting_size = [], 0
-        if size > block_size:
-            yield from (unit([file.path], within, part) for within, part in _ranges(source, file, block_size))
+        if size > most:
+            yield from (unit([file.path], within, part) for within, part in _ranges(source, file, most))
         else:
             waiting.append(file.path)
             waiting_size += size
@@ -218,25 +218,25 @@ def _units(number: int, source: Source, block_size: int) -> Iterator[Unit]:
         yield unit(waiting, (0, None), waiting_size)
 
 
-def _ranges(source: Source, file: File, block_size: int) -> Iterator[tuple[tuple[int, int | None], int]]:
+def _ranges(source: Source, file: File, most: int) -> Iterator[tuple[tuple[int, int | None], int]]:
     ranges = READERS[source.format].ranges
     if ranges == "bytes" and not file.compressed:
-        for start in range(0, file.size, block_size):
-            stop = min(start + block_size, file.size)
+        for start in range(0, file.size, most):
+            stop = min(start + most, file.size)
             yield (start, stop), stop - start
     elif ranges == "groups":
-        yield from _runs(tables.row_groups(file.path), block_size)
+        yield from _runs(tables.row_groups(file.path), most)
     elif ranges == "rows":
-        yield from _runs(tables.dataset_parts(file.path), block_size)
+        yield from _runs(tables.dataset_sizes(file.path), most)
     else:
         yield (0, None), file.unpacked_size
 
 
-def _runs(sizes: Sequence[int], block_size: int) -> Iterator[tuple[tuple[int, int], int]]:
-    """Neighbours together up to a block."""
+def _runs(sizes: Sequence[int], most: int) -> Iterator[tuple[tuple[int, int], int]]:
+    """Neighbours together, up to `most` bytes."""
     start, total = 0, 0
     for number, size in enumerate(sizes):
-        if number > start and total + size > block_size:
+        if number > start and total + size > most:
             yield (start, number), total
             start, total = number, 0
         total += size

@@ -12,7 +12,7 @@ from pretrain.corpus.readers import LONGEST_LINE, Range, Records, read_lines
 
 
 def delimited(delimiter: str) -> Callable[[str, Range, str], Records]:
-    """The reader of a table whose cells stand between commas or tabs; quoted cells may hold line ends."""
+    """The reader of comma- or tab-separated tables; quoted cells may hold line ends."""
 
     def records(path: str, within: Range, column: str) -> Records:
         csv.field_size_limit(LONGEST_LINE)
@@ -46,7 +46,7 @@ def delimited(delimiter: str) -> Callable[[str, Range, str], Records]:
 
 
 def parquet_records(path: str, within: Range, column: str) -> Records:
-    """The rows of some row groups, the text's column alone."""
+    """The rows of some row groups, with the text column only."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -64,7 +64,7 @@ def parquet_records(path: str, within: Range, column: str) -> Records:
 
 
 def row_groups(path: str) -> list[int]:
-    """The bytes that each row group of a parquet file takes unpacked."""
+    """The uncompressed bytes of each row group of a parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -77,7 +77,7 @@ def row_groups(path: str) -> list[int]:
 
 
 def open_dataset(name: str) -> Any:
-    """A dataset saved by `datasets` in a folder, or NAME[:CONFIG[:SPLIT]] on the hub, streamed from there."""
+    """A dataset that `datasets` saved in a folder, or NAME[:CONFIG[:SPLIT]] on the hub, which is streamed."""
     import datasets
 
     try:
@@ -94,27 +94,22 @@ def open_dataset(name: str) -> Any:
 
 
 def dataset_records(path: str, within: Range, column: str) -> Records:
-    """The rows of a saved dataset in a range, or the shards of a streamed one."""
+    """The rows of a range: of rows of a saved dataset, of shards of a streamed one."""
     found = open_dataset(path)
     start, stop = within
     position = 0
     if hasattr(found, "select"):
-        parts: Iterable[Any] = [found.select(range(start, len(found) if stop is None else stop))]
+        ranges: Iterable[Any] = [found.select(range(start, len(found) if stop is None else stop))]
     else:
-        parts = (found.shard(found.num_shards, shard) for shard in range(found.num_shards)[start:stop])
-    for part in parts:
-        for row in part.select_columns([column]):
+        ranges = (found.shard(found.num_shards, shard) for shard in range(found.num_shards)[start:stop])
+    for one in ranges:
+        for row in one.select_columns([column]):
             yield position, row
             position += len(str(row[column]))
 
 
-def dataset_size(name: str) -> int:
-    """About how many bytes of text a dataset has: a million a shard for one that is streamed."""
-    return sum(dataset_parts(name))
-
-
-def dataset_parts(name: str) -> list[int]:
-    """The bytes of each row of a saved dataset, or of each shard of a streamed one, about."""
+def dataset_sizes(name: str) -> list[int]:
+    """About how many bytes each row of a saved dataset has, or each shard of a streamed one: there a million."""
     found = open_dataset(name)
     if hasattr(found, "select"):
         return [max(1, (found.data.nbytes or 0) // max(1, len(found)))] * len(found)
@@ -122,7 +117,7 @@ def dataset_parts(name: str) -> list[int]:
 
 
 def columns(path: str, format: str) -> list[str]:
-    """The names of a table's columns, or of the keys of its first JSON line; none if there is no telling."""
+    """The column names of a table, or the keys of the first JSON line; none if they cannot be read."""
     if format == "parquet":
         row_groups(path)
         import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""A document's text: paragraphs out of lines, Unicode put in order, sentences, and a key that tells it apart."""
+"""The text of a document: paragraphs from lines, Unicode normalisation, and a key that identifies the document."""
 
 import hashlib
 import re
@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
 from pretrain.corpus.config import CorpusConfig
-from pretrain.corpus.sentences import split_sentences
 
 # Control characters but tab and line ends, the byte order mark, halves of surrogate pairs.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff]")
@@ -16,21 +15,21 @@ _WRAPPED_WIDTH = 120
 
 
 def key(paragraphs: Iterable[str]) -> int:
-    """64 bits that name a document by its text, whatever white space stands around its paragraphs."""
+    """64 bits that identify a document by its text; white space around paragraphs does not count."""
     text = "\n".join(stripped for paragraph in paragraphs if (stripped := paragraph.strip()))
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def is_heldout(key: int, share: float) -> bool:
-    """Whether the document of this key is kept for evaluation; with a larger share, all of a smaller one's are."""
+    """Whether the document of this key is held out. A larger share keeps the documents of a smaller one."""
     return key < share * 2.0**64
 
 
 def paragraphs_of(text: str) -> list[str]:
-    """The paragraphs of a plain text: its lines, joined where they were wrapped to a width.
+    """The paragraphs of a plain text: its lines, joined where they were wrapped.
 
-    Lines count as wrapped when none is longer than 120 characters; then a line goes on in the next one if the
-    next one's first word would not have fitted into it. A blank line always ends a paragraph.
+    Lines count as wrapped if none is longer than 120 characters. Then a line belongs to the paragraph of the line
+    before if its first word would not have fitted there. A blank line always ends a paragraph.
     """
     lines = [line.strip() for line in text.splitlines()]
     width = max(map(len, lines), default=0)
@@ -53,7 +52,7 @@ def _join(lines: list[str]) -> str:
 
 
 def cut(paragraphs: list[str], limit: int) -> Iterator[list[str]]:
-    """Parts of at most `limit` characters, between paragraphs where that can be, else between words."""
+    """Parts of at most `limit` characters, cut between paragraphs if possible, or else between words."""
     part: list[str] = []
     size = 0
     for paragraph in paragraphs:
@@ -78,7 +77,7 @@ def _pieces(paragraph: str, limit: int) -> Iterator[str]:
 
 
 def normalizer(config: CorpusConfig) -> Callable[[str], str]:
-    """What happens to each paragraph before anything else."""
+    """The Unicode normalisation of a paragraph, as configured."""
     if config.ftfy:
         from ftfy import fix_text
 
@@ -91,10 +90,3 @@ def _tidy(text: str) -> str:
     if text.isascii():
         return _CONTROL.sub("", text)
     return unicodedata.normalize("NFC", _CONTROL.sub("", text))
-
-
-def sentence_splitter(config: CorpusConfig) -> Callable[[list[str]], list[str]]:
-    """Paragraphs → sentences, as the configuration says."""
-    if config.sentences == "auto":
-        return lambda paragraphs: [sentence for text in paragraphs for sentence in split_sentences(text)]
-    return lambda paragraphs: [stripped for text in paragraphs if (stripped := text.strip())]

@@ -1,9 +1,9 @@
-"""Sentences → token ids, each distinct word tokenised once.
+"""Sentences → token ids, fast: each distinct word is tokenised once.
 
-A BERT tokenizer goes character by character until it has words: what stands between white space, but every mark of
-punctuation and every Chinese character for itself. So the ids of a text are those of its words put together. Here a
-text is cut into words as bytes, all at once; a table of the words seen before gives their ids. Words may be longer
-than the tokenizer's own, never shorter: what it would cut further, it still cuts. Other tokenizers get whole sentences.
+A BERT tokenizer first splits a text into words, at white space and around each punctuation mark and each Chinese
+character. It tokenises each word alone, so the ids of a text are those of its words in a row. Here numpy splits the
+bytes of many sentences into words, and a table gives the ids of words seen before. Our words may be longer than the
+tokenizer's own, never shorter; the tokenizer splits a new word further. Other kinds of tokenizers get whole sentences.
 """
 
 import json
@@ -25,7 +25,7 @@ _IS_MARK = np.isin(np.arange(256), list(string.punctuation.encode()))
 
 @dataclass
 class _Table:
-    """Words with their ids: those of word n are `ids[starts[n] : starts[n + 1]]`."""
+    """The ids of words: word n has `ids[starts[n] : starts[n + 1]]`."""
 
     numbers: dict[bytes, int] = field(default_factory=dict)
     size: int = 0
@@ -35,7 +35,7 @@ class _Table:
 
 
 class CachedTokenizer:
-    """Encodes sentences without special tokens. What looks like a special token in a text is plain text."""
+    """Tokenises sentences, without special tokens. What looks like a special token in a text is plain text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokenizer.backend.encode_special_tokens = True
@@ -46,16 +46,16 @@ class CachedTokenizer:
             and (description["pre_tokenizer"] or {}).get("type") == "BertPreTokenizer"
             and all(token["special"] for token in description["added_tokens"])
         )
-        self._parts_chinese = self._goes_word_by_word and description["normalizer"]["handle_chinese_chars"]
+        self._splits_chinese = self._goes_word_by_word and description["normalizer"]["handle_chinese_chars"]
         self._table = _Table()
 
     def __call__(self, sentences: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of all sentences, one after the other, uint32 (tokens,), and how many each has, (sentences,)."""
+        """The ids of all sentences in a row, uint32 (tokens,), and the number of each sentence, (sentences,)."""
         if not self._goes_word_by_word:
             ids = self.tokenizer.encode_batch(sentences, special_tokens=False)
             lengths = np.fromiter(map(len, ids), np.int64, len(ids))
             return np.fromiter(chain.from_iterable(ids), np.uint32, lengths.sum()), lengths
-        words, counts = find_words(sentences, self._parts_chinese)
+        words, counts = find_words(sentences, self._splits_chinese)
         distinct = words.dictionary_encode()
         numbers = self._look_up(distinct.dictionary.to_pylist())[distinct.indices.to_numpy()]
         starts = self._table.starts[numbers]
@@ -63,7 +63,7 @@ class CachedTokenizer:
         return self._table.ids[ranges(starts, lengths)], np.diff(starts_of(lengths)[starts_of(counts)])
 
     def _look_up(self, words: list[bytes]) -> np.ndarray:
-        """The numbers of some words in the table, where they all are then."""
+        """The numbers of words in the table; words that it lacks are added."""
         if self._table.size > _MOST_BYTES:
             self._table = _Table()
         table = self._table
@@ -80,10 +80,10 @@ class CachedTokenizer:
         return np.fromiter(map(table.numbers.__getitem__, words), np.int64, len(words))
 
 
-def find_words(sentences: Sequence[str], parts_chinese: bool) -> tuple[pa.BinaryArray, np.ndarray]:
+def find_words(sentences: Sequence[str], splits_chinese: bool) -> tuple[pa.BinaryArray, np.ndarray]:
     """The words of all sentences, UTF-8, and how many each sentence has, (sentences,).
 
-    A word ends at a space, and before and after an ASCII mark or, with `parts_chinese`, one of the characters
+    A word ends at a space, and before and after an ASCII mark or, with `splits_chinese`, one of the characters
     U+4E00 … U+9FFF.
     """
     encoded = [sentence.encode() for sentence in sentences]
@@ -92,7 +92,7 @@ def find_words(sentences: Sequence[str], parts_chinese: bool) -> tuple[pa.Binary
     begins = is_mark.copy()
     begins[0] = True
     begins[1:] |= (is_space | is_mark)[:-1]
-    if parts_chinese and not all(map(str.isascii, sentences)):
+    if splits_chinese and not all(map(str.isascii, sentences)):
         chinese = (text >= 0xE5) & (text <= 0xE9)  # the first of three bytes
         chinese[:-1] |= (text[:-1] == 0xE4) & (text[1:] >= 0xB8)
         begins |= chinese

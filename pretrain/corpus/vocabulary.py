@@ -1,8 +1,8 @@
-"""Learning a vocabulary with `tokenizers`, and measuring it.
+"""Learning a vocabulary: draw a sample of the corpus, train with `tokenizers`, measure the result.
 
-The library numbers the pieces inside words in the order of a hash table, so that ties between equally frequent
-pairs fall differently every time (WordPiece). Here the alphabet is counted first and handed over in order: the
-same text gives the same vocabulary.
+The same text gives the same vocabulary. The library alone does not promise that: it numbers the pieces inside words in
+the order of a hash table, and breaks ties between equally frequent pairs by these numbers (WordPiece). So the alphabet
+is counted here first, and given to the library in a fixed order.
 """
 
 import json
@@ -22,7 +22,7 @@ from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.corpus.config import CorpusConfig, TokenizerConfig
 from pretrain.corpus.readers import Document
-from pretrain.corpus.sources import Corpus, Unit, open_corpus, read
+from pretrain.corpus.sources import Corpus, Unit, open_corpus, read_unit
 from pretrain.corpus.text import is_heldout, key, normalizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -33,13 +33,13 @@ _LEAST_BYTES = 2_000
 
 @dataclass
 class Sample:
-    """Paragraphs to train on, in a temporary file, and held-out ones to measure with."""
+    """Paragraphs to train on, in a temporary file, and held-out ones to measure on."""
 
     heldout: list[str] = field(default_factory=list)
     documents: int = 0
     size: int = 0
     unusable: Counter[str] = field(default_factory=Counter)
-    """why records were no documents, and how many"""
+    """reason → how many records were no documents for it"""
     _heldout_size: int = 0
     _file: IO[str] = field(
         default_factory=lambda: tempfile.TemporaryFile(  # noqa: SIM115 - lives as long as the sample
@@ -54,7 +54,7 @@ class Sample:
             yield line.rstrip("\n")
 
     def add(self, paragraphs: list[str]) -> int:
-        """Take a document in; returns its bytes."""
+        """Add a document to train on; returns its bytes."""
         lines = [" ".join(paragraph.split()) for paragraph in paragraphs]
         self._file.writelines(f"{line}\n" for line in lines if line)
         size = sum(len(line.encode()) for line in lines)
@@ -62,51 +62,49 @@ class Sample:
         self.size += size
         return size
 
-    def keep_out(self, paragraphs: list[str]) -> None:
-        """Take a held-out document in, while there is need of more."""
+    def add_heldout(self, paragraphs: list[str]) -> None:
+        """Add a held-out document, unless there are enough."""
         if self._heldout_size < _HELDOUT_CHARACTERS:
             self.heldout += paragraphs
             self._heldout_size += sum(map(len, paragraphs))
 
 
 def draw_sample(config: CorpusConfig, limit: int) -> Sample:
-    """Of each file, or range of one, the documents at its beginning, as many as its share of `limit` bytes allows."""
+    """A sample of `limit` bytes: the same fraction of each file, or of each range of one, from its beginning."""
     corpus = open_corpus(config)
-    share = min(1.0, limit / max(1, corpus.size))
-    tidy = normalizer(config)
+    normalize = normalizer(config)
     sample = Sample()
-    for unit, quota in _quotas(corpus, share):
+    for unit, quota in _quotas(corpus, min(1.0, limit / max(1, corpus.size))):
         left = quota
-        for _, outcome in read(unit, config.sentences == "lines"):
+        for _, outcome in read_unit(unit, config.sentences == "lines"):
             if left <= 0:
                 break
             if isinstance(outcome, Document):
-                paragraphs = [tidy(paragraph) for paragraph in outcome.paragraphs]
-                if not is_heldout(key(outcome.begins or outcome.paragraphs), config.heldout_share):
+                paragraphs = [normalize(paragraph) for paragraph in outcome.paragraphs]
+                if not is_heldout(key(outcome.first_part or outcome.paragraphs), config.heldout_share):
                     left -= sample.add(paragraphs)
                 else:
-                    sample.keep_out(paragraphs)
+                    sample.add_heldout(paragraphs)
             else:
                 sample.unusable[outcome] += 1
     return sample
 
 
-def _quotas(corpus: Corpus, share: float) -> Iterator[tuple[Unit, float]]:
-    """What to read from, and how many bytes; of very many small files every so-manieth, for some bytes at least."""
+def _quotas(corpus: Corpus, fraction: float) -> Iterator[tuple[Unit, float]]:
+    """What to read, and how many bytes of it. Of many small files only some are read, so that each gives 2 kB."""
     for unit in corpus.units:
-        if share == 1:
+        if fraction == 1:
             yield unit, float("inf")
             continue
-        quota = unit.size * share
+        quota = unit.size * fraction
         chosen = unit.files[:: max(1, round(len(unit.files) * _LEAST_BYTES / quota))] if quota else ()
         yield from ((replace(unit, files=(file,)), quota / len(chosen)) for file in chosen)
 
 
 def train(config: TokenizerConfig, sample: Sample) -> Tokenizer:
-    """The tokenizer that a sample of text gives."""
-    return {"wordpiece": _wordpiece, "bpe": _byte_level_bpe, "unigram": _unigram}[config.algorithm](
-        config, sample
-    )
+    """Learn a tokenizer from a sample."""
+    algorithms = {"wordpiece": _wordpiece, "bpe": _byte_level_bpe, "unigram": _unigram}
+    return algorithms[config.algorithm](config, sample)
 
 
 def _wordpiece(config: TokenizerConfig, sample: Sample) -> Tokenizer:
@@ -131,7 +129,7 @@ def _wordpiece(config: TokenizerConfig, sample: Sample) -> Tokenizer:
 
 
 def _continues(backend: Backend, character: str) -> bool:
-    """Whether a character can stand inside a word: it is no punctuation and, spaced as it may be, no Chinese."""
+    """Whether a character can continue a word, unlike punctuation and Chinese characters that are split apart."""
     words = backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{character}"))
     return len(words) == 1 and len(words[0][0]) > 1
 
@@ -161,7 +159,7 @@ def _unigram(config: TokenizerConfig, sample: Sample) -> Tokenizer:
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
     )
     backend.decoder = decoders.Metaspace()
-    normalizer = _plain_normalizer(config)  # of our own: training holds a lock on the tokenizer's
+    normalizer = _plain_normalizer(config)  # a second one, because training locks the tokenizer's own
     counts = _characters(sample, normalizer)
     alphabet = _alphabet(config, counts)
     _check_size(config, len(SPECIAL) + len(alphabet), len(alphabet))
@@ -175,7 +173,7 @@ def _unigram(config: TokenizerConfig, sample: Sample) -> Tokenizer:
 
 
 def _in_order(backend: Backend) -> Backend:
-    """A Unigram tokenizer with its tokens by score; sums made in parallel leave the last digits to chance."""
+    """A Unigram tokenizer with rounded scores, sorted by them: parallel sums differ in their last digits."""
     description = json.loads(backend.to_str())
     vocabulary = [(token, round(score, 3)) for token, score in description["model"]["vocab"]]
     learnt = sorted(vocabulary[len(SPECIAL) :], key=lambda item: (-item[1], item[0]))
@@ -197,7 +195,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _alphabet(config: TokenizerConfig, counts: Counter[str]) -> list[str]:
-    """The commonest characters that make up `character_coverage` of the text, by code point."""
+    """The most frequent characters, which together cover `character_coverage` of the text, by code point."""
     enough = config.character_coverage * sum(counts.values())
     chosen: list[str] = []
     covered = 0
@@ -210,7 +208,7 @@ def _alphabet(config: TokenizerConfig, counts: Counter[str]) -> list[str]:
 
 
 def _characters(sample: Sample, normalizer: Any) -> Counter[str]:
-    """How often each character occurs, normalised; white space left out."""
+    """How often each character occurs after normalisation, without white space."""
     raw = np.zeros(0x110000, np.int64)
     for batch in _batches(sample.paragraphs()):
         points = np.frombuffer("".join(batch).encode("utf-32-le"), np.uint32)
@@ -233,8 +231,11 @@ def _check_size(config: TokenizerConfig, needed: int, characters: int) -> None:
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float | int]:
-    """Tokens per word, share of unknown tokens and bytes per token of some text. Words are what the tokenizer
-    splits the text into before it looks for pieces: between spaces and punctuation, and each Chinese character."""
+    """Tokens per word, share of unknown tokens and bytes per token of some text.
+
+    Words are what the tokenizer's first step splits a text into: at spaces and punctuation, and around each Chinese
+    character.
+    """
     tokens = words = unknown = size = 0
     for batch in _batches(texts):
         for text, encoding in zip(batch, tokenizer.encodings(batch, special_tokens=False), strict=True):

@@ -1,7 +1,7 @@
-"""What one worker does: documents of a unit → sentences → token ids → shards, block by block.
+"""What a worker does: documents of a unit → sentences → token ids → shards.
 
-A block is the documents that begin within `block_size` bytes of each other; it becomes one shard of each split and one
-file of counts, written last. So what is done can be told at any moment, and is the same whoever did it.
+The documents that begin within the same `shard_bytes` bytes of a unit become one shard of each split. A file of counts
+follows each shard, so what is done is known at any moment. Shards do not depend on the number of workers.
 """
 
 import os
@@ -19,9 +19,10 @@ from bert.tokenizer import Tokenizer
 from pretrain.corpus import progress
 from pretrain.corpus.config import CorpusConfig
 from pretrain.corpus.readers import Document
+from pretrain.corpus.sentences import sentence_splitter
 from pretrain.corpus.shards import SPLITS, VERSION, Shard, make_table, token_dtype, write_shard
-from pretrain.corpus.sources import Unit, read
-from pretrain.corpus.text import is_heldout, key, normalizer, sentence_splitter
+from pretrain.corpus.sources import Unit, read_unit
+from pretrain.corpus.text import is_heldout, key, normalizer
 from pretrain.corpus.token_ids import CachedTokenizer
 
 _BATCH = 1 << 21  # characters tokenised at a time
@@ -29,18 +30,26 @@ _BATCH = 1 << 21  # characters tokenised at a time
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs. Of the blocks of its unit it does each `lanes`-th from `lane` on, but for `done`."""
+    """All that a worker needs to know.
+
+    Several workers share a large unit that can only be read from its start. The worker of lane 1 of 3 makes the
+    shards 1, 4, 7, … of the unit, without those that are done.
+    """
 
     store: str
     tokenizer: str
     config: CorpusConfig
     number: int
     unit: Unit
-    block_size: int
+    shard_bytes: int
     signatures: bool
     lane: int = 0
     lanes: int = 1
     done: frozenset[int] = frozenset()
+
+    def makes(self, shard: int) -> bool:
+        """Whether the job includes this shard of its unit."""
+        return shard % self.lanes == self.lane and shard not in self.done
 
 
 def run(job: Job) -> int:
@@ -51,59 +60,59 @@ def run(job: Job) -> int:
 
     def wanted(position: int) -> bool:
         nonlocal last
-        last = max(last, position // job.block_size)
-        return _is_own(job, position // job.block_size)
+        last = max(last, position // job.shard_bytes)
+        return job.makes(position // job.shard_bytes)
 
-    outcomes = read(job.unit, job.config.sentences == "lines", wanted)
-    for block, inside in groupby(outcomes, key=lambda outcome: outcome[0] // job.block_size):
-        characters += _write_block(job, block, (outcome for _, outcome in inside))
-    for block in filter(lambda block: _is_own(job, block), range(last + 1)):
-        if progress.read(store, progress.block_name(job.number, block)) is None:
-            _write_block(job, block, iter(()))
-    progress.write(store, f"{job.number:06d}", {"blocks": last + 1})
+    outcomes = read_unit(job.unit, job.config.sentences == "lines", wanted)
+    for shard, inside in groupby(outcomes, key=lambda outcome: outcome[0] // job.shard_bytes):
+        characters += _write(job, shard, (outcome for _, outcome in inside))
+    for shard in filter(job.makes, range(last + 1)):
+        if progress.read(store, progress.shard_name(job.number, shard)) is None:  # no document begins in it
+            _write(job, shard, iter(()))
+    progress.write(store, f"{job.number:06d}", {"shards": last + 1})
     return characters
 
 
-def _is_own(job: Job, block: int) -> bool:
-    return block % job.lanes == job.lane and block not in job.done
-
-
 @lru_cache(maxsize=4)
-def load_encoder(tokenizer: str) -> CachedTokenizer:
-    """The encoder of a tokenizer's folder, kept with the words it has seen."""
-    return CachedTokenizer(Tokenizer.load(tokenizer))
+def load_tokenizer(folder: str) -> CachedTokenizer:
+    """A tokenizer together with the words that it has seen."""
+    return CachedTokenizer(Tokenizer.load(folder))
 
 
-def _write_block(job: Job, block: int, outcomes: Iterator[Document | str]) -> int:
-    encode = load_encoder(job.tokenizer)
-    tokenizer = encode.tokenizer
+def _write(job: Job, number: int, outcomes: Iterator[Document | str]) -> int:
+    """Write a shard of each split, then the file of counts; returns the number of characters."""
+    tokenize = load_tokenizer(job.tokenizer)
+    tokenizer = tokenize.tokenizer
     builders = {split: _Builder(token_dtype(tokenizer.vocab_size), job.signatures) for split in SPLITS}
     skipped: Counter[str] = Counter()
-    read = characters = 0
-    for documents in _batches(job.config, outcomes, skipped):
-        tokens, lengths = encode(list(chain.from_iterable(prepared.sentences for prepared in documents)))
+    documents = characters = 0
+    for batch in _batches(job.config, outcomes, skipped):
+        tokens, lengths = tokenize(list(chain.from_iterable(document.sentences for document in batch)))
         token_starts = starts_of(lengths)
         first = 0
-        for prepared in documents:
-            last = first + len(prepared.sentences)
+        for document in batch:
+            last = first + len(document.sentences)
             own = tokens[token_starts[first] : token_starts[last]]
             if len(own):
-                heldout = is_heldout(prepared.whole, job.config.heldout_share)
-                builders["heldout" if heldout else "train"].add(prepared, own, lengths[first:last])
+                heldout = is_heldout(document.whole, job.config.heldout_share)
+                builders["heldout" if heldout else "train"].add(document, own, lengths[first:last])
             else:
                 skipped["no token"] += 1
-            characters += prepared.characters
+            characters += document.characters
             first = last
-        read += len(documents)
-    name = progress.block_name(job.number, block)
-    described = {
+        documents += len(batch)
+    name = progress.shard_name(job.number, number)
+    metadata = {
         "version": str(VERSION),
         "tokenizer_digest": tokenizer.digest,
         "source": ", ".join(job.unit.files[:3]),
     }
-    shards = {split: builder.write(Path(job.store), split, name, job.unit.source, described)
+    shards = {split: builder.write(Path(job.store), split, name, job.unit.source, metadata)
               for split, builder in builders.items() if builder.document_lengths}  # fmt: skip
-    counts = {"documents": read + sum(skipped.values()) - skipped["no token"], "characters": characters}
+    counts = {
+        "documents": documents + sum(skipped.values()) - skipped["no token"],
+        "characters": characters,
+    }
     about = {
         "counts": counts,
         "skipped": dict(skipped),
@@ -114,31 +123,31 @@ def _write_block(job: Job, block: int, outcomes: Iterator[Document | str]) -> in
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A document ready for the tokenizer."""
+class _Sentences:
+    """The sentences of a document, ready for the tokenizer."""
 
     sentences: list[str]
     key: int
     whole: int
-    """key of the document that this is a part of, or its own"""
+    """key of the long document that this is a part of, or else its own"""
     characters: int
 
 
 def _batches(
     config: CorpusConfig, outcomes: Iterator[Document | str], skipped: Counter[str]
-) -> Iterator[list[_Prepared]]:
-    """Documents by the two million characters; what is unusable is counted in `skipped`."""
-    tidy, split = normalizer(config), sentence_splitter(config)
-    batch: list[_Prepared] = []
+) -> Iterator[list[_Sentences]]:
+    """Documents in batches of two million characters. Unusable ones are counted in `skipped`."""
+    normalize, split = normalizer(config), sentence_splitter(config)
+    batch: list[_Sentences] = []
     size = 0
     for outcome in outcomes:
         if isinstance(outcome, str):
             skipped[outcome] += 1
             continue
         own = key(outcome.paragraphs)
-        sentences = split([tidy(paragraph) for paragraph in outcome.paragraphs])
-        whole = own if outcome.begins is None else key(outcome.begins)
-        batch.append(_Prepared(sentences, own, whole, sum(map(len, sentences))))
+        sentences = split([normalize(paragraph) for paragraph in outcome.paragraphs])
+        whole = own if outcome.first_part is None else key(outcome.first_part)
+        batch.append(_Sentences(sentences, own, whole, sum(map(len, sentences))))
         size += batch[-1].characters
         if size >= _BATCH:
             yield batch
@@ -160,19 +169,19 @@ class _Builder:
     wholes: list[int] = field(default_factory=list)
     signatures: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, prepared: _Prepared, tokens: np.ndarray, lengths: np.ndarray) -> None:
-        """Add a document: the tokens of all its sentences, and how many each has. Sentences without any go."""
+    def add(self, document: _Sentences, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Add a document: the tokens of all its sentences, and how many each has. Empty sentences are dropped."""
         self.tokens.append(tokens.astype(self.dtype))
         self.sentence_lengths.append(lengths[lengths > 0])
         self.document_lengths.append(len(self.sentence_lengths[-1]))
-        self.keys.append(prepared.key)
-        self.wholes.append(prepared.whole)
+        self.keys.append(document.key)
+        self.wholes.append(document.whole)
         if self.with_signatures:
             from pretrain.corpus.duplicates import signature
 
-            self.signatures.append(signature(prepared.sentences))
+            self.signatures.append(signature(document.sentences))
 
-    def write(self, store: Path, split: str, name: str, source: int, described: dict[str, str]) -> Shard:
+    def write(self, store: Path, split: str, name: str, source: int, metadata: dict[str, str]) -> Shard:
         table = make_table(
             np.concatenate(self.tokens),
             starts_of(np.concatenate(self.sentence_lengths)),
@@ -180,7 +189,7 @@ class _Builder:
             np.full(len(self.keys), source, np.uint8),
             np.array(self.keys, np.uint64),
             np.array(self.wholes, np.uint64),
-            described,
+            metadata,
         )
         if self.with_signatures:
             np.save(progress.folder(store) / f"{name}.{split}.npy", np.stack(self.signatures))

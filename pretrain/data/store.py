@@ -1,17 +1,4 @@
-"""The store: tokenised documents in Arrow files, mapped into memory and never copied there.
-
-    STORE/index.json                     version, tokenizer, sources, options, counts, the list of shards
-    STORE/train/000000-0000.arrow        sentences list<list<uint16|uint32>>, source uint8, key and whole uint64
-    STORE/train/document_offsets.npy     the sentence each document starts with
-    STORE/train/sentence_offsets.npy     the token each sentence starts with
-    STORE/train/document_source.npy      the source each document is from
-    STORE/train/parts.npy                which documents are parts of a longer one
-    STORE/train/special_tokens.bin       where special tokens stand, such as the unknown one
-    STORE/heldout/…                      the same for the held-out documents
-
-``datasets.Dataset.from_file`` and ``load_dataset("arrow", …)`` read the shards as well. Offsets count over all
-shards of a split, so a span is a pair of integers. The index is written last: a store that has one is whole.
-"""
+"""The store as training reads it: token ids and offsets, mapped into memory and never copied as a whole."""
 
 from functools import cached_property
 from itertools import pairwise
@@ -27,7 +14,7 @@ Split = Literal["train", "heldout"]
 
 
 class Store:
-    """A split of a store, open for reading: cheap to open, cheap to send to another process."""
+    """A split of a store, open for reading. It is cheap to open and to send to another process."""
 
     def __init__(self, path: str | Path, split: Split = "train") -> None:
         self.path, self.split = Path(path), split
@@ -49,27 +36,27 @@ class Store:
 
     @cached_property
     def document_offsets(self) -> np.ndarray:
-        """int64 (num_documents + 1,): the number of the sentence each document starts with."""
+        """int64 (num_documents + 1,): the number of the sentence that each document starts with."""
         return self._array("document_offsets")
 
     @cached_property
     def sentence_offsets(self) -> np.ndarray:
-        """int64 (num_sentences + 1,): the number of the token each sentence starts with."""
+        """int64 (num_sentences + 1,): the number of the token that each sentence starts with."""
         return self._array("sentence_offsets")
 
     @cached_property
     def document_source(self) -> np.ndarray:
-        """uint8 (num_documents,): which of the sources each document is from."""
+        """uint8 (num_documents,): the number of each document's source."""
         return self._array("document_source")
 
     @cached_property
     def parts(self) -> np.ndarray:
-        """int64 (n, 2): the first of the documents that are parts of one, and the one after the last of them."""
+        """int64 (n, 2): each long document, as the number of its first part and the number after its last one."""
         return np.load(self.path / self.split / "parts.npy")
 
     @property
     def num_wholes(self) -> int:
-        """How many documents there are when the parts of one count as one."""
+        """The number of documents, all parts of a long one counted as one."""
         return self.num_documents - int((np.diff(self.parts) - 1).sum())
 
     def count_special(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -79,7 +66,7 @@ class Store:
 
     @cached_property
     def special_tokens(self) -> np.ndarray:
-        """int64 (n,): the tokens that stand for no text, such as the unknown one; ascending."""
+        """int64 (n,), ascending: the positions of tokens that stand for no text, such as the unknown one."""
         file = self.path / self.split / "special_tokens.bin"
         return np.memmap(file, np.int64, "r") if file.stat().st_size else np.zeros(0, np.int64)
 
@@ -116,7 +103,7 @@ class Store:
         return gathered
 
     def document(self, number: int) -> list[np.ndarray]:
-        """The sentences of one document, for looking at."""
+        """The sentences of one document, for people to look at."""
         first, last = self.document_offsets[number : number + 2]
         offsets = self.sentence_offsets[first : last + 1]
         tokens = self.gather(offsets[:1], offsets[-1:] - offsets[:1])

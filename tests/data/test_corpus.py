@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bert.errors import UserError
 from pretrain.corpus import sources as corpora
 from pretrain.corpus.config import CorpusConfig, SourceConfig
-from pretrain.corpus.sources import Unit, open_corpus, read
+from pretrain.corpus.sources import Unit, open_corpus, read_unit
 
 TEXTS = [
     "The first text. It has two sentences.",
@@ -30,7 +30,9 @@ TEXTS = [
 
 def documents(config: CorpusConfig) -> list[str]:
     found = open_corpus(config)
-    outcomes = [outcome for unit in found.units for _, outcome in read(unit, config.sentences == "lines")]
+    outcomes = [
+        outcome for unit in found.units for _, outcome in read_unit(unit, config.sentences == "lines")
+    ]
     assert not [outcome for outcome in outcomes if isinstance(outcome, str)]
     return ["\n".join(outcome.paragraphs) for outcome in outcomes]
 
@@ -137,15 +139,15 @@ def test_ranges_of_a_file_add_up_to_the_file(texts, format, step, tmp_path_facto
 
     def outcomes(start, stop):
         unit = Unit(0, format, "text", (str(path),), (start, stop), size)
-        return [outcome for _, outcome in read(unit, lines=True)]
+        return [outcome for _, outcome in read_unit(unit, lines=True)]
 
     apart = [outcome for start in range(0, max(size, 1), step) for outcome in outcomes(start, start + step)]
     assert apart == outcomes(0, None)
 
 
 def test_large_files_are_divided_where_the_format_allows_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "_SMALLEST_BLOCK", 60)
-    monkeypatch.setattr(corpora, "_BLOCKS", 1 << 40)
+    monkeypatch.setattr(corpora, "_SMALLEST_SHARD", 60)
+    monkeypatch.setattr(corpora, "_SHARDS", 1 << 40)
     for name, format, parts in [
         ("a.jsonl", "jsonl", 2),
         ("a.parquet", "parquet", 2),
@@ -158,9 +160,11 @@ def test_large_files_are_divided_where_the_format_allows_it(tmp_path, monkeypatc
     packed = tmp_path / "a.jsonl.gz"
     packed.write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
     (unit,) = open_corpus(CorpusConfig([str(packed)])).units
-    positions = [position for position, _ in read(unit, lines=False)]
+    positions = [position for position, _ in read_unit(unit, lines=False)]
     assert positions == sorted(positions) and positions[-1] > 60
-    odd = [position for position, _ in read(unit, False, wanted=lambda position: position // 60 % 2 == 1)]
+    odd = [
+        position for position, _ in read_unit(unit, False, wanted=lambda position: position // 60 % 2 == 1)
+    ]
     assert odd == [position for position in positions if position // 60 % 2 == 1]
 
 
@@ -189,9 +193,11 @@ def test_long_documents_come_in_parts(tmp_path, monkeypatch):
     files = [("a.jsonl", "jsonl"), *(("b.txt", "text"), ("b.txt", "paragraphs"), ("c.txt", "text"))]
     for name, format in files:
         unit = open_corpus(CorpusConfig([str(tmp_path / name)], format)).units[0]
-        parts = [outcome for _, outcome in read(unit, lines=False)]
+        parts = [outcome for _, outcome in read_unit(unit, lines=False)]
         assert len(parts) > 5 and all(sum(map(len, part.paragraphs)) <= 1200 for part in parts)
-        assert parts[0].begins is None and all(part.begins == parts[0].paragraphs for part in parts[1:])
+        assert parts[0].first_part is None and all(
+            part.first_part == parts[0].paragraphs for part in parts[1:]
+        )
         assert [
             word
             for word in " ".join(text for part in parts for text in part.paragraphs).split()
@@ -215,7 +221,7 @@ def test_long_documents_come_in_parts(tmp_path, monkeypatch):
 def test_unusable_records_are_named(name, content, outcomes, tmp_path):
     (tmp_path / name).write_bytes(content)
     (unit,) = open_corpus(CorpusConfig([str(tmp_path / name)])).units
-    found = [outcome for _, outcome in read(unit, lines=False)]
+    found = [outcome for _, outcome in read_unit(unit, lines=False)]
     assert [outcome for outcome in found if isinstance(outcome, str)] == outcomes
 
 
@@ -223,7 +229,7 @@ def test_a_very_long_line_is_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr("pretrain.corpus.readers.LONGEST_LINE", 1000)
     (tmp_path / "a.txt").write_text("before\n" + "x" * 5000 + "\nafter\n")
     (unit,) = open_corpus(CorpusConfig([str(tmp_path / "a.txt")], "lines")).units
-    outcomes = [outcome for _, outcome in read(unit, lines=False)]
+    outcomes = [outcome for _, outcome in read_unit(unit, lines=False)]
     assert outcomes[1] == "line over 64 MiB" and [o.paragraphs for o in outcomes[::2]] == [
         ["before"],
         ["after"],

@@ -6,7 +6,7 @@ import pytest
 
 from pretrain.corpus import documentation
 from pretrain.corpus.config import CorpusConfig
-from pretrain.corpus.sources import open_corpus, read
+from pretrain.corpus.sources import open_corpus, read_unit
 
 MODULE = '''
 """Reading and writing of parcels, which are small boxes with an address.
@@ -84,7 +84,7 @@ def test_packages_come_in_order_as_documents_of_a_corpus(packages):
     assert documentation.packages() == ["python", "apples", "tests", "zebra"]
     corpus = open_corpus(CorpusConfig())
     assert corpus.sources[0].format == "documentation"
-    modules = [outcome.paragraphs for unit in corpus.units for _, outcome in read(unit, lines=False)]
+    modules = [outcome.paragraphs for unit in corpus.units for _, outcome in read_unit(unit, lines=False)]
     assert modules[-1] == ["The package zebra is about a thing of that name."]
     assert ["Shapes are what the things of this module have in common."] in modules
 

@@ -57,9 +57,9 @@ def test_the_table_is_bounded(encoder: CachedTokenizer, monkeypatch: pytest.Monk
 
 
 def test_words_are_found_in_bytes() -> None:
-    words, counts = find_words(["It's  a北京か。b", "", " ", "é-\t"], parts_chinese=True)
+    words, counts = find_words(["It's  a北京か。b", "", " ", "é-\t"], splits_chinese=True)
     expected = ["It", "'", "s", "a", "北", "京", "か。b", "é", "-", "\t"]
     assert [word.decode() for word in words.to_pylist()] == expected
     assert counts.tolist() == [7, 0, 0, 3]
-    words, _ = find_words(["a北京か"], parts_chinese=False)
+    words, _ = find_words(["a北京か"], splits_chinese=False)
     assert words.to_pylist() == ["a北京か".encode()]

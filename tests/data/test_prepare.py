@@ -75,10 +75,10 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def small_blocks(monkeypatch):
+def small_shards(monkeypatch):
     """Units of a few documents, so that a small corpus is divided as a large one."""
-    monkeypatch.setattr(corpora, "_SMALLEST_BLOCK", 1 << 12)
-    monkeypatch.setattr(corpora, "_BLOCKS", 1 << 30)
+    monkeypatch.setattr(corpora, "_SMALLEST_SHARD", 1 << 12)
+    monkeypatch.setattr(corpora, "_SHARDS", 1 << 30)
 
 
 def prepared(config: PretrainConfig) -> Path:
@@ -113,7 +113,7 @@ def test_the_store_holds_the_corpus(folder):
     assert not (path / "progress").exists() and not list(path.rglob(".*"))
 
 
-def test_workers_do_not_change_a_byte(folder, small_blocks):
+def test_workers_do_not_change_a_byte(folder, small_shards):
     config = make_config(folder)
     one = contents(prepared(config))
     assert len(one) > 20
@@ -121,7 +121,7 @@ def test_workers_do_not_change_a_byte(folder, small_blocks):
     assert contents(ensure_store(two)) == one
 
 
-def test_a_file_read_from_its_start_is_shared(folder, small_blocks, monkeypatch):
+def test_a_file_read_from_its_start_is_shared(folder, small_shards, monkeypatch):
     import gzip
 
     (folder / "packed.jsonl.gz").write_bytes(gzip.compress((folder / "corpus.jsonl").read_bytes()))
@@ -140,7 +140,7 @@ def test_a_file_read_from_its_start_is_shared(folder, small_blocks, monkeypatch)
 
 
 @pytest.mark.parametrize("place", ["write_shard", "write"])
-def test_an_interrupted_preparation_goes_on(folder, small_blocks, monkeypatch, place, capsys):
+def test_an_interrupted_preparation_goes_on(folder, small_shards, monkeypatch, place, capsys):
     whole = contents(prepared(make_config(folder)))
     config = make_config(folder, **{"prepare.store": str(folder / "other")})
     owner = tokenizing if place == "write_shard" else tokenizing.progress
@@ -166,7 +166,7 @@ def test_an_interrupted_preparation_goes_on(folder, small_blocks, monkeypatch, p
     assert len(calls) < 4 * len(whole)  # what was done was not done again
 
 
-def test_changes_are_noticed(folder, small_blocks, monkeypatch):
+def test_changes_are_noticed(folder, small_shards, monkeypatch):
     config = make_config(folder)
     path = prepared(config)
     assert ensure_store(config) == path
@@ -185,7 +185,7 @@ def test_changes_are_noticed(folder, small_blocks, monkeypatch):
     assert ensure_store(config) == path  # a finished store needs its corpus no more
 
 
-def test_changed_files_are_noticed_when_going_on(folder, small_blocks, monkeypatch):
+def test_changed_files_are_noticed_when_going_on(folder, small_shards, monkeypatch):
     config = make_config(folder)
     ensure_tokenizer(config)
     monkeypatch.setattr(tokenizing, "write_shard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -197,7 +197,7 @@ def test_changed_files_are_noticed_when_going_on(folder, small_blocks, monkeypat
         ensure_store(config)
 
 
-def test_repeated_documents_are_dropped(folder, small_blocks):
+def test_repeated_documents_are_dropped(folder, small_shards):
     lines = (folder / "corpus.jsonl").read_text().splitlines(keepends=True)
     (folder / "corpus.jsonl").write_text("".join(lines * 2 + [json.dumps({"text": f"  {text(3)}\n"}) + "\n"]))
     plain = Store(prepared(make_config(folder)))
@@ -226,7 +226,7 @@ def test_what_looks_like_a_special_token_is_plain_text(folder):
 
 
 @pytest.mark.parametrize("format", ["jsonl", "text"])
-def test_parts_of_a_document_stay_known(format, tmp_path, small_blocks, monkeypatch):
+def test_parts_of_a_document_stay_known(format, tmp_path, small_shards, monkeypatch):
     """Long documents are stored in parts, here over several shards; the store knows which are of one document."""
     monkeypatch.setattr("pretrain.corpus.readers.LONGEST_DOCUMENT", 3000)
     contents = [
@@ -345,7 +345,7 @@ def test_a_second_command_waits_for_the_first(folder, capsys):
     ensure_tokenizer(config)
     save(config, folder / "config.yaml")
     first = subprocess.Popen([sys.executable, "-c", SLOW, str(folder / "config.yaml")])
-    while first.poll() is None and not (folder / "run/store/progress/plan.json").exists():
+    while first.poll() is None and not (folder / "run/store/progress/options.json").exists():
         time.sleep(0.01)
     path = ensure_store(config)
     assert first.wait() == 0

@@ -18,7 +18,7 @@ import pytest
 from bert.errors import UserError
 from pretrain.corpus import sources as corpora
 from pretrain.corpus.config import CorpusConfig
-from pretrain.corpus.sources import open_corpus, read
+from pretrain.corpus.sources import open_corpus, read_unit
 
 TEXTS = [f"Text number {n} has some words. 第{n}篇。" for n in range(40)]
 
@@ -80,12 +80,12 @@ def url(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpora, "_SMALLEST_BLOCK", 256)
-    monkeypatch.setattr(corpora, "_BLOCKS", 1 << 30)
+    monkeypatch.setattr(corpora, "_SMALLEST_SHARD", 256)
+    monkeypatch.setattr(corpora, "_SHARDS", 1 << 30)
 
 
 def texts(config: CorpusConfig) -> list[str]:
-    outcomes = [outcome for unit in open_corpus(config).units for _, outcome in read(unit, False)]
+    outcomes = [outcome for unit in open_corpus(config).units for _, outcome in read_unit(unit, False)]
     assert not [outcome for outcome in outcomes if isinstance(outcome, str)]
     return [" ".join(outcome.paragraphs) for outcome in outcomes]
 
