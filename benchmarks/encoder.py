@@ -15,13 +15,14 @@ from statistics import median
 from typing import Any
 
 import torch
-from measuring import Side, interleave, peak_memory, ratio, table, timed, write
+from measuring import Side, interleave, ratio, table, timed, write
 from pairs import DEVICE, STEPS, Batch, Data, data_of, examples, padded, parser, without_pairs
 
 from bert import checkpoint
 from bert.config import load
 from bert.model.config import EncoderConfig
 from bert.model.models import build
+from bert.training.tracking import peak_memory
 
 CONFIGS = Path(__file__).parents[1] / "configs/model"
 SEQUENCES = {"bert-mini": 64, "bert-base": 16, "modern-base": 16}
@@ -64,7 +65,7 @@ class Encoding:
         return [int(batch["attention_mask"].sum()) for batch in self.batches]
 
     def peak(self) -> int:
-        return peak_memory()
+        return peak_memory(DEVICE)
 
     def load(self, weights: Path, dropout: float) -> torch.nn.Module:
         raise NotImplementedError

@@ -14,9 +14,10 @@ from bert import checkpoint
 from bert.model.models import PretrainingModel
 from bert.training import optimizers
 from bert.training.config import OptimizerConfig, TrainingConfig
+from bert.training.cpu_launch import keep_freed_memory
 from bert.training.distributed import make_accelerator
-from bert.training.memory import keep_freed_memory, peak_memory
 from bert.training.step import Stepper
+from bert.training.tracking import peak_memory
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.01
 

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 STDOUT = 1
+EXIT_INTERRUPTED = 75
+"""Exit code after SIGTERM or SIGINT: the step was finished and saved, the same command goes on
+(EX_TEMPFAIL)."""
 
 
 class UserError(Exception):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from bert.checkpoint.run import Checkpoint
 from bert.data.batch import to_device
 from bert.model.models import SequenceClassifier
-from bert.training import metrics as metrics_file
 from bert.training.distributed import from_main
+from bert.training.logging import read_metrics
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
 from finetune.batches import TokenizedSplit, evaluation_batches
 from finetune.config import FinetuneConfig
@@ -57,7 +57,7 @@ class Evaluator:
     def remember(self, start: Checkpoint | None) -> None:
         """Take up the scores of the run that goes on from `start`."""
         path = Path(self.config.run_dir) / "evaluations.jsonl"
-        lines = from_main(self.accelerator, lambda: metrics_file.read(path)) if start else []
+        lines = from_main(self.accelerator, lambda: read_metrics(path)) if start else []
         self.scores = [self._score(line) for line in lines if start and line["step"] <= start.step]
 
     def __call__(self, model: nn.Module, should_stop: ShouldStop) -> Evaluation:

@@ -1,38 +1,24 @@
-"""The command `accelerate launch -m pretrain`."""
+"""The command `accelerate launch -m pretrain`, or `torchrun -m pretrain`."""
 
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from bert.config import parse_command
-from bert.errors import run_command
+from bert.training.distributed import run_training
 from pretrain.config import PretrainConfig
 
-USAGE = """\
-usage: accelerate launch -m pretrain CONFIG.yaml [key=value ...]
-       python -m pretrain CONFIG.yaml [key=value ...]            (one process)
+if TYPE_CHECKING:
+    from bert.training.state import Result
 
+DESCRIPTION = """\
 Pretrain a BERT-style encoder. The tokenizer is trained and the store prepared where they are missing. The
-finished model is RUN/model, a Hugging Face directory. The same command continues an interrupted run.
-
-exit codes: 0 finished · 1 the run failed · 2 a mistake in the configuration or the input
-            75 stopped by SIGTERM or SIGINT after saving: the same command goes on
-"""
+finished model is RUN/model, a Hugging Face directory."""
 
 
-def main(argv: Sequence[str]) -> None:
-    config = parse_command(PretrainConfig, argv, USAGE)
-    from bert.training.distributed import EXIT_INTERRUPTED, leave, start_processes
-
-    exit_code = start_processes("pretrain", argv)
-    if exit_code is not None:
-        raise SystemExit(exit_code)
+def train(config: PretrainConfig) -> "Result":
     from pretrain.train import train
 
-    interrupted = train(config).interrupted
-    leave()
-    if interrupted:
-        raise SystemExit(EXIT_INTERRUPTED)
+    return train(config)
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_training("pretrain", PretrainConfig, DESCRIPTION, train))

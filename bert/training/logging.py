@@ -1,6 +1,9 @@
-"""From steps to lines of metrics: means, throughput, and where they are shown."""
+"""Lines of metrics: what a run writes to `metrics.jsonl` and `evaluations.jsonl`, the console and the trackers."""
 
+import json
+import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,14 +12,13 @@ import torch
 
 from bert import config as configuration
 from bert.data.batch import StepData
+from bert.files import write_text
 from bert.model.config import EncoderConfig
 from bert.training.config import TrackingConfig
 from bert.training.flops import peak_flops, training_flops
-from bert.training.memory import peak_memory
-from bert.training.metrics import MetricsFile
 from bert.training.state import Evaluation, RunState
 from bert.training.step import StepResult
-from bert.training.tracking import Console, Trackers
+from bert.training.tracking import Console, Trackers, peak_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -128,3 +130,53 @@ class Reporter:
         if peak is not None:
             figures["mfu"] = figures["flops_per_second"] / (peak * self.accelerator.num_processes)
         return {name: float(f"{value:.6g}") for name, value in figures.items()}
+
+
+class MetricsFile:
+    """Lines that belong to steps; a run that goes back to a step forgets the lines after it."""
+
+    def __init__(self, path: Path, say: Callable[[str], None] = print) -> None:
+        self.path = path
+        self.say = say
+        self._failed = False
+
+    def truncate(self, step: int) -> None:
+        """Drop the lines of later steps, and a line that a killed run left unfinished."""
+        if not self.path.exists():
+            return
+        kept = [line for line in _lines(self.path) if _step(line) <= step]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        """Add a line; numbers that are not finite become null. A full disk is reported once and loses lines
+        only."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({k: _json(v) for k, v in values.items()}) + "\n")
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                self.say(f"{self.path} could not be written ({error}); training goes on without it")
+            self._failed = True
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that is still being written is left out."""
+    lines = _lines(path) if path.exists() else []
+    return [json.loads(line) for line in lines if _step(line) < math.inf]
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file in which a crash of the machine may have left anything."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _json(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -4,7 +4,9 @@ are silent."""
 import importlib.util
 import json
 import os
+import re
 import secrets
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,6 +169,24 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def peak_memory(device_type: str = "cpu") -> int:
+    """Bytes: the most that tensors took on the GPU, or else the most that this process had resident.
+
+    On Linux `ru_maxrss` begins with the peak of the process that started this one; VmHWM begins with the program.
+    """
+    if device_type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "linux":
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(found[1]) * 1024 if found else 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _figure(value: float | None) -> str:

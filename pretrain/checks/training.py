@@ -11,8 +11,8 @@ from bert.data.batch import StepData
 from bert.model import models
 from bert.model.models import Model
 from bert.training import optimizers
-from bert.training.memory import peak_memory
 from bert.training.step import Stepper
+from bert.training.tracking import peak_memory
 from pretrain.checks.batches import with_batch
 from pretrain.config import PretrainConfig
 from pretrain.data.dataset import PretrainingBatches

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from bert import config as configuration
-from bert.training import metrics
+from bert.training.logging import read_metrics
 from pretrain.config import PretrainConfig
 from pretrain.prepare import ensure_store
 from pretrain.tokenizer import ensure_tokenizer
@@ -94,7 +94,7 @@ class Pretraining:
         return configuration.load(PretrainConfig, self.recipe, [f"run_dir={self.folder / run}", *words])
 
     def lines(self, run: str, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-        return metrics.read(self.folder / run / name)
+        return read_metrics(self.folder / run / name)
 
     def weights(self, run: str) -> Any:
         from bert.checkpoint import load

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bert.checkpoint import manifest
-from bert.training.distributed import EXIT_INTERRUPTED
+from bert.errors import EXIT_INTERRUPTED
 from pretrain.train import train
 
 

@@ -12,7 +12,7 @@ import torch
 
 from bert import checkpoint
 from bert.checkpoint import manifest
-from bert.training import metrics
+from bert.training.logging import read_metrics
 
 pytestmark = [pytest.mark.launch, pytest.mark.timeout(1200)]
 
@@ -63,7 +63,7 @@ class Runs:
     def difference(self, one: str, other: str) -> float:
         """The greatest of the weights; the losses of every step agree."""
         losses = [
-            [line["loss"] for line in metrics.read(self.folder / run / "metrics.jsonl")]
+            [line["loss"] for line in read_metrics(self.folder / run / "metrics.jsonl")]
             for run in (one, other)
         ]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -161,7 +161,7 @@ def test_deepspeed_in_bf16(runs: Runs) -> None:
     runs("fp32")
     runs("bf16", 2, ZERO[3], precision="bf16")
     losses = [
-        [line["loss"] for line in metrics.read(runs.folder / run / "metrics.jsonl")]
+        [line["loss"] for line in read_metrics(runs.folder / run / "metrics.jsonl")]
         for run in ("fp32", "bf16")
     ]
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=1e-2)

@@ -217,7 +217,7 @@ def test_mistakes_take_one_line(folders, tmp_path, capsys, case):
 def test_memory_does_not_grow_with_the_file(folders, tmp_path, command):
     """Six times as many texts (50 MB of answers, were they kept) take no more than a few MB more."""
     code = (
-        "import sys; from bert.cli import main; from bert.training.memory import peak_memory;"
+        "import sys; from bert.cli import main; from bert.training.tracking import peak_memory;"
         "main(sys.argv[1:]); print(peak_memory() // 2**20)"
     )
     megabytes = []

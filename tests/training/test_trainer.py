@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from bert import checkpoint
 from bert.errors import RunFailed, UserError
-from bert.training import metrics
+from bert.training.logging import read_metrics
 from bert.training.run_dir import open_run
 from bert.training.state import Evaluation, EvaluationStopped
 from bert.training.trainer import Trainer
@@ -43,7 +43,7 @@ class UntilStep:
 
 
 def lines(config: Any, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    return metrics.read(Path(config.run_dir) / name)
+    return read_metrics(Path(config.run_dir) / name)
 
 
 def losses(config: Any) -> list[float]:

@@ -10,8 +10,8 @@ import pytest
 from bert.errors import RunFailed
 from bert.model.config import EncoderConfig
 from bert.training.flops import peak_flops, training_flops
-from bert.training.guards import LossMonitor
-from bert.training.metrics import MetricsFile, read
+from bert.training.logging import MetricsFile, read_metrics
+from bert.training.state import LossMonitor
 from bert.training.tracking import duration
 
 
@@ -43,7 +43,7 @@ def test_a_run_that_goes_back_forgets_the_lines_after(tmp_path: Path) -> None:
         file.append({"step": step, "loss": math.nan if step == 2 else 1.0})
     with file.path.open("a") as torn:
         torn.write('{"step": 6, "lo')
-    assert [line["step"] for line in read(file.path)] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in read_metrics(file.path)] == [1, 2, 3, 4, 5]
     file.truncate(3)
     assert [json.loads(line) for line in file.path.read_text().splitlines()] == [
         {"step": 1, "loss": 1.0},
