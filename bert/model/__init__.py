@@ -1,4 +1,4 @@
-"""The encoder. Its configuration can be imported without torch; everything else is loaded on first use."""
+"""The encoder. Its configuration can be imported without torch; the rest is loaded on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -15,14 +15,14 @@ from bert.model.positions import Rotation
 
 @dataclass
 class AttentionContext:
-    """What all layers of one window share in a forward pass, made once."""
+    """What all layers with the same window share in a forward pass; made once."""
 
     backend: Backend
     plan: Any
     """what the backend prepared for this batch and window"""
     rotation: Rotation | None
     maps: list[Tensor] | None
-    """collects each layer's attention probabilities (N, H, S, S), if they are asked for"""
+    """collects the attention probabilities of each layer (N, H, S, S), if they are asked for"""
 
 
 class Attention(nn.Module):
@@ -48,5 +48,5 @@ class Attention(nn.Module):
 
 
 def select(x: Tensor, output_positions: Tensor | None) -> Tensor:
-    """(T, D) → (R, D); without `output_positions` (R,) all stay."""
+    """(T, D) → (R, D), the rows at `output_positions` (R,); all rows without it."""
     return x if output_positions is None else x.index_select(0, output_positions)

@@ -1,4 +1,4 @@
-"""Ways to compute attention. Each prepares once per forward pass and window, and attends once per layer.
+"""Implementations of attention. Each prepares once per forward pass and window, and attends once per layer.
 
 q, k, v and the result are (*, H, d), where (*) is (B, S) padded or (T,) packed, H heads of width d.
 """
@@ -21,18 +21,18 @@ from bert.model.layout import Layout, Packed, Padded, Rows, visible_keys
 
 HALF = (torch.bfloat16, torch.float16)
 LONGEST_GROUPED = 1024
-"""Longer rows leave no room for all their probabilities, which `grouped` keeps for the backward pass."""
+"""Longest rows for `grouped`, which keeps all attention probabilities for the backward pass."""
 
 
 class Backend(Protocol):
     packs: bool
-    """reads packed batches only; padded ones are packed before the layers"""
+    """works on packed batches only; padded batches are packed before the first layer"""
 
     def refuses(self, device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
-        """Why it cannot compute that, or None if it can."""
+        """Why it cannot compute these tensors, or None if it can."""
 
     def prepare(self, layout: Any, window: int | None) -> Any:
-        """What every layer of this window needs to know about the batch."""
+        """What each layer with this window needs to know about the batch."""
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, plan: Any, dropout: float, maps: list[Tensor] | None
@@ -42,15 +42,15 @@ class Backend(Protocol):
 
 @dataclass
 class RowPlan:
-    """Sequences as rows, and which keys each query may see."""
+    """Sequences as rows, and the attention mask."""
 
     rows: Rows
     visible: Tensor | None
-    """bool, broadcasts to (N, 1, S, S); None when every query sees every key"""
+    """the attention mask: bool, broadcasts to (N, 1, S, S); None if every query sees every key"""
 
 
 class _Rows:
-    """What computes on any device, type and layout, by way of rows (N, S)."""
+    """Works on any device, type and layout: turns sequences into rows (N, S)."""
 
     packs = False
 
@@ -63,7 +63,7 @@ class _Rows:
 
 
 class Eager(_Rows):
-    """softmax(QKᵀ / √d + mask) V as it is written; the only one that can return the probabilities."""
+    """softmax(QKᵀ / √d + mask) V, step by step. Only this one can return the probabilities."""
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, plan: RowPlan, dropout: float, maps: list[Tensor] | None
@@ -71,7 +71,7 @@ class Eager(_Rows):
         q, k, v = (plan.rows.read(x).transpose(1, 2) for x in (q, k, v))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if plan.visible is not None:
-            # The least finite number, not -inf: a row of nothing but -inf has no softmax.
+            # The lowest finite number, not -inf: the softmax of a row of -inf is NaN.
             scores = scores.masked_fill(~plan.visible, torch.finfo(scores.dtype).min)
         probabilities = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(q.dtype)
         if maps is not None:
@@ -94,10 +94,10 @@ class Sdpa(_Rows):
 @dataclass
 class VarlenPlan:
     offsets: Tensor
-    """int32: where sequences start and end, down to the last token of the batch"""
+    """int32: where sequences start and end, up to the last token of the batch"""
     max_length: int
     window: tuple[int, int]
-    """how many tokens are seen to the left and to the right; -1 sees all"""
+    """how many tokens a token sees to the left and to the right; -1 for all"""
 
 
 class Varlen:
@@ -126,13 +126,13 @@ class Varlen:
         return cast(Tensor, mixed)
 
 
-@torch.compiler.assume_constant_result  # which a compiler cannot find out by itself
+@torch.compiler.assume_constant_result  # a compiler cannot find this out by itself
 def _has_flash_attention(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 class Flex:
-    """torch's `flex_attention`: a kernel compiled for the mask, which skips blocks that no query sees."""
+    """torch's `flex_attention`: a kernel compiled for the attention mask; it skips blocks that no query sees."""
 
     packs = True
 
@@ -160,7 +160,7 @@ class Flex:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Uncompiled, flex computes every block."""
+    """The compiled function; flex computes every block if it is not compiled."""
     return function if torch.compiler.is_compiling() else _compile(function)
 
 
@@ -176,7 +176,7 @@ BACKENDS: dict[str, Backend] = {
 
 
 def check(config: EncoderConfig) -> None:
-    """Refuse a backend that this machine cannot have, whatever the batch."""
+    """Refuse a backend that this machine does not support, whatever the batch."""
     if config.backend != "varlen":
         return
     if not torch.cuda.is_available():
@@ -186,9 +186,9 @@ def check(config: EncoderConfig) -> None:
 
 
 def choose(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: float, maps: bool) -> Backend:
-    """The configured backend, or for auto the fastest; attention maps always come from eager.
+    """The configured backend; for auto the fastest one. Attention maps always come from eager.
 
-    `dtype` is that of the weights; under autocast q, k and v have another.
+    `dtype` is that of the weights; under autocast q, k and v have another type.
     """
     if maps:
         return BACKENDS["eager"]
@@ -210,7 +210,7 @@ def choose(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: f
 def _fastest(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: float) -> str:
     device = layout.position_ids.device
     if torch.compiler.is_compiling() and (device.type == "cpu" or isinstance(layout, Padded)):
-        return "sdpa"  # packing and grouping follow the lengths, which a compiled graph does not know
+        return "sdpa"  # packing and grouping depend on the lengths, which a compiled graph does not know
     if device.type == "cpu":
         return "grouped" if layout.row_length <= LONGEST_GROUPED else "sdpa"
     refused = dropout or BACKENDS["varlen"].refuses(device, dtype, config.head_size)

@@ -1,4 +1,4 @@
-"""What an encoder is made of. Plain data: importing this loads no torch."""
+"""The configuration of an encoder. Plain data: importing this loads no torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -118,7 +118,7 @@ class EncoderConfig:
 
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """One entry a layer: None attends globally, w to the w // 2 tokens on either side."""
+        """One entry for each layer: None for global attention, w for the w // 2 tokens on either side."""
         pattern = self.layer_pattern
         return tuple(
             self.window if pattern[i % len(pattern)] == "L" else None for i in range(self.num_layers)
@@ -127,7 +127,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a classifier tells apart."""
+    """The classes of a classifier."""
 
     names: tuple[str, ...]
     problem_type: ProblemType = "single_label"

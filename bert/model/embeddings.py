@@ -1,4 +1,4 @@
-"""Token ids → vectors: token + segment + position, normed, dropped out. (*) is (B, S) or (T,), D hidden."""
+"""Token ids → vectors: token + segment + position, then norm and dropout. (*) is (B, S) or (T,), D hidden."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from bert.model.positions import POSITIONS, Positions
 
 
 class Embeddings(nn.Module):
-    """The sum of what a token is, which segment it is in and where it stands (Devlin et al. 2018, fig. 2)."""
+    """The sum of token, segment and position embeddings (Devlin et al. 2018, fig. 2)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

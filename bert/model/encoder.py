@@ -21,7 +21,7 @@ from bert.model.layout import Layout, Packed, Padded
 
 @dataclass
 class Encoded:
-    """What the encoder made of a batch."""
+    """The encoder's output for a batch."""
 
     last_hidden_state: Tensor
     """(*, D), or (R, D): the chosen tokens, then the first of each sequence"""
@@ -31,7 +31,7 @@ class Encoded:
     attentions: tuple[Tensor, ...] | None
     """(B or N, H, S, S) of each layer"""
     num_chosen: int | None
-    """M if there is nothing else in the last hidden state, None if all tokens are there"""
+    """M if the last hidden state holds only the chosen and first tokens, None if it holds all tokens"""
 
     def first(self) -> Tensor:
         """(B or N, D): each sequence's first token."""
@@ -53,7 +53,7 @@ class Encoded:
 
 
 class Encoder(nn.Module):
-    """Embeddings, layers, final norm: what all models share."""
+    """Embeddings, layers and final norm, which all models share."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class Encoder(nn.Module):
         """Padded: ids (B, S), with a mask that is 1 at real tokens. Packed: ids and positions (T,), with
         `sequence_offsets` (N + 1,) int32 and the length of the longest sequence. Positions count from 0.
 
-        With `chosen` (M,), heads read these tokens and the first of each sequence alone. Of a packed batch the
-        last layer then computes no others: all tokens are seen, but most of its projections are left out.
+        With `chosen` (M,), heads need only these tokens and the first of each sequence. In a packed batch the
+        last layer then computes only these: they attend to all tokens, but the others get no output.
         """
         layout = self._layout(input_ids, attention_mask, position_ids, sequence_offsets, max_sequence_length)
         dropout = self.config.attention_dropout if self.training else 0.0
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         output_positions: Tensor | None,
         keep_all: bool,
     ) -> list[Tensor]:
-        """The last hidden state (*, D) or (R, D), after all those before it if they are to be kept."""
+        """The last hidden state (*, D) or (R, D); with `keep_all` after all hidden states before it."""
         contexts = {
             window: AttentionContext(
                 backend=backend,
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
     ) -> Layout:
         layout: Layout
         if offsets is None:
-            # RoBERTa's positions leave out padding wherever it stands; BERT's count it.
+            # RoBERTa does not count padding in its positions, BERT does.
             uncounted = self.config.pad_token_id if self.config.position_offset else None
             layout = Padded.read(input_ids, attention_mask, position_ids, uncounted)
         else:

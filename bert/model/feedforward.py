@@ -1,4 +1,4 @@
-"""What each token does by itself. (*) is (B, S) or (T,), D hidden."""
+"""The feed-forward sub-layer: each token by itself. (*) is (B, S) or (T,), D hidden."""
 
 from collections.abc import Callable
 from functools import partial
@@ -42,7 +42,7 @@ class GatedFeedForward(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(*, D) → (*, D)."""
         value, gate = self.up(hidden).chunk(2, dim=-1)
-        if hidden.device.type == "cpu":  # where activations of strided memory take twice as long
+        if hidden.device.type == "cpu":  # where activations of strided memory are twice as slow
             value, gate = value.contiguous(), gate.contiguous()
         return self.down(self.activation(value) * gate)
 

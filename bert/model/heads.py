@@ -1,4 +1,4 @@
-"""What reads the encoder's vectors. D hidden, V vocabulary, C classes, N sequences, (*) any shape."""
+"""Heads on top of the encoder. D hidden, V vocabulary, C classes, N sequences, (*) any shape."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from bert.model.outputs import Loss
 
 
 class Transform(nn.Module):
-    """norm(activation(dense x)): precedes the decoder, and ModernBERT's classifiers."""
+    """norm(activation(dense x)): comes before the decoder, and before ModernBERT's classifiers."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Transform(nn.Module):
 
 
 class MaskedLanguageHead(Transform):
-    """Scores every token of the vocabulary by the token embeddings, which it shares."""
+    """Logits for every token of the vocabulary. The decoder's weights are the token embeddings (tied)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -38,9 +38,9 @@ class MaskedLanguageHead(Transform):
         return logits[..., : self.vocab_size]
 
     def loss(self, hidden: Tensor, embeddings: Tensor, labels: Tensor) -> Loss:
-        """(M, D), the embedding table and labels (M,) → the cross-entropy of logits that are not kept."""
+        """(M, D), the embedding table and labels (M,) → cross-entropy; the logits are not kept."""
         bias: Tensor | None = self.bias
-        if len(embeddings) > self.vocab_size:  # rows that only pad the table are no tokens
+        if len(embeddings) > self.vocab_size:  # rows that only pad the table are not tokens
             bias = embeddings.new_zeros(len(embeddings)) if bias is None else bias
             rows = torch.arange(len(bias), device=bias.device)
             bias = bias.masked_fill(rows >= self.vocab_size, -torch.inf)
@@ -60,7 +60,7 @@ class Pooler(nn.Module):
 
 
 class DropoutPooler(Pooler):
-    """RoBERTa's classification head drops out before the projection as well."""
+    """RoBERTa's classification head has dropout before the projection as well."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""What starts with which standard deviation."""
+"""Initial weights."""
 
 from fnmatch import fnmatch
 
@@ -21,9 +21,9 @@ def standard_deviations(config: EncoderConfig) -> list[tuple[str, float]]:
 
 
 def initialise(model: nn.Module, config: EncoderConfig) -> None:
-    """Weights from a normal cut at two standard deviations (as Google's BERT), biases 0, norms 1.
+    """Weights from a normal distribution cut at two standard deviations (as Google's BERT), biases 0, norms 1.
 
-    `model` may also be a part of one, such as a fresh head. Embedding rows that pad the vocabulary are 0.
+    `model` may also be a part of a model, such as a new head. Embedding rows that pad the vocabulary are 0.
     """
     table = standard_deviations(config)
     for name, module in model.named_modules():

@@ -1,6 +1,6 @@
-"""One layer: attention, then feed-forward, each added to what it read.
+"""One layer: attention, then feed-forward, each with a residual connection.
 
-(*) is (B, S) or (T,) · R tokens that are read · D hidden
+(*) is (B, S) or (T,) · R tokens that heads read · D hidden
 """
 
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from bert.model.kernels.dropout import Dropout
 class PostNormLayer(nn.Module):
     """Normalises each residual sum (Vaswani et al. 2017; BERT).
 
-    With `output_positions` (R,) of a packed batch, only these tokens go on after attention.
+    With `output_positions` (R,) of a packed batch, only these tokens are computed after attention.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -37,7 +37,7 @@ class PostNormLayer(nn.Module):
 
 
 class PreNormLayer(PostNormLayer):
-    """Normalises what each sub-layer reads and leaves the residual alone (Xiong et al. 2020; ModernBERT)."""
+    """Normalises the input of each sub-layer, not the residual (Xiong et al. 2020; ModernBERT)."""
 
     def forward(
         self, hidden: Tensor, context: AttentionContext, output_positions: Tensor | None = None

@@ -1,4 +1,4 @@
-"""How the tokens of a batch lie in memory. The only place that pads or unpads.
+"""How the tokens of a batch lie in memory: padded or packed. Only this file pads or unpads in a model.
 
 B batch · S longest sequence · N sequences in a packed batch · T packed tokens · D hidden
 """
@@ -30,7 +30,7 @@ class Padded:
         position_ids: Tensor | None,
         uncounted: int | None,
     ) -> Self:
-        """Without positions they follow the columns, or count all tokens but `uncounted`, which get -1."""
+        """Without `position_ids` a position is the column, or the count of tokens without `uncounted`, which get -1."""
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
             if uncounted is not None:
@@ -47,14 +47,14 @@ class Padded:
         return Rows(self.num_rows, self.row_length, self.real, None)
 
     def has_gaps(self) -> bool:
-        """Whether padding stands between the tokens of a row. Waits for the device."""
+        """Whether there is padding between the tokens of a row. Waits for the device."""
         if self.real is None:
             return False
         starts = F.pad(self.real.int(), (1, 0)).diff(dim=1) == 1
         return bool((starts.sum(1) > 1).any())
 
     def pack(self) -> tuple["Packed", Tensor]:
-        """The same batch without its padding, and (T,) where its tokens were, counted row by row.
+        """The same batch without its padding, and (T,) where each token was, counted row by row.
 
         Waits for the device to count the tokens.
         """
@@ -70,7 +70,7 @@ class Padded:
         return flat.index_copy(0, places, x).unflatten(0, (self.num_rows, self.row_length))
 
     def first(self, hidden: Tensor) -> Tensor:
-        """(B, D): each sequence's first token, also where padding stands before it."""
+        """(B, D): each sequence's first token, also if padding comes before it."""
         if self.real is None:
             return hidden[:, 0]
         rows = torch.arange(self.num_rows, device=hidden.device)
@@ -86,7 +86,7 @@ class Padded:
 
 @dataclass
 class Packed:
-    """(T,): sequences one after the other. Tokens after the last offset belong to none and are never read."""
+    """(T,): sequences one after the other. Tokens after the last offset belong to no sequence and are not used."""
 
     position_ids: Tensor
     """(T,), restarting at 0 in each sequence"""
@@ -102,12 +102,12 @@ class Packed:
 
     @property
     def sequence_ids(self) -> Tensor:
-        """(T,) the sequence each token is in; N after the last."""
+        """(T,) the sequence of each token; N after the last sequence."""
         return torch.searchsorted(self.offsets[1:], self._tokens(), right=True)
 
     @property
     def covering_offsets(self) -> Tensor:
-        """The offsets, and on from there in steps of at most S, so that every token is in a sequence."""
+        """The offsets, and then further ones at most S apart, so that every token is in a sequence."""
         num_tokens, device = len(self.position_ids), self.offsets.device
         more = torch.arange(1, -(-num_tokens // self.row_length) + 1, device=device) * self.row_length
         return torch.cat([self.offsets, (self.offsets[-1] + more).clamp(max=num_tokens).int()])
@@ -147,9 +147,9 @@ class Rows:
     num_rows: int
     length: int
     real: Tensor | None
-    """(N, S) bool, False at the places that no token fills; None when all are filled"""
+    """(N, S) bool, False at places without a token; None if every place has one"""
     slots: Tensor | None
-    """(T,) each packed token's place among N × S, and one more for tokens of no sequence; None if padded"""
+    """(T,) the place of each packed token among N × S, or N × S for tokens of no sequence; None if padded"""
 
     def read(self, x: Tensor) -> Tensor:
         """(*, …) → (N, S, …) with zeros where a packed sequence is short."""
@@ -166,7 +166,8 @@ class Rows:
 
 
 def visible_keys(real: Tensor | None, length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """Which keys each query of a row of `length` places sees: bool, broadcasts to (N, 1, S, S); None for all.
+    """The attention mask: which keys each query of a row of `length` places sees; bool, broadcasts to
+    (N, 1, S, S); None for all.
 
     `real` (N, S) is False at padding; `window` is the total width that a query sees around itself.
     """

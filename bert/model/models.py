@@ -1,4 +1,4 @@
-"""Encoders with heads. With labels there are losses, and the prediction head runs only where it is asked.
+"""Encoders with heads. With labels they return losses; the prediction head then runs only on labelled tokens.
 
 (*) is (B, S) padded or (T,) packed · N sequences · M chosen positions · D hidden · V vocabulary · C classes
 """
@@ -16,7 +16,7 @@ from bert.model.outputs import CLASSIFICATION_LOSSES, Loss, ModelOutput, cross_e
 
 
 class Model(nn.Module):
-    """An encoder, to which each model adds its heads. See `Encoder.forward` for the batches they all take."""
+    """An encoder. Subclasses add heads. `Encoder.forward` documents the batches that all of them take."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Model(nn.Module):
     def encode(
         self, input_ids: Tensor, batch: dict[str, Any], chosen: Tensor | None = None
     ) -> tuple[Encoded, ModelOutput]:
-        """What the encoder made of a batch, and the beginning of an output. For `chosen` see `Encoder.forward`."""
+        """The encoder's output for a batch, and the start of the model's output. For `chosen` see `Encoder.forward`."""
         encoded: Encoded = self.encoder(input_ids, **batch, chosen=chosen)
         return encoded, ModelOutput(
             last_hidden_state=encoded.last_hidden_state if encoded.num_chosen is None else None,
@@ -66,8 +66,8 @@ class MaskedLanguageModel(Model):
         masked_labels: Tensor | None = None,
         **batch: Any,
     ) -> ModelOutput:
-        """Labels (*), -100 where nothing is asked, or else the chosen positions (M,) among all tokens and
-        their labels (M,) → losses["mlm"]. Without labels → logits (M, V) of these positions or (*, V) of all."""
+        """Labels (*), -100 at tokens without one; or masked positions (M,) among all tokens and their labels
+        (M,) → losses["mlm"]. Without labels → logits (M, V) of these positions or (*, V) of all."""
         encoded, output = self.encode(input_ids, batch, masked_positions)
         loss, output.logits = self.predict(encoded, labels, masked_positions, masked_labels)
         if loss is not None:
@@ -77,7 +77,7 @@ class MaskedLanguageModel(Model):
     def predict(
         self, encoded: Encoded, labels: Tensor | None, positions: Tensor | None, chosen_labels: Tensor | None
     ) -> tuple[Loss | None, Tensor | None]:
-        """The loss at the chosen positions, or else the logits of these or of every token."""
+        """With labels the loss at the chosen positions; without, the logits at these or at every token."""
         if labels is not None and positions is not None:
             raise ValueError(
                 "labels and masked_positions exclude each other: give labels for all tokens, or masked_positions"
@@ -115,7 +115,7 @@ class PretrainingModel(MaskedLanguageModel):
     ) -> ModelOutput:
         """As MaskedLanguageModel, but prediction_logits for logits, and seq_relationship_logits (N, 2).
 
-        next_sentence_label (N,): 0 where B follows A, 1 where not, -100 for nothing asked → losses["nsp"].
+        next_sentence_label (N,): 0 if B follows A, 1 if not, -100 to ignore → losses["nsp"].
         """
         encoded, output = self.encode(input_ids, batch, masked_positions)
         output.pooler_output = self.pooler(encoded.first())
@@ -129,7 +129,7 @@ class PretrainingModel(MaskedLanguageModel):
 
 
 class SequenceClassifier(Model):
-    """One answer a sequence: a label, several labels, or numbers."""
+    """Classifies each sequence: a label, several labels, or numbers."""
 
     def __init__(self, config: EncoderConfig, labels: Labels) -> None:
         super().__init__(config)
@@ -151,7 +151,7 @@ class SequenceClassifier(Model):
 
 
 class TokenClassifier(Model):
-    """One label a token."""
+    """Gives each token a label."""
 
     def __init__(self, config: EncoderConfig, labels: Labels) -> None:
         super().__init__(config)
@@ -180,7 +180,7 @@ ARCHITECTURES = {model_class.__name__: model_class for model_class in CLASSES}
 
 
 def construct(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> Model:
-    """A model of a class in ARCHITECTURES with whatever weights torch's modules start with."""
+    """A model of a class in ARCHITECTURES, with the initial weights of torch's modules."""
     model_class: Any = ARCHITECTURES[architecture]
     if issubclass(model_class, SequenceClassifier | TokenClassifier):
         return model_class(config, labels)
@@ -188,7 +188,7 @@ def construct(config: EncoderConfig, architecture: str, labels: Labels | None = 
 
 
 def build(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> Model:
-    """A freshly initialised model, deterministic in torch's seed. Classifiers need `labels`."""
+    """A newly initialised model; torch's seed determines its weights. Classifiers need `labels`."""
     model = construct(config, architecture, labels)
     initialise(model, config)
     return model

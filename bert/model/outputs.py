@@ -1,4 +1,4 @@
-"""What models return. Losses are sums with counts: a step's mean needs both, of all its micro-batches."""
+"""The outputs of models. A loss is a sum and a count: the mean of a step needs both, of all its micro-batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -15,16 +15,16 @@ from bert.data.batch import IGNORED
 @dataclass
 class Loss:
     sum: Tensor
-    """scalar, float32 or better: summed over what counts"""
+    """scalar, float32 or better: the sum over all labels"""
     count: Tensor
-    """int64 scalar: how much counts"""
+    """int64 scalar: number of labels"""
     correct: Tensor
-    """int64 scalar: how many of them the most probable answer gets right"""
+    """int64 scalar: for how many labels the most probable answer is right"""
 
 
 @dataclass
 class ModelOutput:
-    """By attribute or by key, under Hugging Face's names; what a model does not compute is None."""
+    """Read by attribute or by key, with Hugging Face's names; None if a model does not compute it."""
 
     last_hidden_state: Tensor | None = None
     pooler_output: Tensor | None = None
@@ -55,25 +55,25 @@ class ModelOutput:
         return value
 
 
-# Wrappers (FSDP, DDP) look for the tensors in an output by torch's pytrees.
+# Wrappers (FSDP, DDP) find the tensors in an output through torch's pytrees.
 for _cls in (Loss, ModelOutput):
     _pytree.register_dataclass(_cls)
 
 
 def _precise(logits: Tensor) -> Tensor:
-    """In float32 at least."""
+    """In float32 or better."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
-    """Logits (M, C) and labels (M,) int64, `IGNORED` where nothing is asked."""
+    """Logits (M, C) and labels (M,) int64; labels that are `IGNORED` do not count."""
     loss = F.cross_entropy(_precise(logits), labels, ignore_index=IGNORED, reduction="sum")
     with torch.no_grad():
         return Loss(loss, (labels != IGNORED).sum(), (logits.argmax(-1) == labels).sum())
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
-    """Logits and labels (N, C), each label by itself; NaN is ignored. Counts labels, not rows."""
+    """Logits and labels (N, C); each label is a decision of its own; NaN is ignored. Counts labels, not rows."""
     asked, logits = ~labels.isnan(), _precise(logits)
     targets = labels.to(logits.dtype).nan_to_num()
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -81,7 +81,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
 
 
 def squared_error(logits: Tensor, labels: Tensor) -> Loss:
-    """Predictions (N, C), targets (N, C) or (N,), NaN ignored; `correct` is 0: nothing is exactly right."""
+    """Predictions (N, C), targets (N, C) or (N,); NaN is ignored. `correct` is 0, as no number is exactly right."""
     labels, logits = labels.reshape(logits.shape), _precise(logits)
     asked = ~labels.isnan()
     loss = (logits - labels.to(logits.dtype).nan_to_num()).square()

@@ -1,4 +1,4 @@
-"""How a token knows its place: learned, sinusoidal or rotary.
+"""Position embeddings: learned, sinusoidal or rotary.
 
 One interface with two hooks: `embed` adds to the embeddings, `rotation` turns queries and keys.
 (*) is (B, S) or (T,).
@@ -13,8 +13,8 @@ from bert.model.config import EncoderConfig
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines (*, 1, d) by which queries and keys (*, H, d) are turned, half against half:
-    (a, b) → (a, b) · cos + (b, a) · sin, for which the sines of the first half are negative."""
+    """Cosines and sines (*, 1, d) that rotate queries and keys (*, H, d), half against half:
+    (a, b) → (a, b) · cos + (b, a) · sin. The sines of the first half are negative."""
 
     cos: Tensor
     sin: Tensor
@@ -24,7 +24,7 @@ class Rotation(NamedTuple):
 
 
 class _Rotate(torch.autograd.Function):
-    """Keeps nothing for the backward pass, which is the rotation back."""
+    """The backward pass is the opposite rotation, so it needs no activations."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -44,19 +44,19 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Positions(nn.Module):
-    """Knows no places; the others override the hook they need."""
+    """Adds nothing; subclasses override the hook that they need."""
 
     def embed(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
-        """(*, D) → (*, D): adds what stands for the places."""
+        """(*, D) → (*, D): adds a vector for each position."""
         return hidden
 
     def rotation(self, position_ids: Tensor, window: int | None) -> Rotation | None:
-        """(*) → the rotation of queries and keys in layers of this window."""
+        """(*) → the rotation of queries and keys in layers with this window."""
         return None
 
 
 class LearnedPositions(Positions):
-    """A trained vector for each place (Devlin et al. 2018)."""
+    """A trained vector for each position (Devlin et al. 2018)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class SinusoidalPositions(Positions):
 
 
 class RotaryPositions(Positions):
-    """Queries and keys turned by angles that grow with the place, half against half (Su et al. 2021)."""
+    """Rotates queries and keys by angles that grow with the position, half against half (Su et al. 2021)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def sinusoids(position_ids: Tensor, width: int) -> Tensor:
 
 
 def _angles(position_ids: Tensor, width: int, base: float) -> Tensor:
-    """(*) → (*, width / 2): p / base^(2i / width), in float32 whatever the model's type."""
+    """(*) → (*, width / 2): p / base^(2i / width), always in float32."""
     exponents = torch.arange(0, width, 2, dtype=torch.float32, device=position_ids.device) / width
     return position_ids[..., None].float() * (1.0 / base**exponents)
 

@@ -1,1 +1,1 @@
-"""What is written for a device's sake: the same results as the plain code, in less time or memory."""
+"""Code that is written for speed on one kind of device: the same results as the plain code, in less time or memory."""

@@ -1,4 +1,4 @@
-"""Cross-entropy over a vocabulary, in the memory of the logits. M positions, V vocabulary."""
+"""Cross-entropy over a vocabulary that reuses the memory of the logits. M positions, V vocabulary."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from bert.data.batch import IGNORED
 from bert.model.outputs import Loss, cross_entropy
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Logits that are in float32 at a time: on CPUs what a cache holds, on GPUs enough for full speed."""
+"""Logits that are float32 at the same time: on CPUs as many as fit a cache, on GPUs enough for full speed."""
 
 
 def consuming_cross_entropy(logits: Tensor, bias: Tensor | None, labels: Tensor) -> Loss:
-    """As `cross_entropy` of logits + bias, for logits (M, V) that nothing else reads: their memory is used.
+    """The `cross_entropy` of logits + bias; overwrites the logits (M, V), so nothing else may read them.
 
-    The bias (V,) is added here, in float32 and in a cache; the product would first fill the logits with it.
-    Where it is -inf there is no token.
+    The bias (V,) is added here, in float32 and within a cache; a linear layer would add it in a pass of its own.
+    It is -inf in rows that are not tokens.
     """
     if torch.compiler.is_compiling():
         return cross_entropy(logits if bias is None else logits.float() + bias, labels)
@@ -25,7 +25,7 @@ def consuming_cross_entropy(logits: Tensor, bias: Tensor | None, labels: Tensor)
 
 
 class _ConsumingCrossEntropy(torch.autograd.Function):
-    """The sum of -log softmax(logits + bias)[label] in float32, and how many labels have the greatest logit.
+    """The sum of -log softmax(logits + bias)[label] in float32, and how many labels have the highest logit.
 
     The logits, a step's largest tensor, are overwritten with their gradient as soon as they are computed (as
     Hsu et al. 2024 do in Liger Kernel). autograd would hold them four times, twice in float32.
@@ -43,7 +43,7 @@ class _ConsumingCrossEntropy(torch.autograd.Function):
             scores = chunk.to(wide) if bias is None else chunk + bias.to(wide)
             probabilities = scores.softmax(-1)
             best = probabilities.amax(1, keepdim=True)
-            # -log p = log Σ exp - score; log Σ exp = greatest score - log of its probability, never 0
+            # -log p = log Σ exp - score; log Σ exp = highest score - log of its probability, which is never 0
             losses = scores.amax(1, keepdim=True) - best.log() - scores.gather(1, label)
             sums.append(torch.where(asked, losses, 0).sum())
             hits.append(((probabilities.gather(1, label) == best) & asked).sum())

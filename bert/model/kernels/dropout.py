@@ -1,4 +1,4 @@
-"""Dropout, and on CPUs dropout whose random numbers cost little. (*) is any shape."""
+"""Dropout, with cheap random numbers on CPUs. (*) is any shape."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """Zeroes elements with probability p and scales the others: the mean stays (Srivastava et al. 2014)."""
+    """Sets elements to zero with probability p and scales the others (Srivastava et al. 2014)."""
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(*) → (*), on top of `residual` (*) if there is one."""
+        """(*) → (*), added to `residual` (*) if there is one."""
         if self.training and 0 < self.p < 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
             return _Dropout.apply(x, x.new_zeros(()) if residual is None else residual, self.p)
         x = F.dropout(x, self.p, self.training)
@@ -19,7 +19,7 @@ class Dropout(nn.Dropout):
 
 
 def draw_kept(x: Tensor, p: float) -> tuple[Tensor, float]:
-    """1 where an element of `x` (*) is kept and 0 where not, in x's type; and what the kept are scaled by.
+    """1 for each element of `x` (*) that is kept, else 0, in x's type; and the factor for those that are kept.
 
     p is rounded to a multiple of 1/65536.
     """
@@ -32,8 +32,8 @@ def draw_kept(x: Tensor, p: float) -> tuple[Tensor, float]:
 def _random_bits(count: int) -> Tensor:
     """(count,) int32: a hash of 0, 1, 2, … and of two draws from torch's generator.
 
-    The generator itself is serial on CPUs and would take as long as the matrix products; this runs on all
-    cores. The hash is lowbias32 (Wellons 2018, github.com/skeeto/hash-prospector).
+    The generator itself is serial on CPUs and would take as long as the matrix products. The hash runs on
+    all cores. It is lowbias32 (Wellons 2018, github.com/skeeto/hash-prospector).
     """
     first, second = torch.randint(-(2**31), 2**31, (2,)).tolist()
     bits = torch.arange(count, dtype=torch.int32).bitwise_xor_(first)
@@ -52,7 +52,7 @@ def _random_bits(count: int) -> Tensor:
 
 
 class _Dropout(torch.autograd.Function):
-    """residual + dropout(x) in one pass over memory; keeps nothing but the mask."""
+    """residual + dropout(x) in one pass over memory; keeps only the mask."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor, p: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Attention for CPUs: sequences of similar length form dense groups.
 
-torch leaves a gap there: scaled_dot_product_attention has no fast kernel with dropout, and the backward pass
-of its flash kernel takes several times as long as plain matrix products at the lengths of pretraining.
+On CPUs torch's scaled_dot_product_attention has no fast kernel with dropout, and the backward pass of its flash
+kernel takes several times as long as plain matrix products at the lengths of pretraining.
 
 T tokens · N sequences of a group · S its longest · H heads · R = N·H · d head size · P places of all groups
 """
@@ -16,17 +16,17 @@ from bert.model.kernels.dropout import draw_kept
 from bert.model.layout import Packed, visible_keys
 
 STRIDE = 32
-"""Sequences form a group if their lengths, rounded up to this, agree: few groups with little padding."""
+"""Sequences form a group if their lengths, rounded up to a multiple of this, agree: few groups, little padding."""
 
 
 @dataclass
 class Group:
     tokens: Tensor
-    """(N, S) the token at each place; any token where there is none"""
+    """(N, S) the token at each place; an arbitrary token at padding"""
     padding: Tensor | None
-    """flat indices of the places without a token, if there are any"""
+    """flat indices of padding, if there is any"""
     visible: Tensor | None
-    """bool, broadcasts to (N, 1, S, S); None when every query sees every key"""
+    """the attention mask: bool, broadcasts to (N, 1, S, S); None if every query sees every key"""
     biases: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
     def rows(self, x: Tensor, zero_padding: bool = False) -> Tensor:
@@ -37,7 +37,7 @@ class Group:
         return places.unflatten(0, self.tokens.shape).transpose(1, 2).flatten(0, 1)
 
     def bias(self, q: Tensor) -> Tensor:
-        """(R, S, S) of q's type for q (R, S, d): 0 where a query sees a key, else the least finite number."""
+        """(R, S, S) of q's type for q (R, S, d): 0 where a query sees a key, else the lowest finite number."""
         if q.dtype not in self.biases:
             n, s = self.tokens.shape
             bias = q.new_zeros(1, 1, 1, 1)
@@ -51,10 +51,10 @@ class Group:
 class Grouping:
     groups: list[Group]
     places: Tensor
-    """(T,) where each token is among the P places of all groups, in turn; P for tokens of no sequence"""
+    """(T,) the place of each token among the P places of all groups; P for tokens of no sequence"""
 
     def places_like(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(P + 1, H, d) to be filled in, for x (T, H, d), and the part (N, S, H, d) of each group."""
+        """An empty (P + 1, H, d) for x (T, H, d), and its part (N, S, H, d) for each group."""
         sizes = [group.tokens.numel() for group in self.groups]
         flat = x.new_empty(sum(sizes) + 1, *x.shape[1:])
         flat[-1] = 0
@@ -65,7 +65,7 @@ class Grouping:
 
 
 class Grouped:
-    """softmax(QKᵀ / √d + mask) V by batched matrix products over groups of about equally long sequences."""
+    """softmax(QKᵀ / √d + mask) V by batched matrix products over groups of sequences of similar length."""
 
     packs = True
 
@@ -104,7 +104,7 @@ def _group(layout: Packed, window: int | None) -> Grouping:
 
 
 class _Attend(torch.autograd.Function):
-    """Keeps the probabilities for a backward pass that is written out: autograd would copy twice as much."""
+    """Keeps the probabilities and writes out the backward pass: autograd would copy twice as much."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Grouping, dropout: float) -> Tensor:
