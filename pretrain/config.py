@@ -45,7 +45,8 @@ class PretrainConfig:
     seed: NonNegativeInt = 0
     """seed of everything random"""
     resume: str = "auto"
-    """auto: continue the run in run_dir; never: refuse if there is one; a path: go back to that checkpoint"""
+    """auto: continue the run in run_dir; never: refuse if there is one; a path: go back to that checkpoint of this
+    run, or start a new run from that one of another"""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """the text to learn from"""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

@@ -124,7 +124,7 @@ def save(
     """
     with replacing(Path(folder), OWNED) as aside:
         describe(model, aside, tokenizer, card=card, extra=extra)
-        _write_weights(model, aside, state)
+        write_weights(model, aside, state)
 
 
 def describe(
@@ -150,32 +150,40 @@ def describe(
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def save_share(
-    model: Model, folder: Path, state: Mapping[str, Tensor], shares: Sequence[Collection[str]], number: int
+def write_weights(
+    model: Model,
+    folder: Path,
+    state: Mapping[str, Tensor] | None = None,
+    shards: Sequence[Collection[str]] = ((),),
+    number: int = 0,
 ) -> str:
-    """Write one of several files of weights into a folder: `state` are those of `shares[number]`, the names
-    of a model's tensors dealt out; the first writer adds the index. Returns what the file is called by after
-    "model": "-00002-of-00008"."""
-    suffixes = [f"-{i + 1:05}-of-{len(shares):05}" for i in range(len(shares))]
-    _write_weights(model, folder, state, suffixes[number])
-    if number == 0:
+    """Write the weights into a folder, or one of several files of them.
+
+    `state` are the weights if they are not the model's own. If there are several `shards`, the names of the model's
+    tensors divided among as many writers, `state` are those of `shards[number]`, and the first writer adds the
+    index. Returns what stands in the file's name after "model": "-00002-of-00008", or nothing.
+    """
+    suffixes = [f"-{i + 1:05}-of-{len(shards):05}" for i in range(len(shards))] if len(shards) > 1 else [""]
+    theirs, own = state_dict_for_export(model, state)
+    save_file(theirs, folder / _numbered(WEIGHTS, suffixes[number]), metadata={"format": "pt"})
+    if own:
+        save_file(own, folder / _numbered(OWN_WEIGHTS, suffixes[number]), metadata={"format": "pt"})
+    if len(shards) > 1 and number == 0:
         shapes, size = model.state_dict(), 0
-        places: dict[str, str] = {}
-        for suffix, share in zip(suffixes, shares, strict=True):
-            part = {name: shapes[name] for name in share if name in shapes}
-            theirs, _ = huggingface.export_state(model.config, type(model).__name__, part)
-            places |= dict.fromkeys(theirs, WEIGHTS.replace(".", f"{suffix}.", 1))
+        files: dict[str, str] = {}
+        for suffix, names in zip(suffixes, shards, strict=True):
+            shard = {name: shapes[name] for name in names if name in shapes}
+            theirs, _ = huggingface.export_state(model.config, type(model).__name__, shard)
+            files |= dict.fromkeys(theirs, _numbered(WEIGHTS, suffix))
             size += sum(tensor.nbytes for tensor in theirs.values())
-        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(files.items()))}
         (folder / SHARDS).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return suffixes[number]
 
 
-def _write_weights(model: Model, folder: Path, state: Mapping[str, Tensor] | None, suffix: str = "") -> None:
-    theirs, own = state_dict_for_export(model, state)
-    save_file(theirs, folder / WEIGHTS.replace(".", f"{suffix}.", 1), metadata={"format": "pt"})
-    if own:
-        save_file(own, folder / OWN_WEIGHTS.replace(".", f"{suffix}.", 1), metadata={"format": "pt"})
+def _numbered(name: str, suffix: str) -> str:
+    """The name of a file of weights that is one of several."""
+    return name.replace(".", f"{suffix}.", 1)
 
 
 def config_for_export(model: Model) -> dict[str, Any]:
@@ -196,6 +204,7 @@ def state_dict_for_export(
 
 
 def _fill(model: Model, state: Mapping[str, Tensor], folder: Path, fresh_heads: bool) -> None:
+    """Give the model its weights. With `fresh_heads`, what heads lack of them is initialised afresh."""
     expected = model.state_dict()
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
@@ -203,15 +212,25 @@ def _fill(model: Model, state: Mapping[str, Tensor], folder: Path, fresh_heads: 
             raise UserError(f"{folder}: {name} is {there} in the weights and {here} by {CONFIG}")
     model.load_state_dict(state, strict=False, assign=True)
     missing = [name for name in expected if name not in state]
-    fresh = sorted({name.split(".")[0] for name in missing})
+    fresh = sorted({_part(name) for name in missing})
     if "encoder" in fresh or (fresh and not fresh_heads):
         raise UserError(f"{folder}: the weights lack {missing[0]} ({len(missing)} tensors are missing)")
-    for name in fresh:
-        part = getattr(model, name).to_empty(device="cpu")
-        initialise(part, model.config)
-        part.to(model.encoder.embeddings.tokens.weight.dtype)
-    if fresh:
-        logger.info("%s: initialised afresh: %s", folder, ", ".join(fresh))
+    for head in fresh:
+        module = getattr(model, head).to_empty(device="cpu")
+        initialise(module, model.config)
+        module.to(model.encoder.embeddings.tokens.weight.dtype)
+    found = {name: tensor for name, tensor in state.items() if _part(name) in fresh}
+    model.load_state_dict(found, strict=False, assign=True)
+    incomplete = {_part(name) for name in found}
+    if whole := [head for head in fresh if head not in incomplete]:
+        logger.info("%s: initialised afresh: %s", folder, ", ".join(whole))
+    if lacking := [name for name in missing if _part(name) in incomplete]:
+        logger.warning("%s: the weights lack %s: initialised afresh", folder, ", ".join(lacking))
+
+
+def _part(name: str) -> str:
+    """The part of a model, its encoder or a head, that a tensor belongs to."""
+    return name.split(".")[0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -233,7 +252,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         files = sorted(set(_read_json(folder / SHARDS)["weight_map"].values()))
     else:
         files = [PICKLE]
-    files += sorted(path.name for path in folder.glob(OWN_WEIGHTS.replace(".", "*.", 1)))
+    files += sorted(path.name for path in folder.glob(_numbered(OWN_WEIGHTS, "*")))
     for name in files:
         try:
             if name == PICKLE:

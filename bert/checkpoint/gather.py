@@ -1,23 +1,26 @@
-"""Whole tensors out of, and into, a model and an optimiser that may be sharded over processes.
+"""Whole tensors out of, and into, a model and an optimizer that may be sharded over processes.
 
-Checkpoints hold whole tensors under plain names, so a run continues under any launch. Tensors are gathered
-one at a time and each is kept by one process, so that no process ever holds more than its share and one
-tensor.
+Checkpoints hold whole tensors under plain names, so a run continues under any launch. Tensors are gathered one at a
+time, and each is kept by one process. So no process ever holds more than what it writes and one further tensor.
+Sharded are models by FSDP2 (DTensors), and by DeepSpeed's ZeRO, which has functions of its own to gather by.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from bert.training import deepspeed as zero
+ADAM_STATE = ("exp_avg", "exp_avg_sq")
+"""the optimizer state that ZeRO partitions"""
 
 
 @dataclass(frozen=True)
@@ -32,52 +35,52 @@ class Entry:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether a process has a part of the model, or of the optimiser's state, only."""
-    return isinstance(model, FSDPModule) or zero.is_prepared(model)
+    """Whether a process has a part of the model, or of the optimizer state, only."""
+    return isinstance(model, FSDPModule) or _is_under_zero(model)
 
 
 def model_entries(model: nn.Module) -> list[Entry]:
     """Parameters and persistent buffers."""
     tensors = model.state_dict(keep_vars=True)
-    return [Entry(_plain(name), zero.numel(t), partial(_whole, t)) for name, t in tensors.items()]
+    return [Entry(_plain(name), _numel(t), partial(_whole, t)) for name, t in tensors.items()]
 
 
 def optimizer_entries(model: nn.Module, optimizer: Optimizer) -> list[Entry]:
-    """The optimiser's state, as `<parameter>/<state>`."""
-    if zero.is_prepared(model):
-        return [Entry(*entry) for entry in zero.state_entries(_parameters(model), optimizer)]
+    """The optimizer state, as `<parameter>/<state>`."""
+    if _is_under_zero(model):
+        return list(_zero_entries(model, optimizer))
     return [
-        Entry(f"{name}/{key}", zero.numel(value), partial(_whole, value))
+        Entry(f"{name}/{key}", _numel(value), partial(_whole, value))
         for name, parameter, _ in _named(model, optimizer)
         for key, value in sorted(optimizer.state.get(parameter, {}).items())
     ]
 
 
-def gather(entries: Iterable[Entry], keep: Callable[[str], bool]) -> dict[str, Tensor]:
-    """Copies in CPU memory of the entries whose names are to be kept; every process must call."""
-    gathered = {}
+def copy_to_cpu(entries: Iterable[Entry], names: Container[str]) -> dict[str, Tensor]:
+    """Whole copies in CPU memory of the entries that have one of the names; every process must call."""
+    copies = {}
     for entry in entries:
         whole = entry.whole()
-        if keep(entry.name):
-            gathered[entry.name] = whole.detach().to("cpu", copy=True)
-    return gathered
+        if entry.name in names:
+            copies[entry.name] = whole.detach().to("cpu", copy=True)
+    return copies
 
 
-def shares(entries: Iterable[Entry], number: int) -> list[set[str]]:
-    """Names of the entries, dealt out to a number of processes so that each has about as many numbers."""
-    dealt: list[set[str]] = [set() for _ in range(number)]
-    held = [0] * number
+def divide(entries: Iterable[Entry], number: int) -> list[set[str]]:
+    """The names of the entries, divided into sets that have about as many numbers each."""
+    divided: list[set[str]] = [set() for _ in range(number)]
+    sizes = [0] * number
     for entry in sorted(entries, key=lambda entry: (-entry.numel, entry.name)):
-        least = held.index(min(held))
-        dealt[least].add(entry.name)
-        held[least] += entry.numel
-    return dealt
+        least = sizes.index(min(sizes))
+        divided[least].add(entry.name)
+        sizes[least] += entry.numel
+    return divided
 
 
 def load_optimizer(model: nn.Module, optimizer: Optimizer, files: Sequence[Path]) -> None:
     """Read back what was saved of `optimizer_entries`; each process takes its part from the files."""
-    if zero.is_prepared(model):
-        zero.load_state(_parameters(model), optimizer, _tensors(files))
+    if _is_under_zero(model):
+        _load_zero(model, optimizer, files)
         return
     named_parameters = {name: (parameter, group) for name, parameter, group in _named(model, optimizer)}
     for entry, value in _tensors(files):
@@ -96,9 +99,16 @@ def _tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    if zero.is_partitioned(tensor):
-        return zero.whole(tensor)
+    if _is_partitioned(tensor):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(tensor)
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _numel(tensor: Any) -> int:
+    """How many numbers the whole tensor has."""
+    return tensor.ds_numel if _is_partitioned(tensor) else tensor.numel()
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:
@@ -124,3 +134,48 @@ def _named(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Tensor
 def _plain(name: str) -> str:
     """A parameter's name without what wrappers (DDP, torch.compile, activation checkpointing) put into it."""
     return re.sub(r"(^|\.)(module|_orig_mod|_checkpoint_wrapped_module)(?=\.)", "", name).removeprefix(".")
+
+
+def _is_under_zero(model: nn.Module) -> bool:
+    return any(_is_partitioned(p) or hasattr(p, "_hp_mapping") for p in model.parameters())
+
+
+def _is_partitioned(tensor: Tensor) -> bool:
+    """Whether each process has a part of a parameter only (ZeRO's stage 3)."""
+    return hasattr(tensor, "ds_id")
+
+
+def _zero_entries(model: nn.Module, optimizer: Any) -> Iterator[Entry]:
+    """AdamW's state as it would be without partitions."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    step = next(iter(optimizer.optimizer.optimizer.state.values()))["step"]
+    for name, parameter in _parameters(model):
+        for key in ADAM_STATE:
+            whole = partial(safe_get_full_optimizer_state, parameter, key)
+            yield Entry(f"{name}/{key}", _numel(parameter), whole)
+        yield Entry(f"{name}/step", 1, lambda: step)
+
+
+def _load_zero(model: nn.Module, optimizer: Any, files: Sequence[Path]) -> None:
+    """Put AdamW's state into ZeRO's partitions."""
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+    zero, parameters = optimizer.optimizer, dict(_parameters(model))
+    for entry, value in _tensors(files):
+        name, _, key = entry.rpartition("/")
+        if key == "step":
+            for state in zero.optimizer.state.values():
+                state["step"].copy_(value)
+        elif _is_partitioned(parameters[name]):
+            safe_set_local_optimizer_state(parameters[name], _partition(parameters[name], value, zero), key)
+        else:
+            safe_set_full_optimizer_state(parameters[name], value.to(parameters[name].device), key)
+
+
+def _partition(parameter: Any, value: Tensor, zero: Any) -> Tensor:
+    """This process's partition of a whole tensor; the last one is filled up to the size of the others."""
+    size = parameter.partition_numel()
+    begin = size * zero._get_param_partition_rank(parameter)
+    partition = value.flatten()[begin : begin + size].to(parameter.device)
+    return F.pad(partition, (0, size - partition.numel()))

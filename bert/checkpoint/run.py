@@ -5,6 +5,9 @@ RUN/checkpoints/step-1000/   a Hugging Face directory, with beside it
                              file for each process of a sharded run
     training_state.json      step, tokens, seconds and the like
     manifest.json            size and checksum of each file
+
+`Checkpoints` knows which there are, and puts a new one in place when all of it is written. `Saver` gathers what goes
+into one while training pauses, and writes it while training goes on.
 """
 
 import itertools
@@ -12,18 +15,28 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bert.checkpoint import manifest
-from bert.checkpoint.confirmation import Confirmations
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bert.checkpoint import gather, manifest
+from bert.checkpoint.folder import SavesFiles, describe, write_weights
 from bert.errors import UserError
-from bert.files import sync
+from bert.files import put_in_place, recover, sync
+from bert.model.models import ARCHITECTURES, Model, construct
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_FILES = "optimizer*.safetensors"
@@ -69,7 +82,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The folder `checkpoints` of a run. The main process writes, and others where a run is sharded."""
+    """The folder `checkpoints` of a run. The main process decides what is in it."""
 
     def __init__(
         self,
@@ -77,16 +90,16 @@ class Checkpoints:
         say: Callable[[str], None] = print,
         keep_last: int = 2,
         keep_best: bool = True,
-        confirmations: Confirmations | None = None,
     ):
         self.folder = run_dir / "checkpoints"
         self.say = say
         self.keep_last = keep_last
         self.keep_best = keep_best
-        self.confirmations = confirmations or Confirmations()
         self.failure: str | None = None
         """why the last save failed, None if it did not"""
         self._writer: threading.Thread | None = None
+        self._whole: dict[Path, list[tuple[str, int, int]]] = {}
+        """the checkpoints that this process has found whole, or written, and how their files looked then"""
 
     def complete(self) -> list[Checkpoint]:
         """The checkpoints that were written to their end, oldest first."""
@@ -106,47 +119,59 @@ class Checkpoints:
         """The whole one with the highest score, the newest of several."""
         scored = [(score, c.step, c) for c in self.complete() if (score := c.score) is not None]
         ranked = (c for *_, c in sorted(scored, key=itemgetter(0, 1), reverse=True))
-        return next((c for c in ranked if c.damage is None), None)
+        return next((c for c in ranked if self._is_whole(c)), None)
 
     def choose(self, resume: str) -> Checkpoint | None:
         """What a run starts from: `auto`, `never` or a checkpoint's path, see `resume` in the configuration.
 
-        The run's later checkpoints, which are damaged or were turned back from, are set aside.
+        A run that was started from a checkpoint of another run goes on from its own. The run's later checkpoints,
+        which are damaged or were turned back from, are set aside.
         """
-        own = self.complete()
+        self._remove_leftovers()
+        own, path = self.complete(), Path(resume)
         if resume == "never" and own:
             raise UserError(
                 f"resume: {self.folder} has a checkpoint of step {own[-1].step}; "
                 "use resume=auto or another run_dir"
             )
-        path = Path(resume)
-        if resume in ("auto", "never") or (own and path.resolve().parent != self.folder.resolve()):
-            chosen = self.newest()
-        elif (problem := manifest.damage(path)) is None:
+        asked = resume not in ("auto", "never")
+        elsewhere = asked and path.resolve().parent != self.folder.resolve()
+        chosen = self.newest() if elsewhere or not asked else None
+        last = chosen.step if chosen else -1
+        if chosen is not None and elsewhere:
+            self.say(
+                f"resume: {resume} is not used, for {self.folder} has checkpoints of its own: the run goes on "
+                f"from step {last}; to start from the other again, choose another run_dir"
+            )
+        elif asked:
+            if problem := manifest.damage(path):
+                raise UserError(f"resume: {resume} is no whole checkpoint ({problem}); use resume=auto")
             chosen = Checkpoint(path)
-        else:
-            raise UserError(f"resume: {resume} is no whole checkpoint ({problem}); use resume=auto")
+            last = -1 if elsewhere else chosen.step
         for checkpoint in own:
-            if chosen is None or int(checkpoint.path.name.removeprefix("step-")) > chosen.step:
+            if int(checkpoint.path.name.removeprefix("step-")) > last:
                 _set_aside(checkpoint.path)
         return chosen
 
     def begin(self, step: int) -> None:
-        """Wait for the save before; the main process then makes the folder that all write into."""
-        self.wait()
-        if self.confirmations.process == 0:
-            self._remove_leftovers()
-            with suppress(OSError):  # who writes into it will say what is wrong
-                self._partial(step).mkdir(parents=True)
+        """Make the folder that a checkpoint is written into."""
+        self._remove_leftovers()
+        with suppress(OSError):  # who writes into it will say what is wrong
+            self.partial(step).mkdir(parents=True)
 
-    def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:
+    def partial(self, step: int) -> Path:
+        """The folder of a checkpoint while it is being written."""
+        return self.folder / f"partial-step-{step}"
+
+    def save(self, step: int, state: Mapping[str, Any], write: Callable[[Path], None]) -> None:
         """Write a checkpoint in the background, which `begin` was called for: `write` puts the model and the
-        optimiser into a folder."""
-        self._start(self._save, step, state, write)
+        optimizer state into a folder."""
+        self.in_background(partial(self._save, step, state, write))
 
-    def save_share(self, step: int, write: Callable[[Path], None]) -> None:
-        """Put this process's share of a checkpoint on the disk, in the background; the main one calls `save`."""
-        self._start(self._save_share, step, write)
+    def in_background(self, work: Callable[[], None]) -> None:
+        """Run `work` in a thread; `wait` was called before."""
+        self._writer = threading.Thread(target=work)
+        self._writer.start()
 
     def wait(self) -> None:
         """Return when nothing is being written."""
@@ -154,43 +179,30 @@ class Checkpoints:
             self._writer.join()
             self._writer = None
 
-    def _start(self, save: Callable[..., None], *arguments: Any) -> None:
-        self._writer = threading.Thread(target=save, args=arguments)
-        self._writer.start()
-
-    def _partial(self, step: int) -> Path:
-        return self.folder / f"partial-step-{step}"
-
-    def _save_share(self, step: int, write: Callable[[Path], None]) -> None:
-        problem = ""
+    def _save(self, step: int, state: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+        folder, target = self.partial(step), self.folder / f"step-{step}"
         try:
-            write(self._partial(step))
-        except Exception as error:
-            problem = str(error)
-        with suppress(RuntimeError):  # the main process is lost: this one will hear of it in its next step
-            self.confirmations.report(step, problem)
-
-    def _save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> None:
-        partial = self._partial(step)
-        try:
-            partial.mkdir(parents=True, exist_ok=True)
-            write(partial)
-            self.confirmations.wait_for_others(step)
-            (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-            manifest.write(partial)
-            self._replace(self.folder / f"step-{step}", partial)
+            folder.mkdir(parents=True, exist_ok=True)
+            write(folder)
+            (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            manifest.write(folder)
+            put_in_place(folder, target)  # one that is there is damaged, or of the same step
+            self._whole[target] = _stamps(target)
             self.failure = None
             self._prune()
         except Exception as error:
             self.failure = f"the checkpoint of step {step} could not be written ({error})"
             self.say(f"{self.failure}; training goes on, the checkpoints before it are untouched")
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def _replace(self, target: Path, partial: Path) -> None:
-        if target.exists():  # damaged, or of the same content
-            target.rename(target.with_name(f"removed-{target.name}"))
-        partial.rename(target)
-        sync(self.folder)
+    def _is_whole(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint is whole; it is read once, and again only if its files look different."""
+        stamps = _stamps(checkpoint.path)
+        if self._whole.get(checkpoint.path) != stamps:
+            if checkpoint.damage is not None:
+                return False
+            self._whole[checkpoint.path] = stamps
+        return True
 
     def _prune(self) -> None:
         """Remove what is neither among the newest nor the best, by a rename first: no half-removed one is
@@ -202,12 +214,140 @@ class Checkpoints:
         self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        for pattern in ("partial-step-*", ".partial-step-*", "removed-step-*"):
+        for old in self.folder.glob(".step-*.old"):
+            recover(self.folder / old.name.removeprefix(".").removesuffix(".old"))
+        for pattern in ("partial-step-*", "removed-step-*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _stamps(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of each file."""
+    files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    return [(name, about.st_size, about.st_mtime_ns) for name, about in files]
 
 
 def _set_aside(path: Path) -> None:
     """Rename a checkpoint, so that the run no longer counts it; one set aside before keeps its name."""
     names = (f"set-aside-{f'{i}-' if i else ''}{path.name}" for i in itertools.count())
     path.rename(next(free for name in names if not (free := path.with_name(name)).exists()))
+
+
+class Saver:
+    """Saves a model and its optimizer: the main process all of them, or each process its shard."""
+
+    def __init__(
+        self,
+        accelerator: "Accelerator",
+        model: Model,
+        optimizer: Optimizer,
+        tokenizer: SavesFiles,
+        checkpoints: Checkpoints,
+    ) -> None:
+        """`model`, unwrapped, and `optimizer` come from `accelerator.prepare`."""
+        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
+        self.tokenizer, self.checkpoints = tokenizer, checkpoints
+        self._sharded = gather.is_sharded(model)
+        self.confirmations = Confirmations(accelerator)
+        self._blank = _blank(model)
+
+    def save(self, record: Mapping[str, Any], card: Callable[[], str]) -> None:
+        """Every process must call. `record`, with the run's `step`, goes into training_state.json; `card` writes the
+        model card."""
+        process, step = self.accelerator.process_index, record["step"]
+        if process and not self._sharded:
+            return
+        self.checkpoints.wait()
+        if not process:
+            self.checkpoints.begin(step)
+        weights = gather.model_entries(self.model)
+        state = gather.optimizer_entries(self.model, self.optimizer)
+        shards = gather.divide([*weights, *state], self.accelerator.num_processes if self._sharded else 1)
+        names = shards[process]
+        copies = gather.copy_to_cpu(weights, names), gather.copy_to_cpu(state, names)
+        write_shard = partial(self._write_shard, *copies, shards)
+        if process:
+            self.checkpoints.in_background(partial(self._write_and_report, step, write_shard))
+        else:
+            versions = {"num_processes": self.accelerator.num_processes, "torch": str(torch.__version__)}
+            write = partial(self._write, step, card(), write_shard)
+            self.checkpoints.save(step, {**record, **versions}, write)
+
+    def _write(self, step: int, card: str, write_shard: Callable[[Path], None], folder: Path) -> None:
+        describe(self._blank, folder, self.tokenizer, card=card)
+        write_shard(folder)
+        if self._sharded:
+            self.confirmations.wait_for_others(step)
+
+    def _write_and_report(self, step: int, write_shard: Callable[[Path], None]) -> None:
+        problem = ""
+        try:
+            write_shard(self.checkpoints.partial(step))
+        except Exception as error:
+            problem = str(error)
+        with suppress(RuntimeError):  # the main process is lost: this one will hear of it in its next step
+            self.confirmations.report(step, problem)
+
+    def _write_shard(
+        self,
+        weights: Mapping[str, Tensor],
+        state: dict[str, Tensor],
+        shards: Sequence[Collection[str]],
+        folder: Path,
+    ) -> None:
+        number = self.accelerator.process_index
+        suffix = write_weights(self._blank, folder, weights, shards, number)
+        save_file(state, folder / OPTIMIZER.replace(".", f"{suffix}.", 1))
+        if number:  # the manifest's writer sees to the files of its own machine only
+            for path in folder.glob(f"*{suffix}.safetensors"):
+                sync(path)
+
+
+def _blank(model: Model) -> Model:
+    """A model of the same class and configuration, as it was before it was wrapped, without weights."""
+    architecture = next(kind.__name__ for kind in type(model).__mro__ if kind.__name__ in ARCHITECTURES)
+    with torch.device("meta"):
+        blank = construct(model.config, architecture, getattr(model, "labels", None))
+    return blank.to(model.encoder.embeddings.tokens.weight.dtype)
+
+
+class Confirmations:
+    """How the processes of a sharded run agree that all of a checkpoint is written, while they train on.
+
+    They leave notes in the store by which they found each other: a collective in a background thread would get in
+    the way of those of the training.
+    """
+
+    def __init__(self, accelerator: "Accelerator") -> None:
+        self.process, self.num_processes = accelerator.process_index, accelerator.num_processes
+        self._abandoned = threading.Event()
+
+    def report(self, step: int, problem: str = "") -> None:
+        """Tell the main process that this one's shard is written, or what went wrong."""
+        self._store().set(self._key(step, self.process), problem)
+
+    def wait_for_others(self, step: int) -> None:
+        """Return when all other processes have written their shards; OSError if one could not."""
+        for process in range(1, self.num_processes):
+            key = self._key(step, process)
+            while not self._store().check([key]):
+                if self._abandoned.wait(0.05):
+                    raise OSError("another process has ended")
+            problem = self._store().get(key).decode()
+            self._store().delete_key(key)
+            if problem:
+                raise OSError(f"process {process}: {problem}")
+
+    def abandon(self) -> None:
+        """Wait for no one any more: a process is lost."""
+        self._abandoned.set()
+
+    @staticmethod
+    def _key(step: int, process: int) -> str:
+        return f"bert/written/{step}/{process}"
+
+    @staticmethod
+    def _store() -> Any:
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        return _get_default_store()

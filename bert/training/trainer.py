@@ -11,15 +11,16 @@ result = trainer.train()
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from bert.checkpoint import gather as sharding
-from bert.checkpoint.run import Checkpoint, Checkpoints
-from bert.checkpoint.saving import Saver
+from bert.checkpoint.gather import load_optimizer
+from bert.checkpoint.run import Checkpoint, Checkpoints, Saver
 from bert.data.batch import StepData
 from bert.errors import RunFailed
 from bert.model.models import Model
@@ -73,7 +74,6 @@ class Trainer:
         self.checkpoints = Checkpoints(
             run_dir, self.reporter.console.say, training.keep_last, training.keep_best
         )
-        self.saver = Saver(accelerator, model, tokenizer, self.checkpoints)
         self._stopping = False
         self._prepare(model, start)
 
@@ -89,9 +89,9 @@ class Trainer:
         else:
             self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.bare = self.accelerator.unwrap_model(self.model)
-        self.saver.prepared(self.bare, self.optimizer)
+        self.saver = Saver(self.accelerator, self.bare, self.optimizer, self.tokenizer, self.checkpoints)
         if start is not None:
-            sharding.load_optimizer(self.bare, self.optimizer, start.optimizer)
+            load_optimizer(self.bare, self.optimizer, start.optimizer)
         self.stepper = (zero.ZeroStepper if deepspeed else Stepper)(
             self.accelerator,
             self.model,
@@ -129,7 +129,7 @@ class Trainer:
         except BaseException as error:
             # After a RunFailed the others live, and still write their parts of the last checkpoint.
             if not isinstance(error, RunFailed):
-                self.checkpoints.confirmations.abandon()
+                self.saver.confirmations.abandon()
             if self.accelerator.num_processes > 1 and _is_lost_connection(error):
                 raise RunFailed(
                     f"another process of this run ended after step {self.state.step}; "
@@ -158,7 +158,8 @@ class Trainer:
         if self.evaluate and state.owes_evaluation:
             improved = self._evaluate(self.evaluate)
         if self._ended or self._stopping or improved or _due(state.step, self.config.training.save_every):
-            self.saver.save(state, self.card)
+            record = {"step": state.step, "score": state.score, "run": asdict(state)}
+            self.saver.save(record, partial(self.card, state))
 
     @property
     def _progress(self) -> float:

@@ -188,3 +188,39 @@ def test_weights_gathered_elsewhere_can_be_saved(tmp_path, model):
     checkpoint.save(model, tmp_path / "m", state=gathered)
     loaded = checkpoint.load(tmp_path / "m").state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in gathered.items())
+
+
+def without(folder, *names):
+    """Take tensors out of a checkpoint's weights."""
+    from safetensors.torch import save_file
+
+    weights = load_file(folder / checkpoint.WEIGHTS)
+    save_file(
+        {k: v for k, v in weights.items() if k not in names}, folder / checkpoint.WEIGHTS, {"format": "pt"}
+    )
+
+
+def test_what_a_head_lacks_is_named_and_the_rest_of_it_is_kept(tmp_path, model, caplog):
+    torch.nn.init.normal_(model.head.dense.weight)
+    torch.nn.init.normal_(model.head.bias)
+    checkpoint.save(model, tmp_path / "m")
+    without(tmp_path / "m", "cls.predictions.bias", "cls.predictions.transform.dense.bias")
+    with pytest.raises(UserError, match=r"lack head\.bias \(2 tensors"):
+        checkpoint.load(tmp_path / "m")
+    with caplog.at_level("INFO", "bert"):
+        loaded = checkpoint.load(tmp_path / "m", "MaskedLanguageModel")
+    assert torch.equal(loaded.head.dense.weight, model.head.dense.weight)
+    assert torch.equal(loaded.head.norm.weight, model.head.norm.weight)
+    assert loaded.head.bias.tolist() == [0.0] * len(model.head.bias)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"{tmp_path / 'm'}: the weights lack head.bias, head.dense.bias: initialised afresh")
+    ]
+
+
+def test_a_head_for_another_task_is_initialised_without_a_warning(tmp_path, model, caplog):
+    checkpoint.save(model, tmp_path / "m")
+    with caplog.at_level("INFO", "bert"):
+        loaded = checkpoint.load(tmp_path / "m", "PretrainingModel")
+    assert torch.equal(loaded.head.bias, model.head.bias)
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert caplog.records[0].getMessage().endswith("initialised afresh: pair, pooler")

@@ -19,7 +19,7 @@ import torch
 from conftest import SHAPE, Counting, Files, RunConfig
 
 from bert import checkpoint
-from bert.checkpoint import saving
+from bert.checkpoint import run as checkpoints
 from bert.data.batch import StepData
 from bert.model import models
 from bert.training.distributed import from_main, leave, make_accelerator
@@ -86,7 +86,7 @@ def main(run_dir: str, options: dict[str, Any]) -> None:
         evaluate=evaluate,
         start=start,
     )
-    write = saving.save_file
+    write = checkpoints.save_file
 
     def save_file(*arguments: Any) -> None:
         if [process, trainer.state.step] == options["kill_in_save"]:
@@ -95,7 +95,7 @@ def main(run_dir: str, options: dict[str, Any]) -> None:
             raise OSError(28, "No space left on device")
         write(*arguments)
 
-    saving.save_file = save_file  # type: ignore[assignment]
+    checkpoints.save_file = save_file  # type: ignore[assignment]
     trainer.train()
     leave()
 

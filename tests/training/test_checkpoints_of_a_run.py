@@ -24,6 +24,7 @@ class Run:
 
     def save(self, step: int, score: float | None = None, write: Write | None = None) -> None:
         write = write or (lambda folder: (folder / "model.safetensors").write_bytes(bytes(1000)) and None)
+        self.checkpoints.wait()
         self.checkpoints.begin(step)
         self.checkpoints.save(step, {"step": step, "score": score}, write)
         self.checkpoints.wait()
@@ -98,6 +99,31 @@ def test_a_manifest_that_is_missing_or_torn_counts_as_damage(run: Run) -> None:
     assert run.steps == [] and run.checkpoints.newest() is None
 
 
+def test_the_best_one_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what this process wrote is hashed again, nor what it has found whole; a change is noticed."""
+    run.save(1, score=0.9)
+    run.save(2, score=0.1)
+    hashed: list[str] = []
+    sha256 = manifest._sha256
+
+    def count(path: Path) -> str:
+        hashed.append(str(path.relative_to(run.checkpoints.folder)))
+        return sha256(path)
+
+    monkeypatch.setattr(manifest, "_sha256", count)
+    for checkpoints in (run.checkpoints, Checkpoints(run.checkpoints.folder.parent)):
+        run.checkpoints = checkpoints
+        hashed.clear()
+        for step in range(3, 7):
+            run.save(step, score=0.2)
+        again = [name for name in hashed if name.startswith("step-1/")]
+        assert run.steps == [1, 5, 6]
+    assert again == ["step-1/model.safetensors", "step-1/training_state.json"], "once, by the second one"
+    assert sum(name.startswith("step-") for name in hashed) == len(again)
+    flip(run.checkpoints.folder / "step-1" / "model.safetensors")
+    assert (best := run.checkpoints.best()) is not None and best.step == 6
+
+
 def test_a_full_disk_is_reported_and_leaves_what_was_there(run: Run) -> None:
     def fill(folder: Path) -> None:
         (folder / "half").write_bytes(bytes(10))
@@ -115,13 +141,33 @@ def test_a_full_disk_is_reported_and_leaves_what_was_there(run: Run) -> None:
 
 def test_what_a_killed_process_left_is_never_loaded_and_goes(run: Run) -> None:
     run.save(1)
-    for name in ("partial-step-2", ".partial-step-2.77.new", "removed-step-1"):
+    for name in ("partial-step-2", "removed-step-1"):
         (run.checkpoints.folder / name).mkdir()
         (run.checkpoints.folder / name / STATE).write_text(json.dumps({"step": 9}))
     newest = run.checkpoints.newest()
     assert newest is not None and newest.step == 1
     run.save(3)
     assert sorted(path.name for path in run.checkpoints.folder.iterdir()) == ["step-1", "step-3"]
+
+
+def test_a_kill_while_a_checkpoint_replaces_another_loses_neither(run: Run) -> None:
+    """One of the same step, with the score of an evaluation that was made up for."""
+    run.save(1)
+    run.save(2)
+    folder = run.checkpoints.folder
+    (folder / "step-2").rename(folder / ".step-2.old")
+    chosen = Run(folder.parent).checkpoints.choose("auto")
+    assert chosen is not None and chosen.step == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["step-1", "step-2"]
+
+
+def test_another_runs_checkpoint_stands_in_where_all_own_ones_are_damaged(run: Run, tmp_path: Path) -> None:
+    other = Run(tmp_path / "other")
+    other.save(7)
+    run.save(9)
+    truncate(run.checkpoints.folder / "step-9" / STATE)
+    chosen = run.checkpoints.choose(str(other.checkpoints.folder / "step-7"))
+    assert chosen is not None and chosen.step == 7 and run.steps == []
 
 
 def test_where_a_run_starts_from(run: Run, tmp_path: Path) -> None:
@@ -133,8 +179,13 @@ def test_where_a_run_starts_from(run: Run, tmp_path: Path) -> None:
     assert chosen is not None and chosen.step == 7
     run.save(1)
     run.save(2)
+    assert run.said == []
     chosen = run.checkpoints.choose(elsewhere)
     assert chosen is not None and chosen.step == 2, "the same command goes on with the run's own checkpoints"
+    assert run.said == [
+        f"resume: {elsewhere} is not used, for {run.checkpoints.folder} has checkpoints of its own: the run goes on "
+        "from step 2; to start from the other again, choose another run_dir"
+    ]
     with pytest.raises(UserError, match="has a checkpoint of step 2"):
         run.checkpoints.choose("never")
     with pytest.raises(UserError, match="is no whole checkpoint"):
