@@ -3,7 +3,7 @@
     model = bert.load("runs/mini")
     bert.fill_mask("runs/mini", "Paris is the [MASK] of France.")
 
-Names are loaded on first use, so that importing the package costs nothing.
+Names are loaded on first use, so importing the package is fast.
 """
 
 from importlib import import_module

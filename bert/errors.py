@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 
 STDOUT = 1
 EXIT_INTERRUPTED = 75
-"""Exit code after SIGTERM or SIGINT: the step was finished and saved, the same command goes on
+"""Exit code after SIGTERM or SIGINT: the step was finished and saved, and the same command continues the run
 (EX_TEMPFAIL)."""
 
 
 class UserError(Exception):
-    """Something the user can put right. The message is one line: what is wrong, where, and what would do."""
+    """A mistake that the user can correct. The message is one line: what is wrong, where, and what would do."""
 
 
 class RunFailed(Exception):
-    """A run cannot go on, through no mistake of the user. The message is one line."""
+    """A run cannot continue, and this is not the user's mistake. The message is one line."""
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for the run; launchers number the processes in RANK."""
+    """Whether this is the main process of the run; launchers number the processes in RANK."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

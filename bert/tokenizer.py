@@ -21,9 +21,9 @@ from bert.errors import UserError
 class Tokenizer:
     """Turns text into ids, with the special tokens that BERT-style encoders need.
 
-    `backend` is the tokenizer proper; a sequence is `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]` unless its own
-    post-processor says otherwise. `special_tokens` names tokens by role (cls, sep, pad, mask, unk) where they
-    are not the usual ones. `max_length` is what the model it was made for accepts, if known.
+    `backend` does the work. A sequence is `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, unless the backend has
+    a post-processor of its own. `special_tokens` names tokens by role (cls, sep, pad, mask, unk) if they are not
+    the usual ones. `max_length` is the longest sequence of the model that it was made for, if known.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Tokenizer:
         self.sep_id: int = ids["sep"]
         self.pad_id: int = ids["pad"]
         self.mask_id: int = ids["mask"]
-        self.unk_id: int | None = ids.get("unk")  # byte-level vocabularies may do without
+        self.unk_id: int | None = ids.get("unk")  # byte-level vocabularies may have none
         if backend.post_processor is None:
             cls, sep = self.special_tokens["cls"], self.special_tokens["sep"]
             backend.post_processor = files.bert_template((cls, self.cls_id), (sep, self.sep_id))
@@ -61,7 +61,7 @@ class Tokenizer:
     def save(self, folder: str | Path, max_length: int | None = None, segments: bool | None = None) -> None:
         """Write the files from which `AutoTokenizer.from_pretrained(folder)` builds the same tokenizer.
 
-        `max_length` is the greatest number of tokens the model accepts. `segments` says whether the model
+        `max_length` is the largest number of tokens that the model accepts. `segments` says whether the model
         takes `token_type_ids`; if not given, it does when segment 1 marks the second sequence of a pair.
         """
         if segments is None:
@@ -76,7 +76,7 @@ class Tokenizer:
         max_length: int | None = None,
         special_tokens: bool = True,
     ) -> list[list[int]]:
-        """The ids of each text or pair; more than `max_length` are cut, of the longer of a pair first."""
+        """The ids of each text or pair, cut to `max_length`; of a pair the longer text is cut first."""
         return [
             encoding.ids for encoding in self._encode(texts, pairs, max_length, special_tokens, fast=True)
         ]
@@ -88,7 +88,7 @@ class Tokenizer:
         max_length: int | None = None,
         special_tokens: bool = True,
     ) -> list[tokenizers.Encoding]:
-        """As `encode_batch`, with everything else there is to know: `type_ids`, `offsets`, `word_ids`, …"""
+        """As `encode_batch`, but whole encodings: with `type_ids`, `offsets`, `word_ids`, …"""
         return self._encode(texts, pairs, max_length, special_tokens, fast=False)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
@@ -108,7 +108,7 @@ class Tokenizer:
 
     @cached_property
     def vocab_size(self) -> int:
-        """One more than the greatest id."""
+        """The largest id plus one."""
         return max(self.backend.get_vocab().values()) + 1
 
     @cached_property
@@ -122,7 +122,7 @@ class Tokenizer:
 
     @cached_property
     def normal_ids(self) -> np.ndarray:
-        """The ids that stand for text: every id with a token but the special ones, ascending, int64."""
+        """The ids of all tokens that are not special, ascending, int64."""
         used = np.fromiter(self.backend.get_vocab().values(), dtype=np.int64)
         return np.setdiff1d(used, self.special_ids)
 
@@ -130,9 +130,9 @@ class Tokenizer:
     def continues_word(self) -> np.ndarray:
         """For each id, whether its token continues the word before it, bool (vocab_size,).
 
-        WordPiece marks the tokens inside a word (`##ing`), byte-level BPE and Unigram those that begin one
-        (`Ġthe`, `▁the`); there a token that opens with punctuation begins a word too. The first token of a
-        text begins a word whatever is said here.
+        WordPiece marks the tokens inside a word (`##ing`). Byte-level BPE and Unigram mark those that begin one
+        (`Ġthe`, `▁the`); there a token that starts with punctuation begins a word too. The first token of a
+        text always begins a word, whatever this array says.
         """
         continues = np.zeros(self.vocab_size, dtype=bool)
         test = _continuation_test(json.loads(self.backend.to_str()))
@@ -145,8 +145,8 @@ class Tokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that decides which ids a text gets."""
-        # Unigram's scores lose their last digit on the way through a file.
+        """SHA-256 of everything that decides which ids a text gets."""
+        # Unigram's scores lose their last digit in a file.
         description = json.loads(self.backend.to_str(), parse_float=lambda digits: f"{float(digits):.9g}")
         content = {
             key: value
@@ -182,7 +182,7 @@ class Tokenizer:
 
 
 def _name_special_tokens(backend: tokenizers.Tokenizer, given: dict[str, str]) -> dict[str, str]:
-    """Role → token: the given names or else the usual ones; cls, sep, pad and mask must be there."""
+    """Role → token: the given name, or else the usual one; cls, sep, pad and mask are required."""
     names = {}
     for role in files.ROLES:
         choices = (given[role],) if role in given else files.USUAL_NAMES[role]

@@ -18,7 +18,7 @@ USUAL_NAMES = {
     "mask": ("[MASK]", "<mask>"),
     "unk": ("[UNK]", "<unk>"),
 }
-EVERYTHING_FITS = 10**9  # transformers writes 10**30 as model_max_length where no limit is known
+EVERYTHING_FITS = 10**9  # transformers writes 10**30 as model_max_length if no limit is known
 
 
 def find(path: Path) -> Path:
@@ -40,7 +40,7 @@ def find(path: Path) -> Path:
 
 
 def read(path: Path) -> tuple[Tokenizer, dict[str, str], int | None]:
-    """A tokenizer, its special tokens by role (where the files name them) and its greatest length."""
+    """A tokenizer, its special tokens by role (if the files name them) and its longest sequence."""
     file = path if path.is_file() else _main_file(path)
     assert file is not None
     config = _read_json(file.parent / "tokenizer_config.json")
@@ -66,8 +66,8 @@ def word_piece(
 ) -> Tokenizer:
     """BERT's tokenizer over a vocabulary, as google-research/bert/tokenization.py defines it.
 
-    `config` has the keys of tokenizer_config.json. A vocabulary without a `do_lower_case` beside it is taken
-    as lowercased unless one of its ordinary tokens has a capital letter.
+    `config` has the keys of tokenizer_config.json. Without `do_lower_case`, a vocabulary counts as lowercased
+    unless one of its normal tokens has a capital letter.
     """
     names = {role: special.get(role, USUAL_NAMES[role][0]) for role in ROLES}
     missing = [name for name in names.values() if name not in vocabulary]
@@ -115,8 +115,8 @@ def config_for(
 ) -> dict[str, Any]:
     """tokenizer_config.json: enough for AutoTokenizer to build the same tokenizer.
 
-    transformers rebuilds a BertTokenizer from its vocabulary and the flags here, so only BERT's exact
-    pipeline may carry that name; any other is a PreTrainedTokenizerFast, read from tokenizer.json as it is.
+    transformers rebuilds a BertTokenizer from the vocabulary and the flags here. So only exactly BERT's pipeline
+    may have that name; all others are a PreTrainedTokenizerFast, which is read from tokenizer.json.
     """
     description = json.loads(backend.to_str())
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -168,7 +168,7 @@ def _byte_level_bpe(
     backend.post_processor = processors.RobertaProcessing(
         (names["sep"], ids["sep"]), (names["cls"], ids["cls"]), True, prefix_space
     )
-    # As in the original, the mask takes in the space before it: a word that fills it brings its own.
+    # As in the original, the mask includes the space before it, because predicted words begin with a space.
     backend.add_special_tokens(
         [AddedToken(name, lstrip=role == "mask", normalized=False) for role, name in names.items()]
     )
@@ -184,7 +184,7 @@ def _main_file(folder: Path) -> Path | None:
 
 
 def _read_vocabulary(file: Path) -> dict[str, int]:
-    """Token → id from a file of one token a line; as in the original, of equal lines the last one counts."""
+    """Token → id from a file with one token on each line. As in the original, the last of equal lines counts."""
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The help of a configuration schema, from its types, its defaults and the strings under its fields."""
+"""The help of a schema, made from its types, its defaults and the strings under its fields."""
 
 import ast
 import dataclasses

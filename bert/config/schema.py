@@ -1,4 +1,4 @@
-"""The shape of a configuration schema: its fields and types, in our words and YAML's."""
+"""The fields and types of a schema, and their names in YAML and in help."""
 
 import dataclasses
 import functools
@@ -72,7 +72,7 @@ def item_of(annotation: Any) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """What a type allows, in a few words: `int > 0`, `float 0..1`, `adamw|lamb`, `text or none`."""
+    """The allowed values of a type, in a few words: `int > 0`, `float 0..1`, `adamw|lamb`, `text or none`."""
     return " or ".join(dict.fromkeys(_describe(part) for part in alternatives(annotation)))
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face's names and configurations, and ours: one declarative map per architecture, read both ways."""
+"""Names and configurations of Hugging Face ↔ ours: one map for each architecture, read in both directions."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from bert.model.config import EncoderConfig, Labels, ProblemType
 
 FAMILIES = {family.model_type: family for family in (BERT, ROBERTA, ROBERTA_PRENORM, MODERNBERT)}
 NATIVE = "bert-pretraining"
-"""model_type of encoders that transformers cannot express, and the key of what it has no place for"""
+"""model_type of encoders that transformers cannot compute, and the key of values that it has no place for"""
 
 _RUNTIME = ("backend", "gradient_checkpointing")
 _PROBLEM_TYPES: dict[ProblemType, str] = {
@@ -27,16 +27,16 @@ _PROBLEM_TYPES: dict[ProblemType, str] = {
     "regression": "regression",
 }
 BY_TOKEN = ("encoder.embeddings.tokens.weight", "head.bias")
-"""Our parameters that have a row for each token."""
+"""Our parameters with a row for each token of the vocabulary."""
 
 
 def family_of(config: EncoderConfig, architecture: str) -> Family | None:
-    """The architecture of transformers that computes what this model computes, or None."""
+    """The architecture of transformers that computes the same as this model, or None."""
     return next((family for family in FAMILIES.values() if family.expresses(config, architecture)), None)
 
 
 def obstacles(config: EncoderConfig, architecture: str) -> str:
-    """What keeps transformers from this encoder: where it differs from the most similar architecture."""
+    """Why transformers cannot compute this encoder: how it differs from the most similar architecture."""
     wanted = structure(config, architecture)
     differences: dict[str, list[str]] = {}
     for name, family in FAMILIES.items():
@@ -48,7 +48,7 @@ def obstacles(config: EncoderConfig, architecture: str) -> str:
 
 
 def export_config(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> dict[str, Any]:
-    """config.json, which `import_config` reads back as it was, all but what only says how to compute."""
+    """config.json. `import_config` reads the same configuration back, except for the fields in _RUNTIME."""
     family = family_of(config, architecture)
     ours = {k: v for k, v in asdict(config).items() if k not in _RUNTIME}
     if family is None:
@@ -71,7 +71,7 @@ def export_config(config: EncoderConfig, architecture: str, labels: Labels | Non
 
 
 def import_config(theirs: Mapping[str, Any]) -> tuple[EncoderConfig, str | None, Labels]:
-    """config.json → the encoder's configuration, our class (None if there is none like it), the labels."""
+    """config.json → the encoder's configuration, our class (None if there is none for it), the labels."""
     model_type = theirs.get("model_type")
     if model_type == NATIVE:
         names = {field.name for field in fields(EncoderConfig)}
@@ -89,8 +89,8 @@ def import_config(theirs: Mapping[str, Any]) -> tuple[EncoderConfig, str | None,
 def export_state(
     config: EncoderConfig, architecture: str, state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Our parameters → theirs, and apart from them those that transformers has no place for, under our names.
-    Rows that pad the vocabulary are cut off."""
+    """Our parameters → theirs; and, separately under our names, those that transformers has no place for.
+    Rows that pad the vocabulary are removed."""
     family = family_of(config, architecture)
     theirs: dict[str, Tensor] = {}
     own: dict[str, Tensor] = {}
@@ -114,7 +114,7 @@ def import_state(
     weights: Mapping[str, Tensor],
     parameters: Iterable[str],
 ) -> dict[str, Tensor]:
-    """Their tensors → those of our `parameters` that they hold, from a checkpoint of any age."""
+    """Their tensors → our `parameters`, as far as the tensors are there; also from old checkpoints."""
     family = FAMILIES.get(model_type)
     if family is not None:
         weights = _normalise(family, weights)
@@ -131,20 +131,20 @@ def import_state(
 
 
 def _class_of(family: Family, theirs: Mapping[str, Any]) -> str | None:
-    """Our class for the first of their `architectures`; a bare encoder where they name none."""
+    """Our class for the first of their `architectures`; a bare encoder if there is none."""
     named = (theirs.get("architectures") or [family.classes["EncoderModel"]])[0]
     return next((ours for ours, name in family.classes.items() if name == named), None)
 
 
 def _native_names(config: EncoderConfig, architecture: str, name: str) -> tuple[str, ...]:
-    """Our own names, but a classifier's pooler starts from the prediction head where it is made like one."""
+    """Our own names; but a classifier's pooler of the same form starts from the prediction head."""
     if architecture == "SequenceClassifier" and config.classifier == "transform":
         return (re.sub(r"^pooler\.", "head.", name),)
     return (name,)
 
 
 def _normalise(family: Family, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of any age → today's: norms once had a gamma and a beta, and a bare encoder has no prefix."""
+    """Old names → new names: norms once had a gamma and a beta, and a bare encoder has no prefix."""
     parts = {
         name.split(".")[1]
         for table in (family.encoder, family.heads["EncoderModel"])
@@ -161,7 +161,7 @@ def _flat(table: Mapping[str, str | tuple[str, ...]]) -> list[str]:
 
 
 def _pad(config: EncoderConfig, name: str, tensor: Tensor) -> Tensor:
-    """Rows of zeros up to the padded vocabulary, whose tensors were cut off on export."""
+    """Adds rows of zeros up to the padded vocabulary; they were removed on export."""
     missing = config.padded_vocab_size - len(tensor) if name in BY_TOKEN else 0
     return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing > 0 else tensor
 
@@ -175,7 +175,7 @@ def _export_labels(labels: Labels) -> dict[str, Any]:
 
 
 def _import_labels(theirs: Mapping[str, Any]) -> Labels:
-    """transformers counts two labels where none are named, and takes a single one for a regression."""
+    """As transformers: two labels if none are named, and a single label is a regression."""
     names = theirs.get("id2label") or {str(i): f"LABEL_{i}" for i in range(theirs.get("num_labels", 2))}
     ordered = tuple(names[key] for key in sorted(names, key=int))
     inferred: ProblemType = "regression" if len(ordered) == 1 else "single_label"

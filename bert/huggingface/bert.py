@@ -51,7 +51,7 @@ REQUIRED = {
 def encoder_names(
     prefix: str, attention_norm: str = "output.LayerNorm", feed_forward_norm: str = "output.LayerNorm"
 ) -> Names:
-    """The names of an encoder of BERT's kind; the norms are named from within their layer's parts."""
+    """The names of an encoder like BERT's; the names of norms are relative to their part of the layer."""
     theirs, ours = f"{prefix}.encoder.layer.{{i}}", "encoder.layers.{i}"
     return {
         "encoder.embeddings.tokens": f"{prefix}.embeddings.word_embeddings",

@@ -1,4 +1,4 @@
-"""How an architecture of transformers is described: once, and read both ways."""
+"""The description of an architecture of transformers, which is read in both directions."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ class Field:
     ours: str
     theirs: str
     default: Any
-    """what transformers assumes where the key is missing"""
+    """what transformers assumes if the key is missing"""
     read: Callable[[Any, Mapping[str, Any]], Any] = lambda value, theirs: value
     """their value and their whole configuration → our value"""
     write: Callable[[EncoderConfig], Any] | None = None
@@ -32,17 +32,17 @@ class Family:
 
     model_type: str
     prefix: str
-    """what their models with heads put before the encoder's names"""
+    """prefix of the encoder's names in their models with heads"""
     classes: Mapping[str, str]
-    """our class → theirs; the first of ours that maps to one of theirs is what theirs is read as"""
+    """our class → theirs; their class is read as the first of ours that maps to it"""
     constant: Mapping[str, Any]
     """our fields that are the same in every model of this family"""
     config: tuple[Field, ...]
     encoder: Names
     heads: Mapping[str, Names]
-    """what lies above the encoder, by our class"""
+    """names of the heads, by our class"""
     required: Mapping[str, Any] = field(default_factory=lambda: {"tie_word_embeddings": True})
-    """their switches that must stay as they are, for nothing else is built here"""
+    """their settings that must have this value, because nothing else is built here"""
 
     def read_config(self, theirs: Mapping[str, Any]) -> EncoderConfig:
         """Their config.json → ours."""
@@ -53,11 +53,11 @@ class Family:
         return EncoderConfig(**{**self.constant, **values})
 
     def write_config(self, config: EncoderConfig) -> dict[str, Any]:
-        """Ours → what their config.json says of the encoder."""
+        """Ours → the encoder's part of their config.json."""
         return {f.theirs: f.write(config) if f.write else getattr(config, f.ours) for f in self.config}
 
     def expresses(self, config: EncoderConfig, architecture: str) -> bool:
-        """Whether transformers would compute the same: the configuration survives the way there and back."""
+        """Whether transformers would compute the same: the configuration is the same after writing and reading."""
         try:
             there_and_back = self.read_config(self.write_config(config))
         except ValueError:
@@ -65,7 +65,7 @@ class Family:
         return structure(there_and_back, architecture) == structure(config, architecture)
 
     def their_names(self, architecture: str, name: str) -> tuple[str, ...]:
-        """Under which of their names our parameter lies; empty if they have no place for it."""
+        """Their names of our parameter; empty if they have no place for it."""
         layer = re.search(r"\.layers\.(\d+)\.", name)
         number = layer[1] if layer else ""
         key = name.replace(f".layers.{number}.", ".layers.{i}.")
@@ -80,12 +80,12 @@ class Family:
         )
 
 
-# Fields that do not change what a model computes in evaluation ...
+# Fields that do not change what a model computes in evaluation,
 _UNSEEN = {"pad_vocab_multiple", "init_std", "init_outputs", "backend", "gradient_checkpointing", "pooler"}
 _UNSEEN |= {"dropout", "attention_dropout", "embedding_dropout", "classifier_dropout"}
-# ... that have several spellings ...
+# fields that can be written in several ways,
 _SPELLED = {"layer_pattern", "window", "rotary_base", "rotary_base_local"}
-# ... and that only some classes read.
+# and fields that only some classes read.
 _HEAD_FIELDS = {
     "head_activation": ("MaskedLanguageModel", "PretrainingModel"),
     "head_bias": ("MaskedLanguageModel", "PretrainingModel"),
@@ -96,7 +96,7 @@ _HEAD_FIELDS = {
 
 
 def structure(config: EncoderConfig, architecture: str) -> dict[str, Any]:
-    """What the outputs of a model in evaluation depend on, each thing in one spelling."""
+    """All that the outputs of a model in evaluation depend on, each written in one way."""
     values = {k: v for k, v in asdict(config).items() if k not in _UNSEEN | _SPELLED}
     values = {k: v for k, v in values.items() if architecture in _HEAD_FIELDS.get(k, (architecture,))}
     if "head_activation" in values or values.get("classifier") == "transform":

@@ -10,7 +10,7 @@ from bert.model.config import EncoderConfig
 
 
 def _read_pattern(types: list[str] | None, theirs: Mapping[str, Any]) -> str:
-    """A letter a layer, shortened to what is tiled."""
+    """A letter for each layer, shortened to the part that repeats."""
     if types is None:  # version 4
         every = theirs.get("global_attn_every_n_layers", 3)
         num_layers = theirs.get("num_hidden_layers", 22)

@@ -1,7 +1,7 @@
 """RoBERTa (Liu et al. 2019) as transformers' `roberta`, and with pre-norm as `roberta-prelayernorm`.
 
-Positions are counted from the padding id + 1, the prediction head always has the exact GELU, there is no pair
-head, and the classification head is RoBERTa's own.
+Positions start at the padding id + 1. The prediction head always has the exact GELU. There is no pair head. The
+classification head is RoBERTa's own.
 """
 
 from bert.huggingface.bert import CONFIG, REQUIRED, encoder_names
