@@ -1,7 +1,7 @@
-"""python -m pretrain.doctor CONFIG.yaml [key=value ...]: look at a run before it costs anything.
+"""python -m pretrain.doctor CONFIG.yaml [key=value ...]: check a run before it starts.
 
-The tokenizer is trained and the store prepared where they are missing. Then the text, the batches and the
-model are checked one after the other, and what the run will cost on this machine is measured.
+A missing tokenizer is trained and a missing store prepared. Then the text, the batches and the model are checked, and
+the cost of a step on this machine is measured.
 """
 
 import json
@@ -30,7 +30,7 @@ class DoctorConfig(PretrainConfig):
 
 
 def examine(config: PretrainConfig) -> dict[str, Any]:
-    """All figures, by check, and as `advice` what they give rise to."""
+    """The figures of each check, and the advice that follows from them."""
     from bert.tokenizer import Tokenizer
     from bert.training.distributed import make_accelerator
     from pretrain import train
@@ -68,7 +68,7 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
 
 
 def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
-    """One line for each figure that is out of the ordinary, with what to do about it."""
+    """One line for each unusual figure, with what to do about it."""
     text, vocabulary, examples = figures["text"], figures["vocabulary"], figures["examples"]
     overfit, epochs = figures["overfit"], figures["forecast"]["epochs"]
     if text["heldout_documents"] < 50:
@@ -104,7 +104,7 @@ def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
 
 def main(argv: Sequence[str]) -> None:
     config = parse_command(DoctorConfig, argv, USAGE)
-    with redirect_stdout(sys.stderr):  # what preparing the store has to say
+    with redirect_stdout(sys.stderr):  # messages about preparing the store
         figures = examine(config)
     if config.format == "json":
         print(json.dumps(figures, indent=2, ensure_ascii=False))

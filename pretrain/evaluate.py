@@ -1,4 +1,4 @@
-"""The command `python -m pretrain.evaluate`: an encoder measured on held-out text and on minimal pairs."""
+"""The command `python -m pretrain.evaluate`: measure an encoder on held-out text and on minimal pairs."""
 
 import json
 import sys

@@ -1,5 +1,7 @@
-"""Measuring a model on the held-out split: fixed masks at 15 %, exact over uneven shards, beside what
-guessing gives."""
+"""Validation: a model's loss and accuracy on the held-out split, beside what guessing by word frequency gives.
+
+The masks are fixed, at 15 % of the tokens. The result is exact however the sequences are divided over processes.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
 from pretrain.data.dataset import HeldOutBatches
-from pretrain.data.store import Store
+from pretrain.data.store import Store, evenly_spread
 
 UNIGRAM_SENTENCES = 200_000
 """how many sentences word frequencies are counted on, spread over the whole training split"""
@@ -26,9 +28,9 @@ FLAT = 0.05
 
 @dataclass
 class HeldOut:
-    """Evaluates a model on some of the held-out sequences and fills in the example sentences.
+    """Evaluates a model on held-out sequences and fills in the example sentences.
 
-    `total` sums a tensor over the processes, each of which measures its share.
+    `total` sums a tensor over the processes; each process measures some of the sequences.
     """
 
     batches: HeldOutBatches
@@ -57,7 +59,7 @@ class HeldOut:
         return Evaluation(metrics, score=-metrics["mlm_loss"], report="\n".join(report))
 
     def remember(self, evaluations: Sequence[Mapping[str, float]]) -> None:
-        """Take up the evaluations of the run so far."""
+        """Continue after the evaluations of the run so far."""
         self._flat = 0
         for metrics in evaluations:
             self._flat = self._flat + 1 if is_flat(metrics) else 0
@@ -66,8 +68,10 @@ class HeldOut:
     def measure(
         self, model: MaskedLanguageModel, should_stop: ShouldStop = lambda: False
     ) -> dict[str, float]:
-        """Loss, perplexity and accuracies of the model, and what the baselines reach on the same masks and
-        pairs; EvaluationStopped if the run is told to stop meanwhile."""
+        """Loss, perplexity and accuracies of the model, and of the baselines on the same masks and pairs.
+
+        Raises EvaluationStopped if the run is told to stop meanwhile.
+        """
         sums = torch.zeros(4, dtype=torch.float64)  # loss and correct of mlm, of nsp
         asked = torch.zeros(
             len(self.unigram) + 2, dtype=torch.float64
@@ -121,22 +125,15 @@ class HeldOut:
         store = self.batches.store
         lengths = np.diff(store.sentence_offsets)
         fitting = np.flatnonzero((lengths >= 5) & (lengths <= max_tokens))
-        spread = np.linspace(0, len(fitting) - 1, min(number, len(fitting))).astype(np.int64)
         return [
             self.tokenizer.decode(store.gather(store.sentence_offsets[[at]], lengths[[at]]))
-            for at in fitting[np.unique(spread)]
+            for at in fitting[evenly_spread(len(fitting), number)]
         ]
 
 
 def unigram_log_probs(store: Store, tokenizer: Tokenizer) -> np.ndarray:
-    """Log probability of each token by its frequency in the training split, add-one smoothed; float64
-    (V,)."""
-    chosen = np.unique(
-        np.linspace(0, store.num_sentences - 1, min(store.num_sentences, UNIGRAM_SENTENCES)).astype(np.int64)
-    )
-    starts = store.sentence_offsets[chosen]
-    tokens = store.gather(starts, store.sentence_offsets[chosen + 1] - starts)
-    counts = np.bincount(tokens, minlength=tokenizer.vocab_size).astype(np.float64) + 1.0
+    """float64 (V,): log probability of each token by its frequency in the training split, add-one smoothed."""
+    counts = store.count_tokens(tokenizer.vocab_size, UNIGRAM_SENTENCES) + 1.0
     return np.log(counts / counts.sum())
 
 

@@ -1,6 +1,6 @@
-"""python -m pretrain.tokenizer CONFIG.yaml [key=value ...]: learn the vocabulary of a corpus, or take one over.
+"""python -m pretrain.tokenizer CONFIG.yaml [key=value ...]: train a tokenizer on a corpus, or copy an existing one.
 
-A sample of bounded size, drawn from all files, trains it; held-out documents measure it. The folder gets the files
+It is trained on a sample of bounded size from all files, and measured on held-out documents. The folder gets the files
 that transformers reads, and report.json: the settings, tokens per word, unknown tokens, bytes per token.
 """
 
@@ -34,22 +34,22 @@ def tokenizer_folder(config: PretrainConfig) -> Path:
 
 
 def ensure_tokenizer(config: PretrainConfig) -> Path:
-    """The folder of a configuration's tokenizer, which is trained or taken over if it is missing.
+    """The folder of a configuration's tokenizer, which is trained or copied if it is missing.
 
-    Raises UserError where the folder holds a tokenizer that was trained with other settings.
+    Raises UserError if the folder holds a tokenizer that was trained with other settings.
     """
     folder = tokenizer_folder(config)
     if (folder / "tokenizer.json").is_file():
         _check_settings(folder, config)
     elif config.tokenizer.from_ is not None:
-        _take_over(config, folder)
+        _copy(config, folder)
     else:
         _train(config, folder)
     return folder
 
 
 def _settings(config: PretrainConfig) -> dict[str, Any]:
-    """What decides which tokenizer there is, where it lies left out."""
+    """The settings that the tokenizer depends on; its path is not one of them."""
     return {f"tokenizer.{key}": value for key, value in to_dict(config.tokenizer).items() if key != "path"}
 
 
@@ -72,7 +72,7 @@ def _check_settings(folder: Path, config: PretrainConfig) -> None:
             )
 
 
-def _take_over(config: PretrainConfig, folder: Path) -> None:
+def _copy(config: PretrainConfig, folder: Path) -> None:
     from bert.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(str(config.tokenizer.from_))
@@ -105,7 +105,7 @@ def _train(config: PretrainConfig, folder: Path) -> None:
 
 
 def _save(tokenizer: "Tokenizer", folder: Path, report: dict[str, Any]) -> None:
-    """Write the tokenizer; tokenizer.json, by which it is known to be there, comes last with the rest of them."""
+    """Write the report, then the tokenizer: a folder with a tokenizer.json is complete."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 FREE_KEYS = ("model.backend", "model.gradient_checkpointing", "evaluation.*", "prepare.*")
 """Keys of ours that may change when a run is continued."""
 MADE_FROM = {"tokenizer": ("corpus.*", "tokenizer.*", "model.from", "model.new_words")}
-"""What the run's folder holds before anything is trained, and the keys that it is made from."""
+"""What the run folder holds before training begins, and the keys that it depends on."""
 
 
 def train(config: PretrainConfig) -> Result:
-    """Carry out a run, or what is left of it; it leaves RUN/model."""
+    """Start or continue a run; the finished model is RUN/model."""
     check(config)
     accelerator = make_accelerator(config.training)
     with alone(accelerator, config.run_dir):
@@ -125,7 +125,7 @@ def plan_folder(config: PretrainConfig) -> Path:
 
 
 def run_steps(config: PretrainConfig, store: Path, tokenizer: Path) -> int | None:
-    """The length of the run in steps, as far as it is measured in them."""
+    """The length of the run in steps; None if it is not given in steps or epochs."""
     epoch = None
     if config.training.epochs is not None:
         plain = replace(config.objective, mask_prob=0.15), replace(config.batch, phases=())
@@ -137,7 +137,7 @@ def run_steps(config: PretrainConfig, store: Path, tokenizer: Path) -> int | Non
 def build_model(
     config: PretrainConfig, tokenizer: Tokenizer, start: Checkpoint | None
 ) -> MaskedLanguageModel:
-    """A new model, or one with the weights of a checkpoint: of this run, or of another to go on from."""
+    """A new model, or one with the weights of a checkpoint of this run or of `model.from`."""
     architecture = MaskedLanguageModel if config.objective.pairing == "none" else PretrainingModel
     if config.model.from_ is None:
         values = {field.name: getattr(config.model, field.name) for field in fields(EncoderConfig)}
@@ -157,7 +157,7 @@ def build_model(
 def held_out(
     config: PretrainConfig, accelerator: "Accelerator", tokenizer: Tokenizer, start: Checkpoint | None
 ) -> HeldOut | None:
-    """What evaluates the run; None where no text was held out."""
+    """The evaluation on held-out text; None if there is none."""
     batches = HeldOutBatches(
         store_folder(config),
         tokenizer_folder(config),
@@ -178,8 +178,7 @@ def held_out(
 
 
 def finish(config: PretrainConfig, result: Result) -> None:
-    """The last checkpoint, without what only training needs, as the finished model; verified by reading it
-    back."""
+    """Copy the last checkpoint, without the optimizer state, to RUN/model, and verify it by reading it back."""
     run_dir = Path(config.run_dir)
     last = run_dir / "checkpoints" / f"step-{result.step}"
     with replacing(run_dir / "model", checkpoint.OWNED) as aside:

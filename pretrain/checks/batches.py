@@ -1,4 +1,4 @@
-"""Checks of the batches: pairs, lengths, padding, and what examples look like."""
+"""Checks of the batches: pairs, lengths and padding, and some examples as text."""
 
 import itertools
 from dataclasses import replace
@@ -17,7 +17,7 @@ SAMPLED_STEPS = 8
 
 
 def examples(batches: PretrainingBatches) -> dict[str, Any]:
-    """How many examples an epoch has, how long they are, and how many of the pairs are random or swapped."""
+    """The number and lengths of the examples of an epoch, and the share of random or swapped pairs."""
     phase = batches.phases[0]
     plan = batches.plan(phase)
     block = plan.blocks.examples(0, 0)
@@ -33,7 +33,7 @@ def examples(batches: PretrainingBatches) -> dict[str, Any]:
 
 
 def packing(batches: PretrainingBatches) -> dict[str, Any]:
-    """Micro-batches of a step, and the share of token slots that hold padding, in every layout."""
+    """The number of micro-batches of a step, and the padding fraction in every layout."""
     padding_fractions = {}
     layouts: tuple[Literal["packed", "padded"], ...] = ("packed", "padded")
     for layout, static in itertools.product(layouts, (False, True)):

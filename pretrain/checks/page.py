@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pretrain.corpus.forecast import bytes_text, duration_text
+
 BAR = 40
 
 
@@ -18,26 +20,8 @@ def share(value: float) -> str:
     return f"{100 * value:.2f} %"
 
 
-def size(value: float) -> str:
-    """Bytes, with three digits and a unit."""
-    units = ["bytes", "kB", "MB", "GB", "TB", "PB"]
-    while value >= 999.5 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.3g} {units[0]}"
-
-
-def duration(hours: float) -> str:
-    """Hours, in the units one would say."""
-    minutes = round(60 * hours)
-    if minutes < 2:
-        return f"{3600 * hours:.0f} s"
-    days, minutes = divmod(minutes, 1440)
-    parts = [f"{days:,} days"] * (days > 0) + [f"{minutes // 60} h"] * (days > 0 or minutes >= 60)
-    return " ".join([*parts, f"{minutes % 60} min"])
-
-
 Row = tuple[str, str, Callable[[Any], str]]
-"""key of a figure, what it is called on the page, how it is written"""
+"""key of a figure, its name on the page, its format"""
 TABLES: dict[str, tuple[str, list[Row]]] = {
     "text": (
         "Text",
@@ -49,7 +33,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             ("heldout_tokens", "held-out tokens", number),
             ("sentences_per_document", "sentences of a document", number),
             ("tokens_per_sentence", "tokens of a sentence", number),
-            ("disk_bytes", "store on disk", size),
+            ("disk_bytes", "store on disk", bytes_text),
         ],
     ),
     "vocabulary": (
@@ -74,7 +58,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
         ],
     ),
     "overfit": (
-        "One batch, learnt by heart",
+        "Overfitting to one batch",
         [
             ("first_loss", "loss at first", number),
             ("last_loss", "loss at last", number),
@@ -88,10 +72,10 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             ("steps", "steps", number),
             ("epochs", "epochs", number),
             ("tokens", "tokens", number),
-            ("hours", "time, evaluations not counted", duration),
+            ("hours", "time, evaluations not counted", lambda hours: duration_text(3600 * hours)),
             ("tokens_per_second", "tokens a second", number),
-            ("memory_bytes", "memory", size),
-            ("disk_bytes", "disk, store and checkpoints", size),
+            ("memory_bytes", "memory", bytes_text),
+            ("disk_bytes", "disk, store and checkpoints", bytes_text),
         ],
     ),
 }

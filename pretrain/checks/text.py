@@ -1,4 +1,4 @@
-"""Checks of the prepared text: how much there is, how long, in which scripts, how known to the vocabulary."""
+"""Checks of the prepared text: its size, its lengths, its scripts, and how well the vocabulary fits it."""
 
 import unicodedata
 from collections import Counter
@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 
 from bert.tokenizer import Tokenizer
-from pretrain.data.store import Store
+from pretrain.data.store import Store, evenly_spread
 
 SAMPLED_DOCUMENTS = 2_000
-SAMPLED_SENTENCES, AT_A_TIME = 4_000_000, 100_000
-SCRIPTS = {"Cjk": "Han", "Fullwidth": "Latin"}  # where Unicode's names of letters begin otherwise
+SAMPLED_SENTENCES = 4_000_000
+SCRIPTS = {
+    "Cjk": "Han",
+    "Fullwidth": "Latin",
+}  # scripts whose letters have another first word in their Unicode name
 
 
 def sizes(store: Store, heldout: Store) -> dict[str, Any]:
-    """What the store holds, and what became of the documents on the way into it."""
+    """The numbers of documents, sentences and tokens, and which documents were skipped or dropped."""
     disk = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
     return {
         "documents": store.num_documents,
@@ -31,7 +34,7 @@ def sizes(store: Store, heldout: Store) -> dict[str, Any]:
 
 
 def lengths(store: Store) -> dict[str, dict[str, int]]:
-    """How many sentences and documents there are of each length in tokens."""
+    """The lengths of sentences and of documents in tokens, as histograms."""
     ends = store.sentence_offsets[store.document_offsets]
     return {"sentences": histogram(np.diff(store.sentence_offsets)), "documents": histogram(np.diff(ends))}
 
@@ -46,7 +49,7 @@ def histogram(values: np.ndarray) -> dict[str, int]:
 def scripts(store: Store, tokenizer: Tokenizer) -> dict[str, float]:
     """Share of each script among the letters of a sample of documents, largest first."""
     counts: Counter[str] = Counter()
-    for number in sample(store.num_documents, SAMPLED_DOCUMENTS).tolist():
+    for number in evenly_spread(store.num_documents, SAMPLED_DOCUMENTS).tolist():
         start, end = store.sentence_offsets[store.document_offsets[number : number + 2]]
         ids = store.gather(np.array([start]), np.array([min(end - start, 512)]))
         counts.update(tokenizer.decode(ids))
@@ -60,8 +63,10 @@ def scripts(store: Store, tokenizer: Tokenizer) -> dict[str, float]:
 
 
 def vocabulary(store: Store, heldout: Store, tokenizer: Tokenizer) -> dict[str, Any]:
-    """How the vocabulary fits the text, and what guessing by the frequency of tokens alone would reach."""
-    counts, unseen = token_counts(store, tokenizer), token_counts(heldout, tokenizer)
+    """How well the vocabulary fits the text, and the loss of guessing by token frequency alone."""
+    counts, unseen = (
+        split.count_tokens(tokenizer.vocab_size, SAMPLED_SENTENCES) for split in (store, heldout)
+    )
     unseen = unseen if unseen.any() else counts
     normal = tokenizer.normal_ids
     common, asked = counts[normal], unseen[normal]  # special tokens are never asked for
@@ -75,21 +80,6 @@ def vocabulary(store: Store, heldout: Store, tokenizer: Tokenizer) -> dict[str, 
         "unigram_loss": round(float(-(asked * log_probs).sum() / max(asked.sum(), 1)), 4),
         "unigram_accuracy": _share(asked, int(common.argmax())),
     }
-
-
-def token_counts(store: Store, tokenizer: Tokenizer) -> np.ndarray:
-    """int64 (vocabulary,): how often each token occurs in the split, or in millions of its sentences."""
-    counts, offsets = np.zeros(tokenizer.vocab_size, np.int64), store.sentence_offsets
-    chosen = sample(store.num_sentences, SAMPLED_SENTENCES)
-    for few in np.split(chosen, range(AT_A_TIME, len(chosen), AT_A_TIME)):
-        tokens = store.gather(offsets[few], offsets[few + 1] - offsets[few])
-        counts += np.bincount(tokens, minlength=tokenizer.vocab_size)
-    return counts
-
-
-def sample(size: int, number: int) -> np.ndarray:
-    """int64: up to `number` numbers below `size`, evenly spread."""
-    return np.unique(np.linspace(0, size - 1, min(size, number)).astype(np.int64))
 
 
 def _share(counts: np.ndarray, index: int) -> float:

@@ -1,4 +1,4 @@
-"""Checks of the training: does the model learn at all, and what will the run cost."""
+"""Checks of the training: whether the model learns at all, and a forecast of what the run costs."""
 
 import math
 import time
@@ -25,7 +25,7 @@ MEASURED_SECONDS = 20.0
 
 
 def overfit(model: Model, batches: PretrainingBatches, device: torch.device) -> dict[str, Any]:
-    """Train on one small batch again and again, without dropout: a sound model learns it by heart."""
+    """Train on one small batch many times, without dropout: a sound model overfits to it."""
     small = replace(batches.batch, sequences=OVERFIT_SEQUENCES, static_shapes=False, phases=())
     data = with_batch(batches, small)[0]
     plain = replace(model.config, dropout=0.0, attention_dropout=0.0)
@@ -66,20 +66,20 @@ def step_cost(
         accelerator, model, optimizer, config.seed, config.training.precision, config.optimizer.max_grad_norm
     )
     data = batches[0]
-    parts = [replace(data, micro_batches=data.micro_batches[:number]) for number in (1, 2)]
-    _timed(stepper, parts[0], repeats=1)
-    one, two = (_timed(stepper, part, repeats=3) for part in parts)
+    shorter = [replace(data, micro_batches=data.micro_batches[:number]) for number in (1, 2)]
+    _timed(stepper, shorter[0], repeats=1)
+    one, two = (_timed(stepper, step, repeats=3) for step in shorter)
     number = len(data.micro_batches)
     seconds = one if number == 1 else one + (number - 1) * max(two - one, one / 2)
     return {"seconds_per_step": round(seconds, 4), "memory_bytes": peak_memory(accelerator.device.type)}
 
 
 def _timed(stepper: Stepper, data: StepData, repeats: int) -> float:
-    """The least seconds of some steps, as many as the time allows."""
+    """The seconds of the fastest of some steps."""
     least, began = float("inf"), time.monotonic()
     for _ in range(repeats):
         start = time.perf_counter()
-        stepper(0, data, 0.0, {})  # brings its numbers to the host, so the device has finished
+        stepper(0, data, 0.0, {})  # copies its sums to the host, so the device has finished
         least = min(least, time.perf_counter() - start)
         if time.monotonic() - began > MEASURED_SECONDS:
             break

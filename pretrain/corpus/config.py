@@ -1,4 +1,4 @@
-"""What the text is, which vocabulary it gets, how its store is made: the sections corpus, tokenizer, prepare."""
+"""The sections corpus, tokenizer and prepare of the configuration."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -24,7 +24,7 @@ DOCUMENTATION = "package-documentation"
 
 
 Weight = Annotated[float, Ge(0.001), Le(1000)]
-_MOST_SOURCES = 256  # numbered by a byte in the store
+_MOST_SOURCES = 256  # a source number is a byte in the store
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,8 @@ class Forecast:
     seconds: float
 
     def __str__(self) -> str:
-        return (
-            f"about {_bytes(self.size)} of text → {_bytes(self.disk)} of store in {_duration(self.seconds)}"
-        )
+        store = f"{bytes_text(self.disk)} of store in {duration_text(self.seconds)}"
+        return f"about {bytes_text(self.size)} of text → {store}"
 
 
 def make_forecast(job: Job, units: Sequence[Unit], workers: int) -> Forecast:
@@ -69,22 +68,24 @@ def check_space(forecast: Forecast, path: Path) -> None:
     free = shutil.disk_usage(existing).free
     if forecast.disk > free:
         raise UserError(
-            f"{path}: the store would take about {_bytes(forecast.disk)}, the disk has {_bytes(free)} free; "
+            f"{path}: the store would take about {bytes_text(forecast.disk)}, the disk has {bytes_text(free)} free; "
             "set prepare.store to a folder on another one"
         )
 
 
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+def bytes_text(size: float) -> str:
+    """A number of bytes, with three digits and a unit."""
+    units = ["bytes", "kB", "MB", "GB", "TB", "PB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}"
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 1:
-        return f"{max(1, rest)} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+def duration_text(seconds: float) -> str:
+    """A duration in seconds, or in minutes, hours and days."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{max(1, seconds):.0f} s"
+    days, minutes = divmod(minutes, 1440)
+    numbers = [f"{days:,} days"] * (days > 0) + [f"{minutes // 60} h"] * (days > 0 or minutes >= 60)
+    return " ".join([*numbers, f"{minutes % 60} min"])

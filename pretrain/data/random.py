@@ -1,7 +1,7 @@
-"""Random numbers that have an address: pure functions of a key and a place, in any order and any grouping.
+"""Counter-based random numbers: each is a function of an address, so any of them can be computed alone.
 
 Philox4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") maps a key and a counter to
-256 random bits. The key is the run's seed and what the numbers are for; the counter is where they are used.
+256 random bits. The key is the seed of the run and the purpose of the numbers; the counter is the place of their use.
 
 A random word has 64 bits. Its two halves, of 32 bits each, serve as two independent draws.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """What random words are for: those of different purposes have nothing in common."""
+    """What random words are used for. Words of different purposes are independent."""
 
     ORDER = 1
     DOCUMENT = 2
@@ -63,7 +63,7 @@ def chance(halves: np.ndarray, prob: float) -> np.ndarray:
 
 
 def mix(words: np.ndarray) -> np.ndarray:
-    """uint64: a fixed scrambling, the finaliser of SplitMix64 (Steele et al. 2014)."""
+    """uint64: the words scrambled by a fixed function, the finaliser of SplitMix64 (Steele et al. 2014)."""
     words = words + np.uint64(0x9E3779B97F4A7C15)
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -71,10 +71,10 @@ def mix(words: np.ndarray) -> np.ndarray:
 
 
 class Permutation:
-    """A random order of 0 … size - 1, any part of which can be computed alone.
+    """A random order of 0 … size - 1, of which any place can be computed alone.
 
-    A Feistel network over the next power of two, which walks its cycles until it is back below `size` (Black
-    and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    A Feistel network permutes the numbers below the next power of two. It is applied again to a result that is not
+    below `size` (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
     """
 
     def __init__(self, size: int, keys: np.ndarray) -> None:
@@ -84,7 +84,7 @@ class Permutation:
         self.right, self.left = np.uint64(bits // 2), np.uint64(bits - bits // 2)
 
     def __getitem__(self, places: np.ndarray) -> np.ndarray:
-        """int64: what stands at these places."""
+        """int64: the numbers at these places of the order."""
         values = self._scramble(places.astype(np.uint64))
         outside = np.flatnonzero(values >= self.size)
         while outside.size:

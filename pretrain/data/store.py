@@ -11,6 +11,7 @@ from bert.data.ragged import ranges
 from pretrain.corpus.shards import Shard, read_index, read_shard
 
 Split = Literal["train", "heldout"]
+_AT_A_TIME = 100_000  # sentences
 
 
 class Store:
@@ -108,3 +109,18 @@ class Store:
         offsets = self.sentence_offsets[first : last + 1]
         tokens = self.gather(offsets[:1], offsets[-1:] - offsets[:1])
         return [tokens[start:stop] for start, stop in pairwise(offsets - offsets[0])]
+
+    def count_tokens(self, vocab_size: int, most_sentences: int) -> np.ndarray:
+        """int64 (vocab_size,): how often each token occurs in at most `most_sentences`, spread over the split."""
+        counts, offsets = np.zeros(vocab_size, np.int64), self.sentence_offsets
+        chosen = evenly_spread(self.num_sentences, most_sentences)
+        for few in np.split(chosen, range(_AT_A_TIME, len(chosen), _AT_A_TIME)):
+            counts += np.bincount(
+                self.gather(offsets[few], offsets[few + 1] - offsets[few]), minlength=vocab_size
+            )
+        return counts
+
+
+def evenly_spread(size: int, most: int) -> np.ndarray:
+    """int64: at most `most` numbers below `size`, evenly spread."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
