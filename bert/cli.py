@@ -1,4 +1,4 @@
-"""The `bert` command: what a trained encoder is asked, from a shell."""
+"""The `bert` command: inference from a shell."""
 
 import re
 import sys
@@ -16,9 +16,9 @@ usage: bert COMMAND CHECKPOINT ...
 
   bert fill-mask       the most probable tokens for each mask of a text
   bert embed           texts as vectors
-  bert attention-maps  how much each token of a text takes from each other one, by layer and head
+  bert attention-maps  how much each token of a text attends to each other one, by layer and head
   bert score           how plausible sentences are: their pseudo-log-likelihood
-  bert verify          whether transformers computes the same from a checkpoint as we do
+  bert verify          whether transformers computes the same from a checkpoint as this package
 
 CHECKPOINT is the folder of a run or of a checkpoint. `bert COMMAND --help` lists the keys of a command.
 """
@@ -29,7 +29,7 @@ class Texts:
     """Where texts come from and where the results go."""
 
     input: str | None = None
-    """file of texts in place of the words: .txt (a text a line), .jsonl, .csv or .tsv"""
+    """file of texts, instead of texts on the command line: .txt (a text a line), .jsonl, .csv or .tsv"""
     column: str = "text"
     """column of the texts in a .jsonl, .csv or .tsv file"""
     output: str | None = None
@@ -51,11 +51,11 @@ class Embed(Texts):
     output: str | None = None
     """file for the vectors: .npy (a float32 matrix, a row a text) or .jsonl; stdout if not given"""
     pooling: Literal["mean", "cls", "max"] = "mean"
-    """what becomes of the vectors of a text's tokens: their mean, the first one, or the greatest values"""
+    """how one vector is made from those of a text's tokens: their mean, the first one, or the largest values"""
     normalise: bool = False
     """give every vector the length 1"""
     max_length: PositiveInt | None = None
-    """tokens after which a text is cut; null is what the model reads"""
+    """tokens after which a text is cut; null is the longest sequence of the model"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Score(Texts):
 @dataclass(frozen=True)
 class Verify:
     tolerance: NonNegativeFloat = 1e-4
-    """greatest difference that passes"""
+    """largest difference that passes"""
 
 
 class Command(NamedTuple):
@@ -99,7 +99,7 @@ COMMANDS = {
         "attention_maps",
         "usage: bert attention-maps CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\n"
         "For each text its tokens and `attentions`, nested lists of layers × heads × tokens × tokens: how\n"
-        "much each token (row) takes from each other one (column).",
+        "much each token (row) attends to each other one (column).",
     ),
     "score": Command(
         Score,
@@ -113,7 +113,7 @@ COMMANDS = {
         "verify",
         "usage: bert verify CHECKPOINT [key=value ...]\n\n"
         "Build the model with transformers and with this package from the same folder, run both on real\n"
-        "text in float64, padded and packed, and tell the greatest difference of their outputs. Exit code 1\n"
+        "text in float64, padded and packed, and print the largest difference of their outputs. Exit code 1\n"
         "if one is above the tolerance.",
     ),
 }

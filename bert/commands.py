@@ -1,4 +1,4 @@
-"""What the subcommands of `bert` do: texts in, rows out, a chunk at a time."""
+"""The subcommands of `bert`: texts in, rows out, a chunk at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -176,7 +176,8 @@ def _check_output(output: Path, suffixes: Sequence[str]) -> None:
 def _write_rows(
     words: list[str], config: Texts, rows: Rows, show: Callable[[str, Row], str] | None = None
 ) -> None:
-    """Every record's own columns, then the answer's; texts given as words are answered for the eye."""
+    """Write the columns of each record and then those of its answer. Answers to texts on the command line are printed
+    for people to read."""
     if show is not None and words and config.output is None:
         for records, answers in rows:
             for record, answer in zip(records, answers):

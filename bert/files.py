@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and folders that one process works in at a time."""
+"""Files and folders that appear whole or not at all (atomic writes), and folders that one process uses at a time."""
 
 import errno
 import glob
@@ -21,9 +21,9 @@ LOCK = ".lock"
 
 @contextmanager
 def new_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
-    """A file to write into. When the block ends well and all of it is on the disk, it gets the name `path`.
+    """A file to write into. When the block ends without an error, it is synced to the disk and renamed to `path`.
 
-    Until then the file that had the name stays as it was. `mode` and `options` are those of `open`.
+    Until then an older file of that name stays as it was. `mode` and `options` are those of `open`.
     """
     aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.new")
     try:
@@ -45,11 +45,10 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
-    """A new folder beside `folder` to write into, which takes its place when the block ends well.
+    """A new folder beside `folder` to write into; it takes the place of `folder` when the block ends without an error.
 
-    The first of `owned`, a file's name, tells that an existing folder may be replaced. Files that match any of them
-    (`*` as in a shell) go if they are not written again, all other files stay. See `put_in_place` for what happens
-    if this fails.
+    An existing folder may be replaced only if it holds the first of `owned`, a file's name. Old files that match any of
+    `owned` (`*` as in a shell) are removed; all other files stay. See `put_in_place` for what happens if this fails.
     """
     folder = folder.resolve()
     recover(folder, owned)
@@ -68,11 +67,11 @@ def replacing(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
 
 
 def put_in_place(new: Path, folder: Path, owned: Sequence[str] = ("*",)) -> None:
-    """Rename a folder that is whole and on the disk to `folder`. Of an older folder of that name, files that match
-    none of `owned` and are not in the new one are moved into it; the others go.
+    """Rename a folder that is complete and on the disk to `folder`. From an older folder of that name, files that
+    match none of `owned` and are not in the new one are moved into it; the others are removed.
 
-    If a step fails, the steps before it are undone: the old folder is back, with all of its files. A process that is
-    killed in between leaves the old folder as `.NAME.old`, and `recover` finds it.
+    If a step fails, the steps before it are undone: the old folder is back, with all of its files. If the process is
+    killed in between, the old folder is left as `.NAME.old`, and `recover` finds it.
     """
     recover(folder, owned)
     old = _old(folder)
@@ -99,7 +98,7 @@ def put_in_place(new: Path, folder: Path, owned: Sequence[str] = ("*",)) -> None
 
 
 def recover(folder: Path, owned: Sequence[str] = ("*",)) -> None:
-    """Finish, or undo, what a process that was killed in `put_in_place` has left."""
+    """Finish, or undo, the work of a process that was killed in `put_in_place`."""
     old = _old(folder)
     if not old.exists():
         return
@@ -123,7 +122,7 @@ def _others(folder: Path, owned: Sequence[str]) -> list[str]:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove new folders that processes which are gone did not finish."""
+    """Remove unfinished folders of processes that no longer run."""
     import psutil
 
     for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.new"):
@@ -136,9 +135,9 @@ def _remove_unfinished(folder: Path) -> None:
 def alone_in(folder: Path, notice: str = "", patience: float = -1) -> Iterator[None]:
     """Hold a folder while the block runs. While another process holds it, print `notice`, if any, and wait.
 
-    TimeoutError after `patience` seconds; -1 waits without end. The lock goes with its process, however that ends,
-    and is not inherited by forked ones. Where the file system has no locks, nobody waits. The folder is made if it
-    is missing, and goes again if the block has put nothing into it.
+    TimeoutError after `patience` seconds; -1 waits for ever. The lock ends with its process, however that ends, and
+    forked processes do not inherit it. On file systems without locks nobody waits. The folder is made if it is
+    missing, and removed again if the block has put nothing into it.
     """
     from filelock import FileLock
 
@@ -173,7 +172,7 @@ def _acquire(lock: "BaseFileLock", notice: str, patience: float) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return when a file, or a folder's list of names, is on the disk."""
+    """Return when a file, or the list of names of a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Whether a checkpoint means the same to transformers and to us, padded and packed, saved and loaded again.
+"""Whether a checkpoint gives the same outputs in transformers and here, padded and packed, and saved and loaded again.
 
-Everything is computed in float64, where the order of a sum hardly shows: a difference above 1e-4 is a
-mistake. Below, up to about 1e-6, is what ModernBERT shows: transformers rotates queries and keys in float32.
+Everything is computed in float64, where the order of a sum makes almost no difference: more than 1e-4 is a mistake.
+ModernBERT differs by up to about 1e-6, because transformers rotates queries and keys in float32.
 """
 
 import json
@@ -43,7 +43,7 @@ TEXTS = (*_SENTENCES, " ".join(_SENTENCES * 20))
 
 @dataclass(frozen=True)
 class Comparison:
-    """The greatest absolute difference between two ways to the same output."""
+    """The largest absolute difference between two ways to compute the same output."""
 
     ways: str
     output: str
@@ -58,13 +58,13 @@ class VerifyReport:
     tolerance: float
     comparisons: list[Comparison] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    """what is wrong beside the numbers"""
+    """what is wrong apart from the numbers"""
     notes: list[str] = field(default_factory=list)
     """what could not be compared, and why"""
 
     @property
     def greatest(self) -> float:
-        """The greatest of all differences."""
+        """The largest of all differences."""
         return max(comparison.difference for comparison in self.comparisons)
 
     @property
@@ -72,7 +72,7 @@ class VerifyReport:
         return not self.failures and self.greatest <= self.tolerance
 
     def compare(self, ways: str, one: Outputs, other: Outputs) -> None:
-        """Add the greatest difference of each output that both have."""
+        """Add the largest difference of each output that both have."""
         for name in [name for name in OUTPUTS if name in one and name in other]:
             difference = (one[name] - other[name]).abs().nan_to_num(nan=torch.inf).max()
             self.comparisons.append(Comparison(ways, name, float(difference)))
@@ -91,10 +91,10 @@ class VerifyReport:
 
 
 def verify(path: str | os.PathLike[str], tolerance: float = 1e-4) -> VerifyReport:
-    """Compare the outputs of the checkpoint in a folder (of itself or of a run) over real text.
+    """Compare the outputs of a checkpoint, or of a run's, on real text.
 
-    Ours with transformers', where it has such an encoder; packed with padded; and ours with itself after it
-    was saved and loaded again. The two tokenizers must give the texts the same ids.
+    Three comparisons: transformers with ours, if transformers has such an encoder; packed with padded; and before
+    with after saving and loading. The two tokenizers must give the same ids.
     """
     folder = checkpoint.resolve(path)
     report = VerifyReport(folder, tolerance)
@@ -145,7 +145,7 @@ def _compare_with_transformers(
 
 
 def _batch(rows: Ragged, layout: Layout, model: Model) -> Batch:
-    """The batch of some texts; where the model has segments, B begins in the middle of each text."""
+    """The batch of some texts; if the model has segments, B begins in the middle of each text."""
     columns = {"token_type_ids": rows.positions >= rows.repeat(rows.lengths // 2)}
     pad_id = model.config.pad_token_id
     return token_batch(rows, layout, pad_id, columns if model.config.num_segments > 1 else {})
@@ -171,7 +171,7 @@ def _gather(model: Any, batches: list[Batch]) -> Outputs:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what transformers and we say about loading: the report tells what matters of it."""
+    """Without the messages about loading; the report has what matters."""
     from transformers.utils import logging as theirs
 
     ours = logging.getLogger("bert")

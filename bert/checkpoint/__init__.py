@@ -1,4 +1,4 @@
-"""A checkpoint is a folder that loads: one of them, those of a run, and the way into and out of sharded models."""
+"""Checkpoints: one as a folder, those of a run, and the gathering of sharded models."""
 
 from bert.checkpoint.folder import OWNED, load, resolve, save
 

@@ -1,7 +1,7 @@
 """A checkpoint is a folder: config.json, model.safetensors, the tokenizer's files, README.md.
 
-Where transformers has an architecture that computes the same, the folder has its names and its schema, and it
-loads the folder as it lies. What it has no place for (a pair head on a ModernBERT) lies in own.safetensors.
+If transformers has an architecture that computes the same, the folder has transformers' names and schema, and
+transformers loads it. Weights that it has no place for (a pair head on a ModernBERT) are in own.safetensors.
 """
 
 import itertools
@@ -33,22 +33,22 @@ WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 OWN_WEIGHTS = "own.safetensors"
-"""what transformers has no place for, under our names"""
+"""weights that transformers has no place for, under our names"""
 OWNED = (CONFIG, "model*.safetensors", SHARDS, PICKLE, "own*.safetensors")
-"""what a checkpoint replaces of an older one in its place: weights of either would be read for the other's"""
+"""files that a checkpoint removes from an older one in its place, so that no old weights are read as its own"""
 
 Path_ = str | os.PathLike[str]
 logger = logging.getLogger("bert")
 
 
 class SavesFiles(Protocol):
-    """A tokenizer, as far as a checkpoint is concerned."""
+    """What a checkpoint needs of a tokenizer."""
 
     def save(self, folder: Path, max_length: int, segments: bool) -> None: ...
 
 
 def resolve(path: Path_) -> Path:
-    """A checkpoint folder itself; of a run folder its finished `model/`, else its newest whole checkpoint."""
+    """The folder itself if it is a checkpoint; of a run its finished `model/`, else its newest complete checkpoint."""
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a checkpoint or of a run")
@@ -75,9 +75,9 @@ def load(
 ) -> Model:
     """The model of a checkpoint or run folder, in evaluation mode.
 
-    Its class follows the checkpoint, unless `model_class` (a class of `bert.model`, or its name) asks for
-    another: a head that the checkpoint lacks is then initialised afresh, and so is the last projection for
-    another number of `labels`. `overrides` replaces fields of the EncoderConfig; dtype None keeps the stored.
+    The checkpoint decides its class, unless `model_class` (a class of `bert.model`, or its name) asks for
+    another. A head that the checkpoint lacks is then newly initialised; so is the last projection for another
+    number of `labels`. `overrides` replaces fields of the EncoderConfig. dtype None keeps the stored type.
     """
     folder = resolve(path)
     theirs = _read_json(folder / CONFIG)
@@ -117,10 +117,10 @@ def save(
     extra: Mapping[str, str | bytes] | None = None,
     state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the checkpoint aside and put it in place at once; an older checkpoint of that name is replaced.
+    """Write a checkpoint, which appears whole or not at all; it replaces an older checkpoint in this folder.
 
-    `card` becomes README.md, `extra` further files (name → content); `state` are the weights if they are not
-    the model's own (gathered from shards, say).
+    `card` becomes README.md, `extra` further files (name → content). `state` are the weights if they are not
+    the model's own, for example if they were gathered from shards.
     """
     with replacing(Path(folder), OWNED) as aside:
         describe(model, aside, tokenizer, card=card, extra=extra)
@@ -135,7 +135,7 @@ def describe(
     card: str | None = None,
     extra: Mapping[str, str | bytes] | None = None,
 ) -> None:
-    """Write everything of a checkpoint but its weights into a folder; see `save`."""
+    """Write everything of a checkpoint except its weights into a folder; see `save`."""
     config = config_for_export(model)
     if config["model_type"] == huggingface.NATIVE:
         why = huggingface.obstacles(model.config, type(model).__name__)
@@ -161,7 +161,7 @@ def write_weights(
 
     `state` are the weights if they are not the model's own. If there are several `shards`, the names of the model's
     tensors divided among as many writers, `state` are those of `shards[number]`, and the first writer adds the
-    index. Returns what stands in the file's name after "model": "-00002-of-00008", or nothing.
+    index. Returns the part of the file's name after "model": "-00002-of-00008", or nothing.
     """
     suffixes = [f"-{i + 1:05}-of-{len(shards):05}" for i in range(len(shards))] if len(shards) > 1 else [""]
     theirs, own = state_dict_for_export(model, state)
@@ -187,7 +187,7 @@ def _numbered(name: str, suffix: str) -> str:
 
 
 def config_for_export(model: Model) -> dict[str, Any]:
-    """What config.json says of this model."""
+    """The content of config.json for this model."""
     exported = huggingface.export_config(model.config, type(model).__name__, getattr(model, "labels", None))
     dtype = str(model.encoder.embeddings.tokens.weight.dtype).removeprefix("torch.")
     return {**exported, "dtype": dtype}
@@ -196,7 +196,7 @@ def config_for_export(model: Model) -> dict[str, Any]:
 def state_dict_for_export(
     model: Model, state: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights under transformers' names, and those it has no place for under ours; all on the CPU."""
+    """The weights under transformers' names, and those that it has no place for under ours; all on the CPU."""
     state = model.state_dict() if state is None else state
     exported = huggingface.export_state(model.config, type(model).__name__, state)
     theirs, own = ({k: v.detach().cpu().contiguous() for k, v in part.items()} for part in exported)
@@ -204,7 +204,7 @@ def state_dict_for_export(
 
 
 def _fill(model: Model, state: Mapping[str, Tensor], folder: Path, fresh_heads: bool) -> None:
-    """Give the model its weights. With `fresh_heads`, what heads lack of them is initialised afresh."""
+    """Give the model its weights. With `fresh_heads`, missing tensors of heads are newly initialised."""
     expected = model.state_dict()
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
@@ -244,7 +244,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of the folder. Pickles run no code: torch reads tensors only."""
+    """All tensors of the folder. A pickle can run no code: torch reads only its tensors."""
     weights: dict[str, Tensor] = {}
     if (folder / WEIGHTS).is_file():
         files = [WEIGHTS]

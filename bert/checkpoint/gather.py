@@ -2,7 +2,7 @@
 
 Checkpoints hold whole tensors under plain names, so a run continues under any launch. Tensors are gathered one at a
 time, and each is kept by one process. So no process ever holds more than what it writes and one further tensor.
-Sharded are models by FSDP2 (DTensors), and by DeepSpeed's ZeRO, which has functions of its own to gather by.
+FSDP2 shards models as DTensors; DeepSpeed's ZeRO has functions of its own that gather.
 """
 
 import re
@@ -35,7 +35,7 @@ class Entry:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether a process has a part of the model, or of the optimizer state, only."""
+    """Whether each process has only a part of the model or of the optimizer state."""
     return isinstance(model, FSDPModule) or _is_under_zero(model)
 
 
@@ -67,7 +67,7 @@ def copy_to_cpu(entries: Iterable[Entry], names: Container[str]) -> dict[str, Te
 
 
 def divide(entries: Iterable[Entry], number: int) -> list[set[str]]:
-    """The names of the entries, divided into sets that have about as many numbers each."""
+    """The names of the entries, divided into sets of about the same size."""
     divided: list[set[str]] = [set() for _ in range(number)]
     sizes = [0] * number
     for entry in sorted(entries, key=lambda entry: (-entry.numel, entry.name)):
@@ -78,7 +78,7 @@ def divide(entries: Iterable[Entry], number: int) -> list[set[str]]:
 
 
 def load_optimizer(model: nn.Module, optimizer: Optimizer, files: Sequence[Path]) -> None:
-    """Read back what was saved of `optimizer_entries`; each process takes its part from the files."""
+    """Load the optimizer state; each process takes its part from the files."""
     if _is_under_zero(model):
         _load_zero(model, optimizer, files)
         return
@@ -107,7 +107,7 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _numel(tensor: Any) -> int:
-    """How many numbers the whole tensor has."""
+    """The size of the whole tensor."""
     return tensor.ds_numel if _is_partitioned(tensor) else tensor.numel()
 
 

@@ -1,5 +1,4 @@
-"""A folder that knows whether it is whole: `manifest.json` holds the size and SHA-256 of each of its
-files."""
+"""Whether a folder is whole: `manifest.json` holds the size and SHA-256 of each file."""
 
 import hashlib
 import json
@@ -11,7 +10,7 @@ MANIFEST = "manifest.json"
 
 
 def write(folder: Path) -> None:
-    """List every file of `folder` and make sure that all of it, the manifest last, is on the disk."""
+    """List every file of `folder`, and make sure that all files are on the disk, the manifest last."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     entries = {
         str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _sha256(path)}
@@ -23,7 +22,7 @@ def write(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a folder, or None if every file is there and as it was written."""
+    """What is wrong with a folder; None if every file is there and unchanged."""
     try:
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         listed = [(name, entry["size"], entry["sha256"]) for name, entry in entries.items()]

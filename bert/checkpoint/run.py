@@ -1,13 +1,13 @@
-"""The checkpoints of a run: written in the background, complete or not there at all, never all thrown away.
+"""The checkpoints of a run: written in the background, and visible only when complete.
 
-RUN/checkpoints/step-1000/   a Hugging Face directory, with beside it
-    optimizer.safetensors    `<parameter>/<state>` for every parameter, whole, whatever the sharding; one such
-                             file for each process of a sharded run
+RUN/checkpoints/step-1000/   a Hugging Face directory, and in it
+    optimizer.safetensors    the optimizer state: `<parameter>/<state>`, whole tensors also if they were sharded;
+                             in a sharded run one such file for each process
     training_state.json      step, tokens, seconds and the like
     manifest.json            size and checksum of each file
 
-`Checkpoints` knows which there are, and puts a new one in place when all of it is written. `Saver` gathers what goes
-into one while training pauses, and writes it while training goes on.
+`Checkpoints` knows which there are, and makes a new one visible when all of it is written. `Saver` gathers the tensors
+while training pauses, and writes them while training continues.
 """
 
 import itertools
@@ -44,7 +44,7 @@ STATE = "training_state.json"
 
 
 def is_for_training_only(name: str) -> bool:
-    """Whether a checkpoint's file is of no use to the finished model."""
+    """Whether the finished model does not need this file of a checkpoint."""
     return name in (STATE, manifest.MANIFEST) or fnmatch(name, OPTIMIZER_FILES)
 
 
@@ -62,7 +62,7 @@ class Checkpoint:
 
     @property
     def score(self) -> float | None:
-        """Of the evaluation at this step; None without one, and where the state cannot be read."""
+        """The score of the evaluation at this step; None if there was none, or if the state cannot be read."""
         try:
             return self.state.get("score")
         except (OSError, ValueError):
@@ -96,19 +96,19 @@ class Checkpoints:
         self.keep_last = keep_last
         self.keep_best = keep_best
         self.failure: str | None = None
-        """why the last save failed, None if it did not"""
+        """why the last save failed; None if it did not"""
         self._writer: threading.Thread | None = None
         self._whole: dict[Path, list[tuple[str, int, int]]] = {}
-        """the checkpoints that this process has found whole, or written, and how their files looked then"""
+        """checkpoints that this process wrote or found whole, with the stamps of their files at that time"""
 
     def complete(self) -> list[Checkpoint]:
-        """The checkpoints that were written to their end, oldest first."""
+        """The checkpoints that were written completely, oldest first."""
         numbered = ((re.fullmatch(r"step-(\d+)", path.name), path) for path in self.folder.glob("step-*"))
         found = sorted((int(match[1]), path) for match, path in numbered if match)
         return [Checkpoint(path) for _, path in found if (path / manifest.MANIFEST).is_file()]
 
     def newest(self) -> Checkpoint | None:
-        """The newest one that is whole; each damaged one that was passed over is reported."""
+        """The newest checkpoint that is whole. Newer ones that are damaged are reported."""
         for checkpoint in reversed(self.complete()):
             if (problem := checkpoint.damage) is None:
                 return checkpoint
@@ -116,16 +116,16 @@ class Checkpoints:
         return None
 
     def best(self) -> Checkpoint | None:
-        """The whole one with the highest score, the newest of several."""
+        """The whole checkpoint with the highest score; of equal ones the newest."""
         scored = [(score, c.step, c) for c in self.complete() if (score := c.score) is not None]
         ranked = (c for *_, c in sorted(scored, key=itemgetter(0, 1), reverse=True))
         return next((c for c in ranked if self._is_whole(c)), None)
 
     def choose(self, resume: str) -> Checkpoint | None:
-        """What a run starts from: `auto`, `never` or a checkpoint's path, see `resume` in the configuration.
+        """The checkpoint to start from. `resume` is `auto`, `never` or a path, see the configuration.
 
-        A run that was started from a checkpoint of another run goes on from its own. The run's later checkpoints,
-        which are damaged or were turned back from, are set aside.
+        A run that was started from a checkpoint of another run continues from its own. Later checkpoints of the run
+        are set aside: they are damaged, or the run goes back to before them.
         """
         self._remove_leftovers()
         own, path = self.complete(), Path(resume)
@@ -156,16 +156,16 @@ class Checkpoints:
     def begin(self, step: int) -> None:
         """Make the folder that a checkpoint is written into."""
         self._remove_leftovers()
-        with suppress(OSError):  # who writes into it will say what is wrong
+        with suppress(OSError):  # the writer will report it
             self.partial(step).mkdir(parents=True)
 
     def partial(self, step: int) -> Path:
-        """The folder of a checkpoint while it is being written."""
+        """The folder of a checkpoint that is being written."""
         return self.folder / f"partial-step-{step}"
 
     def save(self, step: int, state: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-        """Write a checkpoint in the background, which `begin` was called for: `write` puts the model and the
-        optimizer state into a folder."""
+        """Write a checkpoint in the background, after `begin`. `write` puts the model and the optimizer state into
+        a folder."""
         self.in_background(partial(self._save, step, state, write))
 
     def in_background(self, work: Callable[[], None]) -> None:
@@ -186,7 +186,7 @@ class Checkpoints:
             write(folder)
             (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
             manifest.write(folder)
-            put_in_place(folder, target)  # one that is there is damaged, or of the same step
+            put_in_place(folder, target)  # one that is there is damaged
             self._whole[target] = _stamps(target)
             self.failure = None
             self._prune()
@@ -196,7 +196,7 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _is_whole(self, checkpoint: Checkpoint) -> bool:
-        """Whether a checkpoint is whole; it is read once, and again only if its files look different."""
+        """Whether a checkpoint is whole. It is read once, and again only if the stamps of its files change."""
         stamps = _stamps(checkpoint.path)
         if self._whole.get(checkpoint.path) != stamps:
             if checkpoint.damage is not None:
@@ -205,8 +205,8 @@ class Checkpoints:
         return True
 
     def _prune(self) -> None:
-        """Remove what is neither among the newest nor the best, by a rename first: no half-removed one is
-        ever seen."""
+        """Remove checkpoints that are neither among the newest nor the best. They are renamed first, so nobody sees
+        one that is half removed."""
         best = self.best() if self.keep_best else None
         for checkpoint in self.complete()[: -self.keep_last]:
             if best is None or checkpoint.path != best.path:
@@ -222,19 +222,19 @@ class Checkpoints:
 
 
 def _stamps(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of each file."""
+    """Name, size and modification time of each file."""
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
     return [(name, about.st_size, about.st_mtime_ns) for name, about in files]
 
 
 def _set_aside(path: Path) -> None:
-    """Rename a checkpoint, so that the run no longer counts it; one set aside before keeps its name."""
+    """Rename a checkpoint, so that the run ignores it. One that was set aside earlier keeps its name."""
     names = (f"set-aside-{f'{i}-' if i else ''}{path.name}" for i in itertools.count())
     path.rename(next(free for name in names if not (free := path.with_name(name)).exists()))
 
 
 class Saver:
-    """Saves a model and its optimizer: the main process all of them, or each process its shard."""
+    """Saves a model and its optimizer state: the main process everything, or each process its shard."""
 
     def __init__(
         self,
@@ -285,7 +285,7 @@ class Saver:
             write_shard(self.checkpoints.partial(step))
         except Exception as error:
             problem = str(error)
-        with suppress(RuntimeError):  # the main process is lost: this one will hear of it in its next step
+        with suppress(RuntimeError):  # the main process is lost; this one finds out in its next step
             self.confirmations.report(step, problem)
 
     def _write_shard(
@@ -298,13 +298,13 @@ class Saver:
         number = self.accelerator.process_index
         suffix = write_weights(self._blank, folder, weights, shards, number)
         save_file(state, folder / OPTIMIZER.replace(".", f"{suffix}.", 1))
-        if number:  # the manifest's writer sees to the files of its own machine only
+        if number:  # the writer of the manifest syncs only the files of its own machine
             for path in folder.glob(f"*{suffix}.safetensors"):
                 sync(path)
 
 
 def _blank(model: Model) -> Model:
-    """A model of the same class and configuration, as it was before it was wrapped, without weights."""
+    """A model of the same class and configuration, without wrappers and without weights."""
     architecture = next(kind.__name__ for kind in type(model).__mro__ if kind.__name__ in ARCHITECTURES)
     with torch.device("meta"):
         blank = construct(model.config, architecture, getattr(model, "labels", None))
@@ -312,10 +312,10 @@ def _blank(model: Model) -> Model:
 
 
 class Confirmations:
-    """How the processes of a sharded run agree that all of a checkpoint is written, while they train on.
+    """How the processes of a sharded run agree that a checkpoint is complete, while they continue training.
 
-    They leave notes in the store by which they found each other: a collective in a background thread would get in
-    the way of those of the training.
+    They write notes into torch's key-value store, which the launch set up. Collective operations in a background
+    thread would mix with those of the training.
     """
 
     def __init__(self, accelerator: "Accelerator") -> None:
@@ -323,7 +323,7 @@ class Confirmations:
         self._abandoned = threading.Event()
 
     def report(self, step: int, problem: str = "") -> None:
-        """Tell the main process that this one's shard is written, or what went wrong."""
+        """Tell the main process that the shard of this process is written, or what went wrong."""
         self._store().set(self._key(step, self.process), problem)
 
     def wait_for_others(self, step: int) -> None:
@@ -339,7 +339,7 @@ class Confirmations:
                 raise OSError(f"process {process}: {problem}")
 
     def abandon(self) -> None:
-        """Wait for no one any more: a process is lost."""
+        """Stop waiting, because a process is lost."""
         self._abandoned.set()
 
     @staticmethod

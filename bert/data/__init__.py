@@ -1,1 +1,1 @@
-"""What pretraining, fine-tuning and inference share: rows of different lengths, packing, batches, files of rows."""
+"""Shared by pretraining, fine-tuning and inference: rows of different lengths, packing, batches, files of rows."""

@@ -1,4 +1,4 @@
-"""Rows of tokens → the tensors of a packed or padded micro-batch; and what one optimiser step is given.
+"""Rows of tokens → the tensors of a packed or padded micro-batch; and the data of one optimizer step.
 
 T packed tokens · N rows of tokens · B rows padded to S
 """
@@ -19,14 +19,14 @@ MicroBatch = dict[str, Tensor | int]
 """The model's keyword arguments: packed or padded, see `bert.model`."""
 
 IGNORED = -100
-"""label of what no loss is taken of"""
+"""label of tokens that have no loss"""
 PADDING = {"token_type_ids": 0, "labels": IGNORED}
-"""what stands in the columns of tokens at padding"""
+"""the value of each column at padding"""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What every micro-batch is padded to; 0 = as long as it needs to be."""
+    """The size that every micro-batch is padded to; 0: no larger than needed."""
 
     tokens: int = 0
     """packed: T"""
@@ -43,12 +43,12 @@ def token_batch(
     columns: Mapping[str, np.ndarray] | None = None,
     shape: Shape | None = None,
 ) -> MicroBatch:
-    """The micro-batch of some rows of token ids, all tensors int64 but the int32 offsets.
+    """The micro-batch of some rows of token ids. Tensors are int64, only offsets are int32.
 
-    Without rows it is a dummy: a row of one padding token, whose label is ignored.
+    Without rows it is a dummy: one row with one padding token, whose label is ignored.
 
     Args:
-        columns: what else each token has, (T,) each: `token_type_ids`, `labels`. shape: makes every batch alike.
+        columns: further values of each token, (T,) each: `token_type_ids`, `labels`. shape: the same for all batches.
     """
     columns, shape = columns or {}, shape or Shape()
     if not len(ids):
@@ -58,7 +58,7 @@ def token_batch(
 
 
 def _packed(ids: Ragged, pad_id: int, columns: Mapping[str, np.ndarray], shape: Shape) -> MicroBatch:
-    """The rows one after the other. Padding belongs to none of them: it lies behind the last offset."""
+    """The rows one after the other. Padding is behind the last offset and belongs to no row."""
     return {
         "input_ids": pad_to(shape.tokens, ids.values, pad_id),
         **{name: pad_to(shape.tokens, values, PADDING[name]) for name, values in columns.items()},
@@ -69,7 +69,7 @@ def _packed(ids: Ragged, pad_id: int, columns: Mapping[str, np.ndarray], shape: 
 
 
 def _padded(ids: Ragged, pad_id: int, columns: Mapping[str, np.ndarray], shape: Shape) -> MicroBatch:
-    """(B, S) each. A row of nothing but padding attends to one token."""
+    """(B, S) each. A row that is only padding attends to one token."""
     real = np.zeros((shape.rows or len(ids), shape.width or int(ids.lengths.max())), bool)
     real[: len(ids)] = np.arange(real.shape[1]) < ids.lengths[:, None]
 
@@ -85,7 +85,7 @@ def _padded(ids: Ragged, pad_id: int, columns: Mapping[str, np.ndarray], shape: 
 
 
 def pad_to(size: int, values: np.ndarray, padding: int, dtype: type = np.int64) -> Tensor:
-    """The values as a tensor, padded at the end up to `size` where they are fewer."""
+    """The values as a tensor, padded at the end up to `size` if they are fewer."""
     padded: np.ndarray = np.empty(max(size, len(values)), dtype)
     padded[: len(values)], padded[len(values) :] = values, padding
     return torch.from_numpy(padded)
@@ -112,10 +112,10 @@ def to_device(batch: MicroBatch, device: torch.device) -> MicroBatch:
 
 @dataclass
 class StepData:
-    """This process's part of one optimiser step, and what every process knows of the whole step."""
+    """This process's part of one optimizer step, and the counts of the whole step."""
 
     micro_batches: list[MicroBatch]
-    """as many on every process; one with nothing in it is a dummy without loss"""
+    """the same number on every process; an empty one is a dummy without loss"""
     counts: Mapping[str, int]
     """of the whole step over all processes: one entry for each of the model's losses (what its sum is
     divided by), `tokens` without padding, and `sequences`"""
@@ -125,7 +125,7 @@ class StepData:
     """share of the step's token slots that hold padding"""
 
     def on(self, device: torch.device) -> Iterator[MicroBatch]:
-        """Each micro-batch, moved to `device` when its turn comes."""
+        """Each micro-batch, moved to `device` when it is its turn."""
         for micro_batch in self.micro_batches:
             yield to_device(micro_batch, device)
 
@@ -137,8 +137,8 @@ class StepData:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """All tensors of a dtype as one: a worker process hands each tensor over by a file descriptor of its
-        own, and steps of many micro-batches would exhaust them."""
+        """All tensors of a dtype as one. A data worker needs a file descriptor for each tensor that it sends, and steps
+        with many micro-batches would use up all of them."""
         tensors = [v for m in self.micro_batches for v in m.values() if isinstance(v, Tensor)]
         flat = {
             d: torch.cat([t.reshape(-1) for t in tensors if t.dtype == d]) for d in {t.dtype for t in tensors}

@@ -1,8 +1,8 @@
-"""Which rows go into which micro-batch: each within the token budget, as many for every process.
+"""Sequence packing: which rows go into which micro-batch, within the token budget, the same number for each process.
 
-Three ways: `pack` for packed and `pack_padded` for padded batches of pretraining, which give the processes equal
-work; and `pack_by_length` for fine-tuning, whose few micro-batches are made equally large. `by_length` is for
-inference on one process.
+`pack` is for packed and `pack_padded` for padded batches of pretraining; they give the processes equal work.
+`pack_by_length` is for fine-tuning, whose few micro-batches are made equally large. `by_length` is for inference on
+one process.
 """
 
 import heapq
@@ -16,8 +16,9 @@ import numpy as np
 def pack(lengths: np.ndarray, budget: int, num_processes: int, max_rows: int = 0) -> list[np.ndarray]:
     """Micro-batches without padding.
 
-    Best fit says how many are needed: longest row first, each into the fullest that has room. Then the rows
-    are dealt out anew to level them, each into the emptiest; where that breaks the budget, best fit stands.
+    Best fit tells how many are needed: longest row first, each into the fullest micro-batch that has room. Then the
+    rows are distributed again, each into the emptiest one, to make them equal. If that exceeds the budget, the best
+    fit is used.
 
     Args:
         lengths: (n,) tokens of each row, none above the budget. max_rows: of one micro-batch; 0 = no limit.
@@ -37,7 +38,7 @@ def pack(lengths: np.ndarray, budget: int, num_processes: int, max_rows: int = 0
 
 
 def best_fit(sizes: list[int], budget: int, max_rows: int = 0) -> list[int]:
-    """The bin of each item, which come longest first: the fullest bin that has room."""
+    """The bin of each item, longest item first: the fullest bin that has room."""
     open_bins: list[tuple[int, int]] = []  # room left and number, ascending
     rows: list[int] = []
     chosen = []
@@ -56,7 +57,7 @@ def best_fit(sizes: list[int], budget: int, max_rows: int = 0) -> list[int]:
 
 
 def deal(sizes: list[int], num_bins: int) -> list[int]:
-    """The bin of each item, which come longest first: the emptiest bin."""
+    """The bin of each item, longest item first: the emptiest bin."""
     bins = [(0, number) for number in range(num_bins)]
     chosen = []
     for size in sizes:
@@ -67,7 +68,7 @@ def deal(sizes: list[int], num_bins: int) -> list[int]:
 
 
 def pack_padded(lengths: np.ndarray, budget: int, num_processes: int, width: int = 0) -> list[np.ndarray]:
-    """Micro-batches of rows of about equal length, padded to the longest of them, or to `width` if given.
+    """Micro-batches of rows of similar length, padded to the longest of them, or to `width` if given.
 
     Returns: as `pack`.
     """
@@ -78,10 +79,10 @@ def pack_padded(lengths: np.ndarray, budget: int, num_processes: int, width: int
 
 
 def pack_by_length(lengths: np.ndarray, budget: int, num_processes: int, padded: bool) -> list[np.ndarray]:
-    """Micro-batches of rows of about equal length and with about equal work, as few as the budget allows.
+    """Micro-batches of rows of similar length and with similar work, as few as the budget allows.
 
-    Their number is the least multiple of `num_processes`; some may be empty. The budget is then lowered as far as
-    it still does with so many.
+    Their number is the smallest possible multiple of `num_processes`; some may be empty. Then the budget is lowered
+    as far as this number still suffices.
 
     Args:
         padded: whether the padding to the longest row counts against the budget.
@@ -102,18 +103,18 @@ def pack_by_length(lengths: np.ndarray, budget: int, num_processes: int, padded:
 
 
 def by_length(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Batches without padding of rows of about equal length, the longest first; a row above the budget is alone."""
+    """Batches of rows of similar length, without padding, the longest first. A row above the budget is alone."""
     order = longest_first(lengths)
     yield from _between(order, fill(lengths[order].tolist(), budget))
 
 
 def longest_first(lengths: np.ndarray) -> np.ndarray:
-    """The numbers of the rows by falling length; equal ones keep their order."""
+    """The numbers of the rows, longest first; rows of equal length keep their order."""
     return np.argsort(-lengths, kind="stable")
 
 
 def fill(sizes: list[int], budget: int, padded: bool = False, width: int = 0) -> list[int]:
-    """Where each micro-batch ends that takes as many of the next rows as fit, but at least one.
+    """Where each micro-batch ends if it takes as many of the next rows as fit, and at least one.
 
     Args:
         sizes: tokens of the rows, longest first. padded: each row takes as many tokens as the first of its
@@ -136,7 +137,8 @@ def _between(order: np.ndarray, ends: list[int]) -> list[np.ndarray]:
 
 
 def share_out(parts: list[np.ndarray], lengths: np.ndarray, num_processes: int) -> list[np.ndarray]:
-    """The micro-batches in rounds, one for each process, large ones first; who has least gets the largest."""
+    """The micro-batches in rounds of one for each process, large ones first. In each round the process with the least
+    work gets the largest."""
     loads = np.array([lengths[part].sum() for part in parts])
     rounds = np.argsort(-loads, kind="stable").reshape(-1, num_processes)
     totals = np.zeros(num_processes, np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ragged:
-    """n rows of T values in all. [[5, 6, 7], [8, 9]] is values [5, 6, 7, 8, 9] with offsets [0, 3, 5]."""
+    """n rows with T values together. [[5, 6, 7], [8, 9]] is values [5, 6, 7, 8, 9] with offsets [0, 3, 5]."""
 
     values: np.ndarray
     """(T,)"""
@@ -26,7 +26,7 @@ class Ragged:
 
     @classmethod
     def join(cls, parts: Iterable[Self]) -> Self:
-        """The rows of all parts, one part after the other; of one part at least."""
+        """The rows of all parts, one part after the other; there must be at least one part."""
         parts = list(parts)
         lengths = np.concatenate([part.lengths for part in parts])
         return cls(np.concatenate([part.values for part in parts]), starts_of(lengths))
@@ -47,24 +47,24 @@ class Ragged:
 
     @cached_property
     def positions(self) -> np.ndarray:
-        """int64 (T,): the place of each value in its row, from 0."""
+        """int64 (T,): the position of each value in its row, from 0."""
         return ranges(np.zeros_like(self.lengths), self.lengths)
 
     def repeat(self, row_values: np.ndarray) -> np.ndarray:
-        """A value for each row, (n,), as one for each of the row's values, (T,)."""
+        """One value for each row, (n,) → one for each value of the rows, (T,)."""
         return np.repeat(row_values, self.lengths)
 
     def row_of(self, places: np.ndarray) -> np.ndarray:
-        """The row that each of some places among all values is in."""
+        """The row of each place; places count all values."""
         return np.searchsorted(self.offsets, places, side="right") - 1
 
     def places(self, rows: np.ndarray) -> "Ragged":
-        """Where the values of some rows stand among all values, as rows: for arrays that lie beside this one."""
+        """The places of the values of some rows, as rows; places count all values. For arrays parallel to `values`."""
         lengths = self.lengths[rows]
         return Ragged(ranges(self.offsets[rows], lengths), starts_of(lengths))
 
     def take(self, rows: np.ndarray) -> "Ragged":
-        """Some of the rows, in the given order; one may come several times."""
+        """Some of the rows, in the given order; a row may occur several times."""
         places = self.places(rows)
         return Ragged(self.values[places.values], places.offsets)
 
@@ -77,13 +77,13 @@ def starts_of(lengths: np.ndarray) -> np.ndarray:
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """int64 (sum of lengths,): starts[0], starts[0] + 1, … lengths[0] of them, then those of starts[1], …"""
+    """int64 (sum of lengths,): lengths[0] numbers from starts[0] on, then lengths[1] numbers from starts[1] on, …"""
     flat = starts_of(lengths)
     return np.repeat(starts - flat[:-1], lengths) + np.arange(flat[-1])
 
 
 def runs_around(numbers: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each number, (n,), the first of the run that it lies in and the one after the last; itself outside all.
+    """For each number, (n,): the first of its run, and the one after the last; the number itself if it is in no run.
 
     Args:
         runs: int64 (m, 2), the first number of each run and the one after its last; ascending.
@@ -95,7 +95,7 @@ def runs_around(numbers: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def sum_within(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """int64, like values: the running sum, beginning anew at each of `starts` (ascending, no empty rows)."""
+    """int64, shape of values: the running sum, which starts again at each of `starts` (ascending, no empty rows)."""
     total = np.cumsum(values, dtype=np.int64)
     before = np.where(starts > 0, total[starts - 1], 0)
     return total - np.repeat(before, np.diff(np.append(starts, len(values))))

@@ -1,7 +1,6 @@
-"""What a trained encoder is asked: to fill masks, embed texts, show its attention and score sentences.
+"""Inference: fill masks, embed texts, show attention maps, score sentences.
 
-Each function takes the folder of a checkpoint or run, or a pair (model, tokenizer) where it is called
-more than once.
+Each function takes the folder of a checkpoint or run; or a pair (model, tokenizer), if you call it more than once.
 """
 
 from bert.inference.attention import AttentionMaps, attention_maps

@@ -1,4 +1,4 @@
-"""Where a model looks."""
+"""Attention maps."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, overload
@@ -17,7 +17,7 @@ class AttentionMaps(NamedTuple):
     tokens: list[str]
     """the S tokens, special ones included"""
     maps: np.ndarray
-    """(layers, heads, S, S) float32: how much a query (row) takes from each key (column); rows sum to 1"""
+    """(layers, heads, S, S) float32: how much a query (row) attends to each key (column); rows sum to 1"""
 
 
 @overload
@@ -42,7 +42,7 @@ def attention_maps(
 def attend(
     model: Model, tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None
 ) -> list[AttentionMaps]:
-    """One text after the other: maps grow with the square of the length, and padding would be in them."""
+    """One text at a time: maps grow with the square of the length, and padding would appear in them."""
     found = []
     with evaluating(model) as device:
         for index, encoding in enumerate(tokenizer.encodings(texts, pairs)):

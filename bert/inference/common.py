@@ -1,4 +1,4 @@
-"""What all of inference shares: opening a checkpoint, and texts as packed batches under a budget of tokens.
+"""Shared by all of inference: opening a checkpoint, and texts as packed batches within a budget of tokens.
 
 T packed tokens · N sequences in a batch · M masked positions · D hidden · V vocabulary
 """
@@ -24,9 +24,9 @@ ModelSource = str | os.PathLike[str] | tuple[Model, Tokenizer]
 BATCH_TOKENS = 8192
 """budget of a forward pass, in tokens"""
 TOKENIZE_TEXTS = 4096
-"""texts given to the tokenizer at a time; what it makes of a token takes some hundred bytes"""
+"""texts given to the tokenizer at a time; its output takes some hundred bytes for each token"""
 HEAD_POSITIONS = 256
-"""positions given to the prediction head at a time: its output is V wide"""
+"""positions whose logits are float32 at the same time: each has V of them"""
 
 
 def open_source(source: ModelSource, device: str = "auto") -> tuple[Model, Tokenizer]:
@@ -48,7 +48,7 @@ def open_source(source: ModelSource, device: str = "auto") -> tuple[Model, Token
 def open_masked_language_model(
     source: ModelSource, device: str = "auto"
 ) -> tuple[MaskedLanguageModel, Tokenizer]:
-    """As `open_source`, for what needs a prediction head."""
+    """As `open_source`; the model must have a prediction head."""
     model, tokenizer = open_source(source, device)
     if not isinstance(model, MaskedLanguageModel):
         holder = "the model is" if isinstance(source, tuple) else f"{source}: holds"
@@ -88,7 +88,7 @@ def evaluating(model: Model) -> Iterator[torch.device]:
 
 
 def tokenize(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Ragged:
-    """The token ids of texts, special tokens included; one of more than `max_length` tokens is a mistake."""
+    """The token ids of texts, special tokens included; TextError if one has more than `max_length` tokens."""
     rows, long = tokenize_and_cut(texts, tokenizer, max_length)
     for index, length in long.items():
         raise too_long(index, length, max_length)
@@ -115,7 +115,7 @@ def packed_batch(rows: Ragged, tokenizer: Tokenizer, device: torch.device) -> di
 
 
 class TextError(UserError):
-    """A text that cannot be used. `index` is its place among the texts, `why` says what would do."""
+    """A text that cannot be used. `index` is its place among the texts; `why` says what is wrong and what would do."""
 
     def __init__(self, index: int, why: str):
         super().__init__(f"text {index + 1}: {why}")
@@ -128,8 +128,10 @@ def too_long(index: int, length: int, max_length: int) -> TextError:
 
 
 def logits_at(model: MaskedLanguageModel, batch: dict[str, Any], positions: Tensor) -> Iterator[Tensor]:
-    """A packed batch and positions (M,) → float32 logits (HEAD_POSITIONS, V) of one part after the other."""
-    output = model(**batch, masked_positions=positions)  # as a whole: parts of sharded models have no weights
+    """A packed batch and positions (M,) → float32 logits, in parts of (HEAD_POSITIONS, V)."""
+    output = model(
+        **batch, masked_positions=positions
+    )  # the whole model: submodules of a sharded model have no weights
     logits = output.logits if output.prediction_logits is None else output.prediction_logits
     for some in logits.split(HEAD_POSITIONS):
         yield some.float()

@@ -1,4 +1,4 @@
-"""Texts as vectors."""
+"""Embeddings: texts as vectors."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -38,9 +38,9 @@ def embed(
 ) -> np.ndarray:
     """Texts (N) → vectors (N, D) float32; one text → (D,).
 
-    `pooling` makes one vector of those of all tokens, special tokens included: their mean, their maximum, or
-    the vector of the first one. `normalise` gives the vectors length 1. A text of more than `max_length`
-    tokens is cut, and the log says how many were; at most and by default it is what the model reads.
+    `pooling` makes one vector from those of all tokens, special tokens included: their mean, their maximum, or
+    the vector of the first one. `normalise` gives the vectors length 1. A text of more than `max_length` tokens
+    is cut, and a warning says how many were; by default, and at most, this is the longest sequence of the model.
     """
     model, tokenizer = open_source(source)
     many = [texts] if isinstance(texts, str) else texts
@@ -75,7 +75,7 @@ def embed_texts(
 
 
 def _max(encoded: Encoded) -> Tensor:
-    """(N, D): the greatest value of each component over a sequence's tokens."""
+    """(N, D): the largest value of each component over the tokens of a sequence."""
     hidden, layout = encoded.last_hidden_state, encoded.layout
     assert isinstance(layout, Packed)
     lowest = hidden.new_full((len(layout.lengths), hidden.shape[-1]), -torch.inf)

@@ -1,4 +1,4 @@
-"""Which tokens a model puts in the place of a mask."""
+"""The most probable tokens for a mask."""
 
 from collections.abc import Sequence
 from typing import TypedDict, overload
@@ -33,7 +33,7 @@ class Prediction(TypedDict):
 
 
 Filled = list[Prediction] | list[list[Prediction]]
-"""the best predictions of a text's mask, or of each of its masks where it has several"""
+"""the best predictions for the mask of a text, or for each of its masks if it has several"""
 
 
 @overload
@@ -60,7 +60,7 @@ def fill_mask(
 def fill_masks(
     source: ModelSource, texts: Sequence[str], top_k: int, batch_tokens: int
 ) -> list[list[list[Prediction]]]:
-    """For each text and each of its masks the predictions, the most probable first."""
+    """For each text and each of its masks: the predictions, the most probable first."""
     model, tokenizer = open_masked_language_model(source)
     sequences = tokenize(texts, tokenizer, model.config.max_positions)
     _require_masks(sequences, tokenizer)
@@ -91,7 +91,7 @@ def _require_masks(sequences: Ragged, tokenizer: Tokenizer) -> None:
 def _predictions(
     tokenizer: Tokenizer, ids: list[int], position: int, scores: list[float], tokens: list[int]
 ) -> list[Prediction]:
-    """As in the pipeline, special tokens are left out of the filled text unless another mask is in it."""
+    """As in the pipeline, the filled text has no special tokens, unless it has another mask."""
     single = ids.count(tokenizer.mask_id) == 1
     return [
         Prediction(

@@ -1,7 +1,7 @@
-"""How plausible a model finds a sentence: pseudo-log-likelihood.
+"""Scores of sentences, how plausible they are to a model: pseudo-log-likelihood.
 
-Salazar et al. 2020, Masked Language Model Scoring (arXiv:1910.14659): the sum, over the tokens of a sentence,
-of the log probability of each one when it alone is masked.
+Salazar et al. 2020, Masked Language Model Scoring (arXiv:1910.14659): mask each token of a sentence alone, and add up
+the log probabilities of these tokens.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from bert.inference.common import (
 def score(
     source: ModelSource, sentences: str | Sequence[str], batch_tokens: int = BATCH_TOKENS
 ) -> np.ndarray:
-    """The pseudo-log-likelihood of each sentence, in nats: (N,) float64; of one sentence a scalar.
+    """The pseudo-log-likelihood of each sentence, in nats: (N,) float64; a scalar for one sentence.
 
     A sentence of n tokens is read n times, in batches of `batch_tokens` tokens over all sentences. One with
     more tokens than the model reads is a UserError.
