@@ -1,15 +1,28 @@
-"""Imports point one way, pretrain → bert ← finetune, and explanations load nothing heavy."""
+"""Imports point one way, pretrain → bert ← finetune and from room to room, and explanations load nothing heavy."""
 
 import ast
 import resource
 import subprocess
 import sys
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
 
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "wandb", "pandas", "sklearn"}
 FORBIDDEN = {"bert": {"pretrain", "finetune"}, "pretrain": {"finetune"}, "finetune": {"pretrain"}}
+FLOORS = [
+    {"bert.errors"},
+    {"bert.config", "bert.files"},
+    {"bert.data"},
+    {"bert.model"},
+    {"bert.huggingface"},
+    {"bert.checkpoint"},
+    {"bert.training", "bert.inference"},
+    {"pretrain.corpus"},
+    {"pretrain.data"},
+]
+"""A room imports rooms of lower floors only, and not its neighbours on the same floor."""
 COMMANDS = [
     ["-m", "pretrain"],
     ["-m", "pretrain.tokenizer"],
@@ -25,23 +38,66 @@ COMMANDS = [
 ]
 
 
-def imported_packages(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: a relative import"
-            names.add(node.module or "")
-    return {name.partition(".")[0] for name in names}
+@pytest.fixture(scope="session")
+def imports(root: Path) -> dict[str, set[str]]:
+    """Module → the modules of ours that it imports, at its top or inside functions."""
+    trees = {}
+    for file in (file for package in FORBIDDEN for file in sorted((root / package).rglob("*.py"))):
+        module = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        trees[module] = ast.parse(file.read_text(encoding="utf-8"))
+    return {
+        module: trees.keys() & set(_imported(tree, trees.keys())) - {module} for module, tree in trees.items()
+    }
+
+
+def _imported(tree: ast.Module, modules: Container[str]) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=aliases):
+                yield from (alias.name for alias in aliases)
+            case ast.ImportFrom(module=module, names=aliases):
+                assert module and not node.level, f"a relative import: {ast.unparse(node)}"
+                inside = [f"{module}.{alias.name}" for alias in aliases]
+                yield from (name if name in modules else module for name in inside)
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_imports_follow_the_arrows(root: Path, package: str) -> None:
-    files = sorted((root / package).rglob("*.py"))
-    assert files
-    wrong = {str(file.relative_to(root)): imported_packages(file) & FORBIDDEN[package] for file in files}
-    assert not {file: names for file, names in wrong.items() if names}
+def test_imports_follow_the_arrows(imports: dict[str, set[str]], package: str) -> None:
+    inside = [module for module in imports if module.partition(".")[0] == package]
+    assert inside
+    wrong = {
+        module: found
+        for module in inside
+        if (found := {name for name in imports[module] if name.partition(".")[0] in FORBIDDEN[package]})
+    }
+    assert not wrong
+
+
+def test_no_room_imports_one_above_it(imports: dict[str, set[str]]) -> None:
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    assert set(floor) <= {_room(module) for module in imports}
+    wrong = [
+        (module, imported)
+        for module, found in imports.items()
+        for imported in found
+        if _room(module) in floor
+        and _room(module) != _room(imported)
+        and floor.get(_room(imported), -1) >= floor[_room(module)]
+    ]
+    assert not wrong
+
+
+def _room(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def test_no_imports_go_in_a_circle(imports: dict[str, set[str]]) -> None:
+    """Modules that only import modules without imports are taken away, again and again: none may be left."""
+    left = dict(imports)
+    while free := [module for module, found in left.items() if not found & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left
 
 
 def _cpu_seconds() -> float:
