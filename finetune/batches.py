@@ -93,6 +93,10 @@ class FinetuningBatches:
     def _order(self, epoch: int) -> Array:
         return random_order(len(self.split), key=(self.seed, int(epoch) + 1))
 
+    def lasting(self, steps: int) -> "FinetuningBatches":
+        """The same: no step depends on the length of the run."""
+        return self
+
     def __getitem__(self, step: int) -> StepData:
         layout, chosen = self.config.layout, self.examples(step)
         lengths = self.split.ids.lengths[chosen]

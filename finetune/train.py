@@ -113,7 +113,7 @@ def load_classifier(path: str | Path, **options: Any) -> SequenceClassifier:
 
 def check(config: FinetuneConfig, model: SequenceClassifier, steps: int | None) -> None:
     """UserError if parts of the configuration do not fit the model, the length of the run or each other."""
-    schedules.build(config.schedule, steps)
+    schedules.build(config.schedule, steps, config.training.hours is not None)
     limit, length, budget = model.config.max_positions, config.batch.max_length, config.batch.micro_tokens
     if length > limit:
         raise UserError(f"batch.max_length: is {length}, but the model reads at most {limit} tokens")

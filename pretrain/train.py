@@ -108,15 +108,16 @@ def check(config: PretrainConfig) -> None:
     lengths = {f"batch.phases.{i}.steps": phase.steps for i, phase in enumerate(config.batch.phases)}
     if isinstance(config.objective.mask_prob, MaskProbRamp):
         lengths["objective.mask_prob.steps"] = config.objective.mask_prob.steps
-    if config.training.steps is config.training.epochs is None:
+    training = config.training
+    if training.steps is training.epochs is training.hours is None:
         for key, length in lengths.items():
             if length is not None and length.share:
                 raise UserError(
                     f"{key}: a share of a run whose steps are not known; give a number of steps, or the "
-                    "run's length as training.steps or training.epochs"
+                    "run's length as training.steps, .epochs or .hours"
                 )
     if config.training.epochs is None:  # how many steps epochs take is known when the store is there
-        schedules.build(config.schedule, schedules.num_steps(config.training))
+        schedules.build(config.schedule, schedules.num_steps(training), training.hours is not None)
 
 
 def plan_folder(config: PretrainConfig) -> Path:

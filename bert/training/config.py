@@ -64,7 +64,7 @@ class TrainingConfig:
     tokens: PositiveInt | None = None
     """length of the run in tokens trained on (padding does not count)"""
     hours: PositiveFloat | None = None
-    """length of the run in hours of training; the schedule then follows the elapsed share of them"""
+    """length of the run in hours of training; the run measures its speed first and then fixes its number of steps"""
     epochs: PositiveFloat | None = None
     """length of the run in passes over the training data"""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"

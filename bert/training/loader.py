@@ -4,7 +4,7 @@ import itertools
 import signal
 import time
 from collections.abc import Generator
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from torch.utils.data import DataLoader
 
@@ -19,6 +19,11 @@ class StepSource(Protocol):
     """
 
     def __getitem__(self, step: int, /) -> StepData: ...
+
+    def lasting(self, steps: int) -> Self:
+        """The source of the same run when it is known to last `steps` steps; asked of runs measured in
+        hours."""
+        ...
 
 
 def batches(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bert.config import Length
 from bert.errors import UserError
+from bert.training.clock import Pace
 from bert.training.config import ScheduleConfig, TrainingConfig
 
 
@@ -18,12 +19,14 @@ class Schedule:
 
     config: ScheduleConfig
     warmup: float
-    """share of the run"""
+    """share of the run; NaN while it is a number of steps of a run by the clock that has not fixed its own"""
     cooldown: float
-    """share of the run"""
+    """share of the run; NaN likewise"""
 
-    def factor(self, progress: float) -> float:
+    def factor(self, progress: float, step: int = 0) -> float:
         """The factor in [0, 1] at `progress`, the share of the run in [0, 1] that is done before the step."""
+        if math.isnan(self.warmup):
+            return min(step / (self.config.warmup.steps or 1), 1.0)
         if progress < self.warmup:
             return progress / self.warmup
         left = 1.0 - min(progress, 1.0)
@@ -43,24 +46,27 @@ class Schedule:
             case "cosine":  # Loshchilov and Hutter 2016, without restarts
                 return 0.5 * (1.0 - math.cos(math.pi * left / after_warmup))
             case "wsd":  # warm-up, stable, decay: Hu et al. 2024; 1 - sqrt: Hägele et al. 2024
-                if left >= self.cooldown:
+                if not left < self.cooldown:
                     return 1.0
                 linear = left / self.cooldown
                 return linear if self.config.cooldown_shape == "linear" else 1.0 - math.sqrt(1.0 - linear)
 
 
-def build(config: ScheduleConfig, steps: int | None) -> Schedule:
-    """The schedule of a run of `steps` steps (None: the run is measured in tokens or hours)."""
-    warmup = _share("warmup", config.warmup, steps)
-    cooldown = _share("cooldown", config.cooldown, steps)
+def build(config: ScheduleConfig, steps: int | None, by_clock: bool = False) -> Schedule:
+    """The schedule of a run of `steps` steps. None: it is measured in tokens, or `by_clock` in hours and has
+    not fixed its number of steps yet."""
+    warmup = _share("warmup", config.warmup, steps, by_clock)
+    cooldown = _share("cooldown", config.cooldown, steps, by_clock)
     if config.name == "wsd" and warmup + cooldown > 1.0:
         raise UserError("schedule.cooldown: warm-up and cool-down exceed the run; shorten one of them")
     return Schedule(config, warmup, cooldown)
 
 
-def _share(key: str, length: Length, steps: int | None) -> float:
+def _share(key: str, length: Length, steps: int | None, by_clock: bool) -> float:
     if not length.steps:
         return length.share
+    if steps is None and by_clock:
+        return math.nan
     if steps is None:
         raise UserError(
             f"schedule.{key}: {length} of a run not measured in steps; give a share, such as 0.1 or 10%"
@@ -87,16 +93,26 @@ def num_steps(config: TrainingConfig, steps_per_epoch: float | None = None) -> i
     return min(lengths, default=None)
 
 
-def progress(config: TrainingConfig, steps: int | None, step: int, tokens: int, seconds: float) -> float:
+def progress(
+    config: TrainingConfig,
+    steps: int | None,
+    step: int,
+    tokens: int,
+    seconds: float,
+    pace: Pace | None = None,
+) -> float:
     """The share of the run that is done; of several lengths given, the one reached first counts.
 
-    `steps` is the run's length in steps, where it has one (from `training.steps` or from the epochs).
+    `steps` is the run's length in steps, where it has one (from `training.steps` or from the epochs). From
+    `pace` on, steps count in place of hours.
     """
     shares = [0.0]
     if steps is not None:
         shares.append(step / steps)
     if config.tokens is not None:
         shares.append(tokens / config.tokens)
-    if config.hours is not None:
+    if pace is not None:
+        shares.append(pace.progress(step))
+    elif config.hours is not None:
         shares.append(seconds / (3600.0 * config.hours))
     return min(max(shares), 1.0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from bert.checkpoint.run import Checkpoint
 from bert.errors import RunFailed
+from bert.training.clock import Pace
 from bert.training.step import LossScale, StepResult
 
 
@@ -105,6 +106,8 @@ class RunState:
     best_score: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
     """metrics of the last evaluation"""
+    pace: Pace | None = None
+    """of a run by the clock, once its number of steps is fixed"""
     owes_evaluation: bool = False
     """the evaluation after this step was cut short; the run begins with it when it goes on"""
 
@@ -116,6 +119,7 @@ class RunState:
                 **saved,
                 "loss_monitor": LossMonitor(**saved["loss_monitor"]),
                 "scale": LossScale(**saved["scale"]),
+                "pace": Pace(**saved["pace"]) if saved.get("pace") else None,
             }
         )
 

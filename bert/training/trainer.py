@@ -26,13 +26,14 @@ from bert.errors import RunFailed
 from bert.model.models import Model
 from bert.training import deepspeed as zero
 from bert.training import optimizers, schedules
+from bert.training.clock import Clock, Pace, Pause
 from bert.training.config import RunConfig
 from bert.training.distributed import StopRequest, from_main
 from bert.training.loader import StepSource, batches
 from bert.training.logging import Reporter
 from bert.training.state import Evaluate, EvaluationStopped, Result, RunState
 from bert.training.step import Stepper
-from bert.training.tracking import Console
+from bert.training.tracking import Console, duration
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -68,13 +69,17 @@ class Trainer:
         self.config, self.accelerator, self.source = config, accelerator, source
         self.steps, self.tokenizer, self.card, self.evaluate = steps, tokenizer, card, evaluate
         run_dir, training = Path(config.run_dir), config.training
-        self.schedule = schedules.build(config.schedule, steps)
         self.state = RunState.restored(start.state["run"]) if start else RunState()
+        self.clock = Clock(training, config.schedule, evaluate is not None) if training.hours else None
+        self.schedule = schedules.build(config.schedule, steps, self.clock is not None)
+        if self.state.pace is not None:
+            self._follow(self.state.pace)
         self.reporter = Reporter(accelerator, run_dir, model.config, config.tracking)
         self.checkpoints = Checkpoints(
             run_dir, self.reporter.console.say, training.keep_last, training.keep_best
         )
         self._stopping = False
+        self._pause: Pause = "none"
         self._prepare(model, start)
 
     def _prepare(self, model: Model, start: Checkpoint | None) -> None:
@@ -143,28 +148,36 @@ class Trainer:
     def _run(self) -> None:
         training, state = self.config.training, self.state
         pin_memory = self.accelerator.device.type == "cuda"
-        with closing(batches(self.source, state.step, training.num_workers, pin_memory)) as steps:
-            if state.owes_evaluation:
-                self._after_step()
-            while not (self._ended or self._stopping):
-                self._step(*next(steps))
-                due = self._progress >= 1.0 or _due(state.step, training.evaluate_every)
-                state.owes_evaluation = due and self.evaluate is not None
-                self._after_step()
+        source = None
+        while source is not self.source:  # it changes once, when a run by the clock knows its length
+            source = self.source
+            with closing(batches(source, state.step, training.num_workers, pin_memory)) as steps:
+                if state.owes_evaluation:
+                    self._after_step()
+                while source is self.source and not (self._ended or self._stopping):
+                    self._step(*next(steps))
+                    due = self._progress >= 1.0 or _due(state.step, training.evaluate_every)
+                    state.owes_evaluation = (due or self._is_timed_next) and self.evaluate is not None
+                    self._after_step()
 
     def _after_step(self) -> None:
         """Evaluate and save, where either is due."""
         state, improved = self.state, False
+        self._pause = "none"
         if self.evaluate and state.owes_evaluation:
+            self._pause = "evaluation"
             improved = self._evaluate(self.evaluate)
         if self._ended or self._stopping or improved or _due(state.step, self.config.training.save_every):
+            self._pause = "saving" if self._pause == "none" else self._pause
             record = {"step": state.step, "score": state.score, "run": asdict(state)}
             self.saver.save(record, partial(self.card, state))
 
     @property
     def _progress(self) -> float:
         state = self.state
-        return schedules.progress(self.config.training, self.steps, state.step, state.tokens, state.seconds)
+        return schedules.progress(
+            self.config.training, self.steps, state.step, state.tokens, state.seconds, state.pace
+        )
 
     @property
     def _ended(self) -> bool:
@@ -172,7 +185,7 @@ class Trainer:
 
     def _step(self, data: StepData, waited: float) -> None:
         state, main = self.state, self.accelerator.is_main_process
-        rate = self.config.optimizer.learning_rate * self.schedule.factor(self._progress)
+        rate = self.config.optimizer.learning_rate * self.schedule.factor(self._progress, state.step)
         seconds = time.monotonic() - self._began if main else 0.0
         share = {"stop": float(self._request.signal is not None), "seconds": seconds}
         result = self.stepper(state.step, data, rate, share)
@@ -181,6 +194,8 @@ class Trainer:
         state.seconds = result.shared["seconds"]
         state.score = None
         self._stopping = result.shared["stop"] > 0
+        if self.clock is not None:
+            self._keep_time(self.clock)
         message = state.loss_monitor.check(
             state.step,
             result.loss,
@@ -192,6 +207,39 @@ class Trainer:
         if message:
             self.reporter.console.say(message)
         self.reporter.step(state, self._progress, result, data, rate, waited)
+
+    def _keep_time(self, clock: Clock) -> None:
+        """Fix the number of steps when the machine's speed is known; later, see to it that the run ends on
+        time."""
+        state, hours = self.state, duration(clock.total)
+        clock.tick(state.seconds, self._pause)
+        if state.pace is None:
+            if clock.is_measured and not clock.asks_for_evaluation(state.step):
+                state.pace = clock.fix(state.step, self.steps)
+                self._follow(state.pace)
+                seconds, steps = clock.seconds_per_step, state.pace.steps
+                length = duration(seconds * steps) if steps == self.steps else hours
+                self.reporter.console.say(
+                    f"this machine makes {seconds:.2g} s a step: {steps:,} steps in {length}"
+                )
+        elif (late := clock.late(state.step, state.pace, self.schedule.cooldown)) is not None:
+            if state.pace.from_step == 0:
+                self.reporter.console.say(
+                    f"this machine has become slower: the last part of the schedule begins after step "
+                    f"{state.step:,} and takes {late.length:,} steps, to end after {hours}"
+                )
+            state.pace = late
+
+    def _follow(self, pace: Pace) -> None:
+        """Let all shares of the run follow from its number of steps."""
+        self.schedule = schedules.build(self.config.schedule, pace.steps)
+        self.source = self.source.lasting(pace.steps)
+
+    @property
+    def _is_timed_next(self) -> bool:
+        """Whether an evaluation is to be timed now, so that the number of steps allows for evaluations."""
+        clock, state = self.clock, self.state
+        return clock is not None and state.pace is None and clock.asks_for_evaluation(state.step)
 
     def _evaluate(self, evaluate: Evaluate) -> bool:
         """Whether the model is better than it was at any evaluation before."""

@@ -9,10 +9,11 @@ other, and each gathers the tokens of its own micro-batches only.
 
 import hashlib
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,9 +55,10 @@ class PretrainingBatches:
     ) -> None:
         """
         Args:
-            store, tokenizer: where they are. total_steps: length of the run, None if not known beforehand
-            (then phases and ramps cannot be shares of it). folder: keeps counts of examples, so that they are
-            counted once.
+            store, tokenizer: where they are.
+            total_steps: length of the run. None while it is not known: then ramps that are shares of it stay
+                at their start, and the first phase that is one does not end.
+            folder: keeps counts of examples, so that they are counted once.
         """
         self.store_path, self.tokenizer_path = Path(store), Path(tokenizer)
         self.objective, self.batch, self.seed, self.total_steps = objective, batch, seed, total_steps
@@ -88,6 +90,15 @@ class PretrainingBatches:
             self._digest(phase, examples, mask_prob),
             padding_fraction(examples.lengths, parts, self.batch.layout, shape),
         )
+
+    def lasting(self, steps: int) -> Self:
+        """The source of the same run when it is known to last `steps` steps: ramps and phases that are shares
+        of it then take their course."""
+        if steps == self.total_steps:
+            return self
+        known = copy(self)
+        known.total_steps, known.phases = steps, phases_of(self.batch, steps)
+        return known
 
     def examples(self, step: int) -> Examples:
         """All the examples of a step, over all processes."""

@@ -98,6 +98,13 @@ def test_the_run_is_forecast(figures: dict[str, Any]) -> None:
     assert forecast["disk_bytes"] > 12 * forecast["parameters"] > 12 * 90 * 32
 
 
+def test_a_run_by_the_clock_with_shares_of_its_steps_is_forecast(settings: list[str]) -> None:
+    words = ["training.steps=null", "training.hours=0.001", "batch.phases=[{steps: 50%}, {max_length: 32}]"]
+    words += ["objective.mask_prob={start: 0.3, end: 0.15, steps: 80%}"]
+    forecast = doctor.examine(load(doctor.DoctorConfig, None, [*settings, *words]))["forecast"]
+    assert forecast["hours"] == pytest.approx(0.001, rel=0.2) and forecast["steps"] > 1
+
+
 def test_advice_names_what_to_change(figures: dict[str, Any]) -> None:
     """Each figure that is out of the ordinary brings up its key."""
     wrong = {

@@ -1,5 +1,6 @@
 """Shapes of micro-batches, phases of a run, and batches of the held-out split."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def test_static_shapes_are_static(make: Any, layout: Any, pairing: Any) -> None:
 def test_static_shapes_are_static_where_nothing_is_masked(make: Any) -> None:
     """A ramp may begin at 0: no token is chosen, and the shape is that of all other steps."""
     batch = BatchConfig(sequences=8, micro_tokens=1024, max_length=64, static_shapes=True)
-    ramp = MaskProbRamp(start=0.0, end=0.15, steps=1000)
+    ramp = MaskProbRamp(start=0.0, end=0.15, steps=Length(1000))
     data = make(objective=ObjectiveConfig(mask_prob=ramp), batch=batch)
     first, last = data[0], data[999]
     assert first.counts["mlm"] == 0 < last.counts["mlm"]
@@ -83,6 +84,20 @@ def test_phases_change_length_and_size(make: Any) -> None:
     assert batches[50].counts["sequences"] == 8 and batches.examples(50).lengths.max() == 64
     held = make(batch=batch, total_steps=None)  # until the run knows its steps, the first phase lasts
     assert len(held.phases) == 1 and held[70].counts["sequences"] == 24
+
+
+def test_a_source_that_is_told_the_length_of_the_run_is_that_of_a_run_of_this_length(make: Any) -> None:
+    """A run by the clock: ramps stay at their start and the first phase holds until it knows its steps."""
+    ramp = ObjectiveConfig(mask_prob=MaskProbRamp(0.4, 0.1, Length("80%")))
+    parts = {"batch": replace(BATCH, phases=PHASES), "objective": ramp}
+    known, unknown = make(**parts, total_steps=100), make(**parts, total_steps=None)
+    assert [unknown.mask_prob(step) for step in (0, 30, 99)] == [0.4] * 3
+    told = unknown.lasting(100)
+    for step in (0, 30, 49, 50, 70, 99):
+        assert told[step].digest == known[step].digest == pickle.loads(pickle.dumps(told))[step].digest
+        assert told[step].counts == known[step].counts
+    assert unknown[0].digest == known[0].digest and unknown[30].digest != known[30].digest
+    assert told.lasting(100) is told and told.lasting(50)[30].digest != told[30].digest
 
 
 def test_mistakes_in_the_batch() -> None:

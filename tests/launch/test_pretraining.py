@@ -234,6 +234,14 @@ def test_a_batch_longer_than_the_model_reads_is_refused(pretraining: Any) -> Non
     [
         (["training.steps=null"], r"training\.steps: nothing ends the run"),
         (["training.steps=3", "schedule.warmup=9"], r"schedule\.warmup"),
+        (
+            ["training.steps=null", "training.tokens=9999", "batch.phases=[{steps: 0.5}, {}]"],
+            r"batch\.phases\.0\.steps: a share of a run whose steps are not known; give a number of steps, or",
+        ),
+        (
+            ["training.steps=null", "training.tokens=9999", "objective.mask_prob={start: 0.3, end: 0.1}"],
+            r"objective\.mask_prob\.steps: a share of a run whose steps are not known",
+        ),
         (["model.max_positions=8"], r"batch\.max_length: is \d+, but the model reads 8 tokens"),
         (["resume=atuo"], "resume: atuo is no checkpoint of a run"),
     ],

@@ -54,6 +54,12 @@ class Counting:
     repeat: bool = False
     """every step has the data of step 0"""
 
+    known: int | None = None
+    """the run's length, once it is told; from then on the digests name it"""
+
+    def lasting(self, steps: int) -> "Counting":
+        return replace(self, known=steps)
+
     def __getitem__(self, step: int) -> StepData:
         generator = torch.Generator().manual_seed(0 if self.repeat else step)
         first = torch.randint(5, 50, (self.sequences, 1), generator=generator)
@@ -71,7 +77,7 @@ class Counting:
             for i in range(self.micro_batches)
         ]
         counts = {"mlm": int(chosen.sum()), "nsp": len(label), "tokens": ids.numel(), "sequences": len(ids)}
-        return StepData(parts, counts, digest=f"step {step}")
+        return StepData(parts, counts, digest=f"step {step}" + (f" of {self.known}" if self.known else ""))
 
 
 class Files:

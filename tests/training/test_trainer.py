@@ -17,10 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 from bert import checkpoint
+from bert.config import LengthOrZero
 from bert.errors import RunFailed, UserError
 from bert.training.logging import read_metrics
 from bert.training.run_dir import open_run
 from bert.training.state import Evaluation, EvaluationStopped
+from bert.training.step import Stepper
 from bert.training.trainer import Trainer
 
 CURVE = Path(__file__).parent / "loss_curve.json"
@@ -40,6 +42,9 @@ class UntilStep:
         if step == self.step:
             raise Killed
         return self.source[step]
+
+    def lasting(self, steps: int) -> "UntilStep":
+        return UntilStep(self.source.lasting(steps), self.step)
 
 
 def lines(config: Any, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
@@ -181,19 +186,147 @@ def test_evaluation_leaves_no_trace(run_config: Any, trainer_of: Callable[..., T
     assert losses(watched) == losses(run_config)
 
 
-def test_a_run_by_the_clock_follows_its_share(
-    run_config: Any, trainer_of: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets a clock for the trainers to come: the step's number → its seconds; an evaluation takes some too."""
+
+    def set_clock(seconds: Callable[[int], float] = lambda step: 0.05) -> list[float]:
+        now = [0.0]
+        step = Stepper.__call__
+
+        def timed(self: Any, number: int, *rest: Any) -> Any:
+            result = step(self, number, *rest)
+            now[0] += seconds(number)
+            return result
+
+        monkeypatch.setattr(Stepper, "__call__", timed)
+        times = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+        monkeypatch.setattr("bert.training.trainer.time", times)
+        return now
+
+    return set_clock
+
+
+HOUR = {"steps": None, "hours": 1.0 / 3600, "save_every": 4}
+SHARES = {"name": "wsd", "warmup": LengthOrZero(0.2), "cooldown": LengthOrZero(0.4)}
+
+
+def rates(config: Any) -> list[float]:
+    return [line["learning_rate"] / 1e-2 for line in lines(config)]
+
+
+def test_a_run_by_the_clock_fixes_its_steps_and_says_so(
+    run_config: Any, trainer_of: Callable[..., Trainer], clock: Any, capfd: Any
+) -> None:
+    config = run_config.but(training=HOUR, schedule=SHARES, tracking={"batch_digest": True})
+    now = clock()
+    result = trainer_of(config).train()
+    assert result.step == 20 and now[0] == pytest.approx(1.0)
+    assert "this machine makes 0.05 s a step: 20 steps in 1 s" in capfd.readouterr().err
+    digests = [line["digest"] for line in lines(config)]
+    fixed = next(k for k, digest in enumerate(digests) if digest.endswith(" of 20"))
+    assert 3 <= fixed <= 6 and digests[fixed:] == [f"step {k} of 20" for k in range(fixed, 20)]
+    assert rates(config)[:fixed] == pytest.approx([0.0, 0.0, 0.25, 0.5][:fixed]), "by the clock"
+    steps = run_config.but(run_dir=config.run_dir + "-steps", training={"steps": 20}, schedule=SHARES)
+    trainer_of(steps).train()
+    assert rates(steps)[fixed:] == rates(config)[fixed:]
+
+
+def slow_later(step: int) -> float:
+    return 0.05 if step < 4 else 0.08
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stops"), [(lambda step: 0.05, (5, 7, 19)), (slow_later, (13, 13))], ids=["even", "slower"]
+)
+def test_a_run_by_the_clock_that_was_killed_ends_bit_identical(
+    run_config: Any, trainer_of: Callable[..., Trainer], counting: Any, clock: Any, seconds: Any, stops: Any
+) -> None:
+    changes = {"training": HOUR, "schedule": SHARES, "tracking": {"batch_digest": True}}
+    whole = run_config.but(run_dir=run_config.run_dir + "-whole", **changes)
+    parts = run_config.but(**changes)
+    clock(seconds)
+    last = trainer_of(whole).train().step
+    for stop in stops:
+        clock(seconds)
+        with pytest.raises(Killed):
+            trainer_of(parts, UntilStep(counting(), stop)).train()
+    clock(seconds)
+    assert trainer_of(parts).train().step == last
+    assert losses(parts) == losses(whole) and rates(parts) == rates(whole)
+    assert [line["digest"] for line in lines(parts)] == [line["digest"] for line in lines(whole)]
+    one, two = (load_file(f"{c.run_dir}/checkpoints/step-{last}/model.safetensors") for c in (whole, parts))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["wsd", "linear"])
+def test_a_run_whose_machine_becomes_slower_ends_on_time(
+    run_config: Any, trainer_of: Callable[..., Trainer], clock: Any, capfd: Any, name: str
 ) -> None:
     config = run_config.but(
-        training={"steps": None, "hours": 1.0 / 3600}, schedule={"name": "wsd", "warmup": 0.2}
+        training={**HOUR, "hours": 10.0 / 3600, "save_every": 50}, schedule={**SHARES, "name": name}
     )
-    ticks = itertools.count()
-    clock = SimpleNamespace(monotonic=lambda: next(ticks) / 20, perf_counter=time.perf_counter)
-    monkeypatch.setattr("bert.training.trainer.time", clock)
+    now = clock(lambda step: 0.05 if step < 60 else 0.1)
     result = trainer_of(config).train()
-    rates = [line["learning_rate"] / 1e-2 for line in lines(config)]
-    assert result.step == 20 and result.seconds == pytest.approx(1.0)
-    assert rates[0] == 0.0 and max(rates) == 1.0 and 0.0 < rates[-1] < 0.3
+    assert now[0] == pytest.approx(10.0, rel=0.03) and result.step < 140
+    said = capfd.readouterr().err
+    assert "200 steps in 10 s" in said and "this machine has become slower: the last part" in said
+    assert rates(config)[-1] < 0.05 and max(rates(config)) == pytest.approx(1.0, abs=0.1)
+    assert all(a >= b for a, b in itertools.pairwise(rates(config)[60:]))
+
+
+def test_a_run_whose_machine_becomes_faster_ends_at_its_steps(
+    run_config: Any, trainer_of: Callable[..., Trainer], clock: Any
+) -> None:
+    now = clock(lambda step: 0.05 if step < 8 else 0.01)
+    assert trainer_of(run_config.but(training=HOUR, schedule=SHARES)).train().step == 20
+    assert now[0] < 0.6
+
+
+def test_the_steps_of_a_run_by_the_clock_leave_time_for_evaluations(
+    run_config: Any, trainer_of: Callable[..., Trainer], clock: Any
+) -> None:
+    """An evaluation is timed before the number of steps is fixed."""
+    config = run_config.but(training={**HOUR, "hours": 10.0 / 3600, "evaluate_every": 50, "save_every": 999})
+    now = clock()
+
+    def evaluate(model: Any, should_stop: Callable[[], bool]) -> Evaluation:
+        now[0] += 0.5
+        return Evaluation({"x": 1.0}, score=-now[0])
+
+    result = trainer_of(config, evaluate=evaluate).train()
+    first, *others = [line["step"] for line in lines(config, "evaluations.jsonl")]
+    assert first in range(10, 15) and others == [50, 100, 150, result.step]
+    assert result.step < 180 and now[0] == pytest.approx(10.0, rel=0.08)
+
+
+@pytest.mark.parametrize(("limit", "end"), [({"steps": 7}, 7), ({"tokens": 9 * 128}, 9), ({"steps": 99}, 20)])
+def test_of_hours_and_another_length_the_one_reached_first_ends_the_run(
+    run_config: Any, trainer_of: Callable[..., Trainer], clock: Any, limit: Any, end: int
+) -> None:
+    config = run_config.but(training={**HOUR, **limit}, schedule=SHARES)
+    clock()
+    assert trainer_of(config).train().step == end
+    assert rates(config)[-1] < 0.5
+
+
+def test_a_warm_up_in_steps_of_a_run_by_the_clock(
+    run_config: Any, trainer_of: Callable[..., Trainer], clock: Any
+) -> None:
+    config = run_config.but(
+        training=HOUR,
+        schedule={"name": "wsd", "warmup": LengthOrZero(10), "cooldown": LengthOrZero(5)},
+    )
+    clock()
+    trainer_of(config).train()
+    expected = [min(k / 10, 1.0, (20 - k) / 5) for k in range(20)]
+    assert rates(config) == pytest.approx(expected, rel=1e-5)
+    clock()
+    long = run_config.but(
+        run_dir=config.run_dir + "-long", training=HOUR, schedule={"warmup": LengthOrZero(21)}
+    )
+    with pytest.raises(UserError, match=r"schedule\.warmup: 21 steps, but the run has 20"):
+        trainer_of(long).train()
 
 
 def test_a_run_by_tokens(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
