@@ -1,7 +1,7 @@
-"""What only runs on CPUs need; nothing else imports this module.
+"""Needed only for runs on CPUs; only they import this module.
 
-Accelerate leaves out CPUs in several places: it starts a single process where several were asked for, it gives
-each process a single thread, and it shards nothing, though torch and DeepSpeed do. This module makes up for it.
+Accelerate does less on CPUs than on GPUs: it starts one process even if several were asked for, it gives each
+process one thread, and it does not shard, although torch and DeepSpeed do. This module adds what is missing.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def accelerator_on_cpus(make: Callable[..., "Accelerator"]) -> "Accelerator":
     """An Accelerator for the processes on CPUs, sharded if the launcher asks for it."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    # Accelerate stops at these two switches on CPUs, so it does not get to see them.
+    # On CPUs accelerate refuses these two settings, so they are hidden from it.
     hybrid = os.environ.pop("ACCELERATE_USE_PARALLELISM_CONFIG", "").lower() == "true"
     deepspeed = os.environ.pop("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
     fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
@@ -59,10 +59,10 @@ def _use_deepspeed(accelerator: "Accelerator") -> None:
 
 
 def use_cores(local_processes: int) -> None:
-    """Compute on this process's part of the cores, where a launcher has chosen a single one unasked.
+    """Use this process's part of the cores, if the launcher has set one thread without being asked.
 
-    `accelerate launch` and `torchrun` set OMP_NUM_THREADS=1 where it is not set. What the user has set, and
-    `--num_cpu_threads_per_process`, is kept.
+    `accelerate launch` and `torchrun` set OMP_NUM_THREADS=1 if it is not set. The user's own value, and
+    `--num_cpu_threads_per_process`, are kept.
     """
     if os.environ.get("OMP_NUM_THREADS") == "1" and not _asked_for_one_thread():
         import torch
@@ -71,7 +71,7 @@ def use_cores(local_processes: int) -> None:
 
 
 def _asked_for_one_thread() -> bool:
-    """Whether the user has set the number of threads; without a launcher among the parents, it is assumed."""
+    """Whether the user has set the number of threads; true if no parent process is a launcher."""
     import psutil
 
     try:
@@ -95,7 +95,7 @@ def _is_launcher(words: Sequence[str]) -> bool:
 
 
 def _num_cores() -> int:
-    """Physical cores, as far as this process may use them."""
+    """The physical cores that this process may use."""
     import psutil
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -105,9 +105,8 @@ def _num_cores() -> int:
 def keep_freed_memory() -> None:
     """Keep freed memory for the next tensor, instead of returning it to the system (glibc only).
 
-    glibc returns every block above 32 MB as soon as it is freed. The largest tensors of each step are then
-    mapped anew, and their first use waits for the kernel to clear them page by page: on CPUs that can take as
-    long as the matrix products.
+    glibc returns every block above 32 MB to the system when it is freed. In each step the largest tensors then get new
+    memory, which the kernel clears page by page on first use. On CPUs this can take as long as the matrix products.
     """
     m_trim_threshold, m_mmap_max = -1, -4
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
@@ -116,11 +115,11 @@ def keep_freed_memory() -> None:
 
 
 def start_processes(module: str, argv: Sequence[str]) -> int | None:
-    """Start the processes that `accelerate launch --cpu --num_processes N` was asked for; their exit code.
+    """Start the processes that `accelerate launch --cpu --num_processes N` was asked for; returns their exit code.
 
-    For CPUs accelerate leaves the processes to mpirun, and without it starts a single one, silently. In that
-    one, this function starts all N by torch's launcher. None: there is nothing to start, go on in this
-    process.
+    On CPUs accelerate relies on mpirun, and without it silently starts one process. In this process, this
+    function starts all N with torch's launcher. Returns None if there is nothing to start; the run then continues in
+    this process.
     """
     asked = _asked_of_accelerate()
     if asked is None:

@@ -1,6 +1,6 @@
-"""DeepSpeed's ZeRO (Rajbhandari et al. 2020): its engine steps. (`checkpoint/gather.py` saves its partitions whole.)
+"""Steps with DeepSpeed's ZeRO (Rajbhandari et al. 2020). (`checkpoint/gather.py` saves its shards as whole tensors.)
 
-DeepSpeed owns the gradients from the backward pass on: it adds them up, averages them over the processes,
+DeepSpeed handles the gradients from the backward pass on: it accumulates them, averages them over the processes,
 clips them and updates the parameters, or skips a step whose gradients are not finite.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def prepare(
     accelerator: "Accelerator", model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig
 ) -> tuple[Any, Any]:
-    """DeepSpeed's engine and optimiser; UserError for what cannot be had from it."""
+    """DeepSpeed's engine and optimizer; UserError for settings that it does not support."""
     if config.optimizer.name != "adamw":
         raise UserError(
             f"optimizer.name: {config.optimizer.name} needs whole tensors, and DeepSpeed has flat parts of "
@@ -38,10 +38,12 @@ def prepare(
     if sections.get("stage") not in (1, 2, 3) or any(device in ("cpu", "nvme") for device in offloads):
         raise UserError("the launcher asks for more of DeepSpeed than zero_stage 1, 2 or 3 without offload")
     settings["train_micro_batch_size_per_gpu"] = settings["gradient_accumulation_steps"] = 1
-    settings["train_batch_size"] = accelerator.num_processes  # it is no concern of DeepSpeed's: nominally 1
+    settings["train_batch_size"] = (
+        accelerator.num_processes
+    )  # DeepSpeed does not need the real size: nominally 1 for each process
     settings["gradient_clipping"] = config.optimizer.max_grad_norm
     if config.training.precision == "bf16":
-        # Inside of the engine, which turns off an autocast around it.
+        # The autocast is inside the engine, because the engine turns off an autocast around it.
         cast = torch.autocast(accelerator.device.type, dtype=DTYPES["bf16"])
         model.forward = cast(model.forward)
     engine, optimizer = accelerator.prepare(model, optimizer)
@@ -50,7 +52,7 @@ def prepare(
 
 
 class ZeroStepper(Stepper):
-    """Carries out optimiser steps by DeepSpeed's engine."""
+    """Carries out optimizer steps with DeepSpeed's engine."""
 
     model: Any
 
@@ -74,12 +76,12 @@ class ZeroStepper(Stepper):
         return torch.as_tensor(math.inf if skipped else self.model.get_global_grad_norm())
 
     def _update(self, result: Any) -> None:
-        """The engine's step in `_forward_backward` has clipped and updated, or skipped, already."""
+        """Nothing to do: the engine's step in `_forward_backward` has clipped and updated, or skipped."""
 
 
 def _make_states(zero: Any) -> None:
-    """The state that AdamW would make at its first step: stages 1 and 2 look for the state of every group as
-    soon as the first one has stepped."""
+    """Make the optimizer state that AdamW would make in its first step, because stages 1 and 2 read the state of
+    all groups after the step of the first one."""
     stage_3 = hasattr(zero, "fp32_partitioned_groups_flat")
     for flat in zero.fp32_partitioned_groups_flat if stage_3 else zero.single_partition_of_fp32_groups:
         state = {key: torch.zeros_like(flat) for key in ADAM_STATE}

@@ -1,4 +1,4 @@
-"""Processes: how many there are, what the main one tells the others, and how a run is stopped from outside."""
+"""Processes: how they are set up, what the main one passes to the others, and how signals stop a run."""
 
 import ctypes
 import itertools
@@ -34,7 +34,7 @@ usage: accelerate launch -m {name} CONFIG.yaml [key=value ...]
 The same command continues an interrupted run.
 
 exit codes: 0 finished · 1 the run failed · 2 a mistake in the configuration or the input
-            75 stopped by SIGTERM or SIGINT after saving: the same command goes on
+            75 stopped by SIGTERM or SIGINT after saving: the same command continues
 """
 
 
@@ -58,13 +58,13 @@ def run_training(name: str, schema: type[C], description: str, train: Callable[[
 
 
 def make_accelerator(training: TrainingConfig) -> "Accelerator":
-    """The processes of this run, as the launcher has set them up. The precision is the configuration's, not
-    the launcher's."""
+    """The processes of this run, as the launcher has set them up. Mixed precision is set by the configuration, not
+    by the launcher."""
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    # Newer torch calls it forward_sync_buffers, which older torch does not know.
+    # Newer torch calls it forward_sync_buffers; older torch does not know that name.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     make = partial(
         Accelerator,
@@ -91,7 +91,7 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
 
 
 def _on_cpus() -> bool:
-    """Whether the run is on CPUs, for want of anything else or because the launcher was told so."""
+    """Whether the run is on CPUs: there is nothing else, or the launcher was asked for CPUs."""
     import torch
 
     asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
@@ -112,10 +112,10 @@ def _configure_fsdp(accelerator: "Accelerator", training: TrainingConfig) -> Non
 
 
 def from_main(accelerator: "Accelerator", function: Callable[[], T]) -> T:
-    """Call `function` on the main process alone and return its value on every process; every process must ask.
+    """Call `function` on the main process only, and return its value on every process; every process must call this.
 
-    The others wait as long as it takes, under no collective's timeout. The value is pickled. If the function
-    raises, every process ends, and only the main one says why.
+    The others wait as long as it takes, without the timeout of a collective operation. The value is pickled. If the
+    function raises, every process ends, and only the main one prints why.
     """
     if accelerator.num_processes == 1:
         return function()
@@ -140,7 +140,7 @@ def from_main(accelerator: "Accelerator", function: Callable[[], T]) -> T:
 
 
 def leave() -> None:
-    """Take leave of the other processes at the end of a command."""
+    """Close the connections to the other processes at the end of a command."""
     import torch.distributed
 
     if torch.distributed.is_initialized():
@@ -151,7 +151,7 @@ _turns = itertools.count()
 
 
 class StopRequest:
-    """SIGTERM and SIGINT, noted for the loop to act on after the step. Ctrl-C once more ends the process at
+    """Notes SIGTERM and SIGINT; the training loop acts on them after the step. A second Ctrl-C ends the process at
     once."""
 
     def __init__(self) -> None:
@@ -170,15 +170,14 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        # Launchers forward the signal that the terminal has sent to every process: not a second request.
+        # Launchers forward the signal that the terminal has already sent to every process; that is not a second Ctrl-C.
         if number == signal.SIGINT and self.signal and time.monotonic() - self._noted_at > 1.0:
             raise KeyboardInterrupt
         self.signal, self._noted_at = number, time.monotonic()
 
 
 def _stop_with_launcher() -> None:
-    """Receive SIGTERM when the launcher dies (Linux): accelerate does not hand signals on to a single
-    process."""
+    """Receive SIGTERM when the launcher dies (Linux), because accelerate does not pass signals to a single process."""
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     if launched and sys.platform == "linux":
         pr_set_pdeathsig = 1

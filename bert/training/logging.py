@@ -1,4 +1,4 @@
-"""Lines of metrics: what a run writes to `metrics.jsonl` and `evaluations.jsonl`, the console and the trackers."""
+"""Metrics of a run: in `metrics.jsonl`, `evaluations.jsonl`, on the console and in the trackers."""
 
 import json
 import math
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Work:
-    """Done since the last line of metrics."""
+    """Totals since the last line of metrics."""
 
     began: float = field(default_factory=time.perf_counter)
     tokens: int = 0
@@ -38,7 +38,7 @@ class _Work:
 
 
 class Reporter:
-    """Writes `metrics.jsonl`, `evaluations.jsonl` and the trackers, and keeps the console up to date."""
+    """Writes `metrics.jsonl`, `evaluations.jsonl` and the trackers, and updates the console."""
 
     def __init__(
         self, accelerator: "Accelerator", run_dir: Path, shape: EncoderConfig, tracking: TrackingConfig
@@ -51,7 +51,7 @@ class Reporter:
         self._evaluated = 0.0
 
     def open(self, config: Any, step: int) -> None:
-        """Begin, or go on after `step`."""
+        """Start, or continue after `step`."""
         if self.accelerator.is_main_process:
             self._steps.truncate(step)
             self._evaluations.truncate(step)
@@ -70,7 +70,7 @@ class Reporter:
     def step(
         self, state: RunState, progress: float, result: StepResult, data: StepData, rate: float, waited: float
     ) -> None:
-        """Take note of a step; every `tracking.log_every` steps, and after the last, write a line."""
+        """Add a step to the totals; every `tracking.log_every` steps, and after the last one, write a line."""
         work = self._work
         work.steps += 1
         work.tokens += data.counts["tokens"]
@@ -104,7 +104,7 @@ class Reporter:
         self._work = _Work()
 
     def evaluation(self, state: RunState, evaluation: Evaluation, seconds: float) -> None:
-        """Write and show an evaluation, which took some seconds that are no part of the throughput."""
+        """Write and show an evaluation. Its seconds do not count for the throughput."""
         self._work.began += seconds
         if self.accelerator.is_main_process:
             line: dict[str, Any] = {"step": state.step, **evaluation.metrics, "seconds": round(seconds, 3)}
@@ -133,7 +133,7 @@ class Reporter:
 
 
 class MetricsFile:
-    """Lines that belong to steps; a run that goes back to a step forgets the lines after it."""
+    """A file of lines that belong to steps. If a run goes back to a step, the lines after it are removed."""
 
     def __init__(self, path: Path, say: Callable[[str], None] = print) -> None:
         self.path = path
@@ -141,15 +141,15 @@ class MetricsFile:
         self._failed = False
 
     def truncate(self, step: int) -> None:
-        """Drop the lines of later steps, and a line that a killed run left unfinished."""
+        """Remove the lines of later steps, and an unfinished line of a killed run."""
         if not self.path.exists():
             return
         kept = [line for line in _lines(self.path) if _step(line) <= step]
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def append(self, values: Mapping[str, Any]) -> None:
-        """Add a line; numbers that are not finite become null. A full disk is reported once and loses lines
-        only."""
+        """Add a line; numbers that are not finite become null. If the disk is full, lines are lost and this is reported
+        once."""
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({k: _json(v) for k, v in values.items()}) + "\n")
@@ -161,13 +161,13 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that is still being written is left out."""
+    """The lines of a metrics file, without a last line that is still being written."""
     lines = _lines(path) if path.exists() else []
     return [json.loads(line) for line in lines if _step(line) < math.inf]
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file in which a crash of the machine may have left anything."""
+    """The lines of a file; after a crash of the machine they may hold anything."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 

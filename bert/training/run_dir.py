@@ -1,4 +1,4 @@
-"""The folder of a run, which belongs to one configuration."""
+"""The folder of a run. A folder belongs to one configuration."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,19 +29,19 @@ FREE_KEYS = (
     "batch.micro_tokens",
     "tracking.*",
 )
-"""Keys that may change when a run is continued: they say how it is carried out, not what is learnt."""
+"""Keys that may change when a run is continued: they say how the work is done, not what is learnt."""
 MADE_FROM = {"metrics.jsonl": ("*",), "checkpoints": ("*",)}
-"""What a run's folder holds, and the keys that it is made from; until it is there, they may change."""
+"""Content of a run's folder, and the keys that it depends on. Until the content is there, these keys may change."""
 PATIENCE = 30.0
-"""seconds that a training waits for another one in its folder, which may have been told to stop and still saves"""
+"""seconds to wait for another training in the same folder, which may be stopping and still saving"""
 
 
 @contextmanager
 def alone(accelerator: "Accelerator", run_dir: str) -> Iterator[None]:
     """Keep other trainings out of a run's folder while the block runs; every process must ask.
 
-    UserError if another training works in it, and if it cannot be written. If the block makes nothing that the run
-    could go on from, the folder is as it was before: a mistake leaves no empty run.
+    UserError if another training works in it, or if it cannot be written. If the block makes nothing that a run could
+    continue from, the folder is left as it was before: a mistake leaves no empty run folder.
     """
     with ExitStack() as held:
         from_main(accelerator, lambda: held.enter_context(_alone(Path(run_dir))))
@@ -70,8 +70,8 @@ def _alone(folder: Path) -> Iterator[None]:
 def check_run(
     config: Any, free_keys: Sequence[str] = (), made_from: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """UserError if `resume` names no checkpoint, or if the folder is a run of another configuration, key by
-    key (`free_keys` and FREE_KEYS aside). `made_from`: further entries for MADE_FROM."""
+    """UserError if `resume` names no checkpoint, or if the folder is a run of another configuration; the error names
+    the keys. `free_keys` and FREE_KEYS may differ. `made_from`: further entries for MADE_FROM."""
     if config.resume not in ("auto", "never") and not (Path(config.resume) / STATE).is_file():
         raise UserError(
             f"resume: {config.resume} is no checkpoint of a run; give auto, never or RUN/checkpoints/step-N"
@@ -96,7 +96,7 @@ def check_run(
 def open_run(
     config: Any, free_keys: Sequence[str] = (), made_from: Mapping[str, Sequence[str]] | None = None
 ) -> Path:
-    """Keep the configuration in the run's folder, which is made if it is missing; only the main process may call.
+    """Save the configuration in the run's folder, which is made if it is missing. Only the main process may call this.
 
     UserError as from `check_run`, and if the folder cannot be written.
     """

@@ -1,8 +1,8 @@
-"""One optimiser step.
+"""One optimizer step, with gradient accumulation over its micro-batches.
 
-The loss of a step is, for each of the model's losses, its sum over every micro-batch and process divided by
-its count over all of them; the counts are known before the first forward pass. So a step's gradient does not
-depend on how its examples are spread over processes and micro-batches.
+For each of the model's losses, the loss of a step is the sum over all micro-batches and processes, divided by the
+count over all of them. The counts are known before the first forward pass. So the gradient of a step does not
+depend on how its examples are divided among processes and micro-batches.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class LossScale:
-    """fp16 only: the loss is multiplied so that small gradients do not vanish (Micikevicius et al. 2017)."""
+    """fp16 only: scales the loss, so that small gradients do not become zero (Micikevicius et al. 2017)."""
 
     value: float = 65536.0
     good_steps: int = 0
 
     def update(self, finite: bool) -> None:
-        """Halved after an overflow, doubled after 2000 steps without one."""
+        """Halve the scale after an overflow; double it after 2000 steps without one."""
         self.good_steps = self.good_steps + 1 if finite else 0
         if not finite:
             self.value /= 2.0
@@ -46,7 +46,7 @@ class LossScale:
 
 @dataclass
 class StepResult:
-    """What a step did, over all processes; the same on each of them."""
+    """The result of a step over all processes; the same on each of them."""
 
     losses: dict[str, float]
     """mean of each of the model's losses"""
@@ -54,9 +54,9 @@ class StepResult:
     grad_norm: float
     """global norm before clipping"""
     finite: bool
-    """False: the loss or the norm is not finite, and the weights were left as they were"""
+    """False: the loss or the norm is not finite, and the weights were not changed"""
     shared: dict[str, float] = field(default_factory=dict)
-    """sum over the processes of what each of them gave"""
+    """sums over the processes of the numbers in `share`"""
 
     @property
     def loss(self) -> float:
@@ -65,7 +65,7 @@ class StepResult:
 
 @dataclass
 class Stepper:
-    """Carries out optimiser steps on a model and an optimiser that `accelerator.prepare` returned."""
+    """Carries out optimizer steps on a model and an optimizer that `accelerator.prepare` returned."""
 
     accelerator: "Accelerator"
     model: nn.Module
@@ -84,7 +84,7 @@ class Stepper:
     def __call__(
         self, step: int, data: StepData, learning_rate: float, share: dict[str, float]
     ) -> StepResult:
-        """Train on `data`; `share` are numbers of this process to be summed over the processes on the way."""
+        """Train on `data`. `share`: numbers of this process to sum over the processes in the same communication."""
         set_learning_rate(self.optimizer, learning_rate)
         if not self._settled:
             self._settle(data)
@@ -105,10 +105,10 @@ class Stepper:
         return result
 
     def _settle(self, data: StepData) -> None:
-        """Let DDP put its gradients in order before the first step, with gradients of zero.
+        """Run one backward pass with gradients of zero, so that DDP arranges its buckets before the first step.
 
-        After its first pass it deals them out to buckets anew, and over three and more processes the order of
-        a sum depends on a gradient's place in its bucket: a run that goes on would add up differently.
+        DDP rearranges its buckets after its first backward pass. With three or more processes, the order of a sum
+        depends on a gradient's place in its bucket. So without this, a resumed run would add in another order.
         """
         with self.autocast():
             losses = self.model(**next(data.on(self.accelerator.device))).losses
@@ -117,7 +117,7 @@ class Stepper:
         self._settled = True
 
     def _forward_backward(self, step: int, data: StepData) -> dict[str, tuple[Tensor, Tensor]]:
-        """Add up the gradients; return each loss's sum and number of correct predictions on this process."""
+        """Accumulate the gradients; return for each loss the sum and the number of correct predictions here."""
         totals: dict[str, tuple[Tensor, Tensor]] = {}
         process, num_processes = self.accelerator.process_index, self.accelerator.num_processes
         with self.autocast():
@@ -125,7 +125,7 @@ class Stepper:
                 seed_dropout(self.seed, step, process, i)
                 with self._reduce_gradients(last=i + 1 == len(data.micro_batches)):
                     losses = self.model(**micro_batch).losses
-                    # Reducing the gradients averages them over the processes, hence the factor.
+                    # The factor is there because reducing the gradients averages them over the processes.
                     factor = num_processes * self.scale.value
                     loss = sum(one.sum * (factor / max(data.counts[name], 1)) for name, one in losses.items())
                     with self.autocast(enabled=False):
@@ -139,15 +139,15 @@ class Stepper:
         return totals
 
     def autocast(self, enabled: bool = True) -> AbstractContextManager[None]:
-        """One context around a whole step keeps the weights that were cast for its first micro-batch for the
-        others."""
+        """The context of mixed precision. There is one for a whole step, so weights are cast once and not for each
+        micro-batch."""
         enabled = enabled and self.precision != "fp32"
         return torch.autocast(
             self.accelerator.device.type, dtype=DTYPES[self.precision] if enabled else None, enabled=enabled
         )
 
     def _reduce_gradients(self, last: bool) -> AbstractContextManager[None]:
-        """Let gradients travel between the processes for the last micro-batch only."""
+        """Gradient accumulation: processes exchange gradients only after the last micro-batch."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def _backward(self, loss: Tensor) -> None:
@@ -167,7 +167,7 @@ class Stepper:
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _update(self, result: StepResult) -> None:
-        """Clip and step, or skip a step that is not finite."""
+        """Clip the gradient and update the weights; skip a step that is not finite."""
         if result.finite:
             clip = self.max_grad_norm / (result.grad_norm + 1e-6) if self.max_grad_norm else 1.0
             factor = min(clip, 1.0) / self.scale.value
@@ -180,7 +180,6 @@ class Stepper:
 
 
 def seed_dropout(seed: int, step: int, process: int, micro_batch: int) -> None:
-    """Dropout depends on its place in the run alone, so there is no generator state to restore after a
-    resume."""
+    """Seed dropout by its place in the run, so that a resume needs no generator state."""
     place = f"{seed} {step} {process} {micro_batch}".encode()
     torch.manual_seed(int.from_bytes(hashlib.blake2b(place, digest_size=8).digest()))

@@ -1,5 +1,4 @@
-"""Where a run shows itself: the console, Weights & Biases, TensorBoard. The main process speaks, the others
-are silent."""
+"""The console, Weights & Biases and TensorBoard. Only the main process writes to them."""
 
 import importlib.util
 import json
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """A progress bar on a terminal; elsewhere a line now and then."""
+    """A progress bar on a terminal; otherwise a line every few seconds."""
 
     SECONDS_BETWEEN_LINES = 10.0
 
@@ -72,8 +71,7 @@ class Console:
 
 
 class Trackers:
-    """accelerate's trackers, as configured; one run in them for each run folder, however often it is
-    interrupted."""
+    """accelerate's trackers, as configured. A run folder is one run in the tracker, also after interruptions."""
 
     def __init__(
         self, accelerator: "Accelerator", run_dir: Path, config: TrackingConfig, values: Mapping[str, Any]
@@ -90,8 +88,8 @@ class Trackers:
             self._start(config.project, values)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Numbers of a step. Steps may come again after an interruption: they are a value, not wandb's own
-        counter."""
+        """Log the numbers of a step. The step is a value, not wandb's own counter, because steps may be repeated after
+        an interruption."""
         if not self.accelerator.is_main_process:
             return
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
@@ -154,7 +152,7 @@ def _wandb_mode(asked: str) -> str:
 
 
 def _kept(path: Path, key: str) -> str:
-    """A random identifier that is drawn once and then kept in a file of the run."""
+    """A random identifier that is made once and then kept in a file of the run."""
     values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if key not in values:
         values[key] = secrets.token_hex(4)
@@ -172,9 +170,9 @@ def duration(seconds: float) -> str:
 
 
 def peak_memory(device_type: str = "cpu") -> int:
-    """Bytes: the most that tensors took on the GPU, or else the most that this process had resident.
+    """Peak memory in bytes: of tensors on the GPU, or else of this process (resident).
 
-    On Linux `ru_maxrss` begins with the peak of the process that started this one; VmHWM begins with the program.
+    On Linux `ru_maxrss` starts with the peak of the parent process; VmHWM starts with the program.
     """
     if device_type == "cuda":
         import torch
