@@ -1,15 +1,20 @@
-"""The `bert` command: inference from a shell."""
+"""The `bert` command: inference from a shell. Texts in, rows out, a chunk at a time."""
 
+import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from importlib import import_module
-from typing import Literal, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from bert.config import NonNegativeFloat, PositiveInt, help_text, load
 from bert.config.schema import yaml_name
+from bert.data.records import FileConfig, Row, RowFile, check_output, npy_writer, row_writer
 from bert.errors import UserError, run_command
+
+if TYPE_CHECKING:
+    from bert.inference.common import ModelSource
 
 OVERVIEW = """\
 usage: bert COMMAND CHECKPOINT ...
@@ -25,13 +30,13 @@ CHECKPOINT is the folder of a run or of a checkpoint. `bert COMMAND --help` list
 
 
 @dataclass(frozen=True)
-class Texts:
+class Texts(FileConfig):
     """Where texts come from and where the results go."""
 
     input: str | None = None
-    """file of texts, instead of texts on the command line: .txt (a text a line), .jsonl, .csv or .tsv"""
+    """file of texts, instead of texts on the command line: .txt (a text a line), .jsonl, .csv, .tsv or .parquet"""
     column: str = "text"
-    """column of the texts in a .jsonl, .csv or .tsv file"""
+    """column of the texts in a file"""
     output: str | None = None
     """file for the results, one JSON object a line (.jsonl); stdout if not given"""
     device: str = "auto"
@@ -59,58 +64,229 @@ class Embed(Texts):
 
 
 @dataclass(frozen=True)
-class AttentionMaps(Texts):
-    pass
-
-
-@dataclass(frozen=True)
-class Score(Texts):
-    pass
-
-
-@dataclass(frozen=True)
 class Verify:
     tolerance: NonNegativeFloat = 1e-4
     """largest difference that passes"""
 
 
+CHUNKS = {"fill_mask": 1024, "embed": 8192, "attention_maps": 1, "score": 1024}
+"""texts that are sorted by length, answered and written at a time"""
+
+A = TypeVar("A")
+Answer = dict[str, Any]
+
+
+def fill_mask(checkpoint: str, words: list[str], config: FillMask) -> None:
+    """Rows with `predictions`: for each mask of the text a list of objects, the most probable first."""
+
+    def answer(source: "ModelSource", texts: list[str]) -> list[Answer]:
+        from bert.inference.filling import fill_masks
+
+        filled = fill_masks(source, texts, config.top_k, config.batch_tokens)
+        return [{"predictions": masks} for masks in filled]
+
+    def show(text: str, row: Answer) -> str:
+        lines = [text]
+        for number, predictions in enumerate(row["predictions"], start=1):
+            lines += [f" mask {number}"] if len(row["predictions"]) > 1 else []
+            lines += [f"{100 * p['score']:7.2f} %  {p['token_str'].strip()}" for p in predictions]
+        return "\n".join(lines)
+
+    rows = _answers(checkpoint, words, config, answer, CHUNKS["fill_mask"], predicts=True)
+    _write_rows(words, config, rows, show)
+
+
+def embed(checkpoint: str, words: list[str], config: Embed) -> None:
+    """Rows with an `embedding`, or a matrix."""
+    num_texts = num_cut = 0
+
+    def answer(source: "ModelSource", texts: list[str]) -> Any:
+        from bert.inference.common import open_source
+        from bert.inference.embedding import embed_texts
+
+        nonlocal num_texts, num_cut
+        model, tokenizer = open_source(source)
+        vectors, cut = embed_texts(
+            model, tokenizer, texts, config.pooling, config.normalise, config.max_length, config.batch_tokens
+        )
+        num_texts, num_cut = num_texts + len(texts), num_cut + cut
+        return vectors
+
+    answers = _answers(checkpoint, words, config, answer, CHUNKS["embed"], suffixes=(".jsonl", ".npy"))
+    if config.output is not None and config.output.endswith(".npy"):
+        with npy_writer(config.output) as write:
+            for _, vectors in answers:
+                write(vectors)
+    else:
+        _write_rows(words, config, ((some, _embeddings(vectors)) for some, vectors in answers))
+    if num_cut:
+        from bert.inference.embedding import NOTICE
+
+        logging.getLogger("bert").warning(NOTICE, num_cut, num_texts)
+
+
+def _embeddings(vectors: Any) -> list[Answer]:
+    return [{"embedding": vector} for vector in vectors.astype(float).round(6).tolist()]
+
+
+def attention_maps(checkpoint: str, words: list[str], config: Texts) -> None:
+    """Rows with `tokens` and `attentions`."""
+
+    def answer(source: "ModelSource", texts: list[str]) -> list[Answer]:
+        from bert.inference import attention_maps
+
+        found = attention_maps(source, texts)
+        return [
+            {"tokens": each.tokens, "attentions": each.maps.astype(float).round(6).tolist()} for each in found
+        ]
+
+    _write_rows(words, config, _answers(checkpoint, words, config, answer, CHUNKS["attention_maps"]))
+
+
+def score(checkpoint: str, words: list[str], config: Texts) -> None:
+    """Rows with a `score` and `num_tokens`."""
+
+    def answer(source: "ModelSource", texts: list[str]) -> list[Answer]:
+        from bert.inference import score_tokens
+
+        found = score_tokens(source, texts, config.batch_tokens)
+        return [{"score": round(float(each.sum(dtype=float)), 6), "num_tokens": len(each)} for each in found]
+
+    def show(text: str, row: Answer) -> str:
+        return f"{row['score']:10.3f}  {text}"
+
+    rows = _answers(checkpoint, words, config, answer, CHUNKS["score"], predicts=True)
+    _write_rows(words, config, rows, show)
+
+
+def verify(checkpoint: str, words: list[str], config: Verify) -> None:
+    """Print the report; exit code 1 if a comparison fails."""
+    from bert.verification import verify
+
+    if words:
+        raise UserError(f"{words[0]!r} is one word too many; usage: bert verify CHECKPOINT [key=value ...]")
+    report = verify(checkpoint, config.tolerance)
+    print(report)
+    if not report.passed:
+        raise SystemExit(1)
+
+
+def _answers(
+    checkpoint: str,
+    words: list[str],
+    config: Texts,
+    answer: Callable[["ModelSource", list[str]], A],
+    chunk: int,
+    suffixes: Sequence[str] = (".jsonl",),
+    predicts: bool = False,
+) -> Iterator[tuple[list[Row], A]]:
+    """The words, or the rows of the input file, `chunk` at a time, with the answers to their texts.
+
+    `predicts`: the model must have a prediction head."""
+    if bool(words) == bool(config.input):
+        raise UserError("give texts either as words or by input=FILE" + (", not both" if words else ""))
+    check_output(config.output, suffixes)
+    file = RowFile(config.input, config) if config.input else None
+    from bert.inference.common import open_masked_language_model, open_source
+
+    source = (open_masked_language_model if predicts else open_source)(checkpoint, config.device)
+    if file is None:
+        rows = iter([Row(repr(word), {"text": word}) for word in words])
+        return _answer(source, answer, chunk, rows, "text", None)
+    return _answer(source, answer, chunk, iter(file), config.column, file)
+
+
+def _answer(
+    source: "ModelSource",
+    answer: Callable[["ModelSource", list[str]], A],
+    chunk: int,
+    rows: Iterator[Row],
+    column: str,
+    file: RowFile | None,
+) -> Iterator[tuple[list[Row], A]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from bert.inference.common import TextError
+
+    console = Console(stderr=True)
+    quiet = file is None or not console.is_terminal
+    with Progress(console=console, transient=True, disable=quiet) as progress:
+        bar = progress.add_task("texts", total=file.size if file else None)
+        while some := list(islice(rows, chunk)):
+            texts = [row.text(column, "column=NAME names another") for row in some]
+            try:
+                answers = answer(source, texts)
+            except TextError as error:
+                raise UserError(f"{some[error.index].place}: {error.why}") from None
+            yield some, answers
+            progress.update(bar, completed=file.bytes_read() if file else 0)
+
+
+def _write_rows(
+    words: list[str],
+    config: Texts,
+    answered: Iterable[tuple[list[Row], list[Answer]]],
+    show: Callable[[str, Answer], str] | None = None,
+) -> None:
+    """Write the columns of each row and then those of its answer. Answers to texts on the command line are printed
+    for people to read."""
+    if show is not None and words and config.output is None:
+        for rows, answers in answered:
+            for row, answer in zip(rows, answers):
+                print(show(row.values["text"], answer))
+        return
+    with row_writer(config.output) as write:
+        for rows, answers in answered:
+            write([_joined(row, answer) for row, answer in zip(rows, answers)])
+
+
+def _joined(row: Row, answer: Answer) -> Answer:
+    for name in answer:
+        if name in row.values:
+            raise UserError(
+                f"{row.place}: has a column {name!r}, as the answer has; give the column another name"
+            )
+    return {**row.values, **answer}
+
+
 class Command(NamedTuple):
     schema: type
-    function: str
-    """its name in `bert.commands`"""
+    function: Callable[[str, list[str], Any], None]
+    """takes the checkpoint, the words and the configuration"""
     usage: str
 
 
 COMMANDS = {
     "fill-mask": Command(
         FillMask,
-        "fill_mask",
+        fill_mask,
         "usage: bert fill-mask CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\n"
         "The most probable tokens for each mask of a text. The mask is written [MASK], or as the tokenizer\n"
         "of the checkpoint has it.",
     ),
     "embed": Command(
         Embed,
-        "embed",
+        embed,
         "usage: bert embed CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\nTexts as vectors.",
     ),
     "attention-maps": Command(
-        AttentionMaps,
-        "attention_maps",
+        Texts,
+        attention_maps,
         "usage: bert attention-maps CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\n"
         "For each text its tokens and `attentions`, nested lists of layers × heads × tokens × tokens: how\n"
         "much each token (row) attends to each other one (column).",
     ),
     "score": Command(
-        Score,
-        "score",
+        Texts,
+        score,
         "usage: bert score CHECKPOINT SENTENCE ... | input=FILE [key=value ...]\n\n"
         "The pseudo-log-likelihood of sentences (Salazar et al. 2020), in nats: the sum of the log\n"
         "probability of each token when it alone is masked; and the number of tokens.",
     ),
     "verify": Command(
         Verify,
-        "verify",
+        verify,
         "usage: bert verify CHECKPOINT [key=value ...]\n\n"
         "Build the model with transformers and with this package from the same folder, run both on real\n"
         "text in float64, padded and packed, and print the largest difference of their outputs. Exit code 1\n"
@@ -138,8 +314,7 @@ def _run(argv: Sequence[str]) -> None:
     texts, options = _sort_words(words, command.schema)
     if not texts:
         raise UserError(f"a checkpoint is missing; {command.usage.splitlines()[0]}")
-    config: object = load(command.schema, None, options)
-    getattr(import_module("bert.commands"), command.function)(texts[0], texts[1:], config)
+    command.function(texts[0], texts[1:], load(command.schema, None, options))
 
 
 def _sort_words(words: list[str], schema: type) -> tuple[list[str], list[str]]:

@@ -1,46 +1,13 @@
 """The configuration of fine-tuning and of prediction."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Gt, Lt
 
 from bert.config import NonNegativeInt, PositiveInt, Probability
+from bert.data.records import FileConfig
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
-
-
-@dataclass(frozen=True)
-class FileConfig:
-    """How the files of a task are laid out."""
-
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "lines"] = "auto"
-    """format of the files; auto goes by the file's name, and lines needs a pattern"""
-    columns: list[str] | None = None
-    """names of the columns of a csv or tsv file that has no header line"""
-    delimiter: str | None = None
-    """character between the columns of a csv or tsv file; a comma and a tab by default"""
-    quotes: bool | None = None
-    """whether quotation marks enclose cells; by default they do in csv, and do not in tsv"""
-    pattern: str | None = None
-    """regular expression of a line of text; named groups are columns, e.g. (?P<label>\\w+) (?P<text>.+)"""
-
-    def __post_init__(self) -> None:
-        if self.delimiter is not None and len(self.delimiter) != 1:
-            raise ValueError("delimiter: must be a single character; for anything longer give a pattern")
-        if self.format == "lines" and self.pattern is None:
-            raise ValueError("pattern: is required with format=lines; e.g. (?P<label>\\w+) (?P<text>.+)")
-        if self.pattern is not None:
-            _check_pattern(self.pattern)
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        groups = re.compile(pattern).groupindex
-    except re.error as error:
-        raise ValueError(f"pattern: is no regular expression ({error})") from None
-    if not groups:
-        raise ValueError("pattern: has no named group; name the columns, e.g. (?P<label>\\w+) (?P<text>.+)")
 
 
 @dataclass(frozen=True)
@@ -129,7 +96,8 @@ class FinetuneConfig:
 @dataclass(frozen=True)
 class PredictConfig(FileConfig):
     output: str | None = None
-    """file for the predictions, .jsonl, .csv or .tsv; JSON lines on the standard output by default"""
+    """.jsonl, .csv or .tsv file for the predictions, JSON lines on stdout by default; if the file has a column
+    prediction of its own, ours is called prediction (2)"""
     text_column: str | None = None
     """column of the text; by default the one the model was fine-tuned on"""
     pair_column: str | None = None

@@ -8,11 +8,11 @@ from itertools import chain
 
 import numpy as np
 
+from bert.data.records import GIVE_FORMAT, Row, RowFile, is_broken
 from bert.errors import UserError
 from bert.model.config import Labels
 from finetune.config import TaskConfig
 from finetune.metrics import Array
-from finetune.readers import Row, read_dataset, read_rows
 from finetune.tasks import KINDS, cell_text, label_index, sorted_labels
 
 
@@ -107,9 +107,9 @@ class _Rows:
             self.pairs.extend(texts[1:])
             self.labels.append(values)
 
-    def _open(self) -> tuple[Iterator[Row], list[str] | None]:
+    def _open(self) -> tuple[Iterable[Row], list[str] | None]:
         if self.task.dataset is None:
-            return read_rows(getattr(self.task, self.name), self.task), None
+            return RowFile(getattr(self.task, self.name), self.task), None
         return read_dataset(self.task.dataset, getattr(self.task, self.name), self.task.label_column)
 
     def split(self, index: dict[str, int]) -> Split:
@@ -141,17 +141,47 @@ class _Rows:
         return [f"{len(self.refused)} rows of {self.name} are left out, the first: {self.refused[0]}"]
 
 
-def with_columns(rows: Iterator[Row], columns: list[str]) -> Iterator[Row]:
-    """The rows, after a look whether the first has the columns; UserError if not."""
-    first = next(rows)
+def read_dataset(dataset: str, split: str, label_column: str) -> tuple[Iterator[Row], list[str] | None]:
+    """The rows of a data set of the Hugging Face hub, NAME or NAME:CONFIGURATION, and its list of labels."""
+    import datasets
+
+    name, _, configuration = dataset.partition(":")
+    try:
+        table = datasets.load_dataset(name, configuration or None, split=split)
+    except Exception as error:  # of many libraries: no such name, no such split, no network, a damaged file
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"task.dataset: {dataset} ({split}) cannot be loaded: {reason}") from None
+    if not len(table):
+        raise UserError(f"task.dataset: {dataset} ({split}) has no rows")
+    feature = table.features.get(label_column)
+    names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
+    def rows() -> Iterator[Row]:
+        for number, values in enumerate(table, 1):
+            label = values.get(label_column)
+            if names is not None and label is not None:
+                values = {**values, label_column: names[label] if label >= 0 else None}
+            yield Row(f"{dataset} ({split}), row {number}", values)
+
+    return rows(), names
+
+
+def with_columns(rows: Iterable[Row], columns: list[str]) -> Iterator[Row]:
+    """The rows, after a look whether the first has the columns; UserError if not, or if there are no rows."""
+    found = iter(rows)
+    first = next(found, None)
+    if first is None:
+        raise UserError(f"{rows.path if isinstance(rows, RowFile) else 'the data set'}: has no rows")
     for column in columns if first.problem is None else []:
         if column not in first.values:
             present = [str(name) for name in first.values]
             near = difflib.get_close_matches(column, present, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             listed = ", ".join(present)
+            plain = isinstance(rows, RowFile) and rows.format == "txt"
+            hint += f"; it is read as plain text, a text a line: {GIVE_FORMAT}" if plain else ""
             raise UserError(f"{first.place}: there is no column {column!r}{hint}; there are: {listed}")
-    return chain([first], rows)
+    return chain([first], found)
 
 
 def texts_of(rows: Iterable[Row], columns: list[str]) -> Iterator[tuple[Row, list[str]]]:
@@ -167,8 +197,4 @@ def texts_of(rows: Iterable[Row], columns: list[str]) -> Iterator[tuple[Row, lis
 def _problem(column: str, text: str) -> str | None:
     if not text:
         return f"has no text in column {column!r}"
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # JSON can escape the halves of a pair one by one
-        return f"has half a surrogate pair in column {column!r}"
-    return None
+    return f"has half a surrogate pair in column {column!r}" if is_broken(text) else None

@@ -1,20 +1,16 @@
 """The command `python -m finetune.predict`: a file of texts → their labels with probabilities."""
 
-import csv
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from bert.config import help_text, load, load_record
+from bert.data.records import TABLES, FileConfig, RowFile, check_output, row_writer
 from bert.errors import UserError, run_command
-from bert.files import new_file
-from finetune.config import FileConfig, FinetuneConfig, PredictConfig
+from finetune.config import FinetuneConfig, PredictConfig
 
 if TYPE_CHECKING:
     from bert.model.models import SequenceClassifier
@@ -23,16 +19,14 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: python -m finetune.predict RUN FILE [key=value ...]
 
-Label the texts of FILE (csv, tsv, jsonl, parquet, or lines by a pattern) with the model of RUN, the folder of
-a run or of a checkpoint. Every row comes out in its place: its columns, its prediction, and how probable each
+Label the texts of FILE (csv, tsv, jsonl, parquet, txt, or lines by a pattern) with the model of RUN, the folder
+of a run or of a checkpoint. Every row comes out in its place: its columns, its prediction, and how probable each
 label is.
 """
 CHUNK = 4096
 """rows that are sorted by length, computed and written at a time"""
 RECORD = "finetune.yaml"
 """beside a finished model: the configuration it was trained with, which says how to read files for it"""
-
-Write = Callable[[dict[str, Any]], None]
 
 
 def predict(run: Path, file: Path, config: PredictConfig) -> None:
@@ -41,26 +35,50 @@ def predict(run: Path, file: Path, config: PredictConfig) -> None:
     from rich.progress import Progress
 
     from finetune.data import texts_of, with_columns
-    from finetune.readers import read_rows
 
+    check_output(config.output, (".jsonl", *TABLES))
     classifier, task = load_classifier(run, config)
     layout, columns = how_to_read(file, config, task)
-    num_rows = 0
-    for row, _ in texts_of(with_columns(read_rows(file, layout), columns), columns):
+    rows, num_rows, own = RowFile(file, layout), 0, dict[str, None]()
+    for row, _ in texts_of(with_columns(rows, columns), columns):
         if row.problem:
             raise UserError(f"{row.place}: {row.problem}")
         num_rows += 1
-    rows = texts_of(read_rows(file, layout), columns)
-    console = Console(stderr=True)
-    with writer(config.output) as write, Progress(console=console, transient=True) as progress:
+        own.update(dict.fromkeys(row.values))
+    in_table = Path(config.output or "").suffix in TABLES
+    answers = classifier.columns(in_table)
+    names = free_names(answers, own)
+    console, usable = Console(stderr=True), texts_of(rows, columns)
+    if names != answers:
+        console.print(
+            f"{file} has such columns of its own; ours are called {', '.join(names)}", highlight=False
+        )
+    with (
+        row_writer(config.output, [*own, *names]) as write,
+        Progress(console=console, transient=True) as progress,
+    ):
         bar = progress.add_task("rows", total=num_rows)
-        while chunk := list(islice(rows, CHUNK)):
+        while chunk := list(islice(usable, CHUNK)):
             pairs = [texts[1] for _, texts in chunk] if len(columns) > 1 else None
-            for (row, _), answer in zip(chunk, classifier([t[0] for _, t in chunk], pairs), strict=True):
-                write({**row.values, **answer})
+            found = classifier([texts[0] for _, texts in chunk], pairs, in_table)
+            write(
+                [
+                    {**row.values, **dict(zip(names, cells))}
+                    for (row, _), cells in zip(chunk, found, strict=True)
+                ]
+            )
             progress.advance(bar, len(chunk))
     if config.output:
         console.print(f"{num_rows} predictions in {config.output}", highlight=False)
+
+
+def free_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """Names for our columns beside those of a file; if it has one of them, all get a number: `prediction (2)`."""
+    for number in count(1):
+        free = [name if number == 1 else f"{name} ({number})" for name in names]
+        if not set(free) & set(taken):
+            break
+    return free
 
 
 @dataclass
@@ -73,8 +91,19 @@ class Classifier:
     micro_tokens: int
     """token budget of a batch"""
 
-    def __call__(self, texts: list[str], pairs: list[str] | None) -> Iterator[dict[str, Any]]:
-        """What each text (or pair) gets: its prediction, and the probability of each label."""
+    def columns(self, in_table: bool) -> list[str]:
+        """What a text gets: its prediction, and where labels have names the probabilities of all of them, in a
+        table a column each."""
+        from finetune.tasks import KINDS
+
+        labels = self.model.labels
+        if not KINDS[labels.problem_type].has_names:
+            return ["prediction"]
+        each = [f"probability of {name}" for name in labels.names]
+        return ["prediction", *(each if in_table else ["probabilities"])]
+
+    def __call__(self, texts: list[str], pairs: list[str] | None, in_table: bool) -> Iterator[list[Any]]:
+        """The cells of these columns for each text (or pair)."""
         import torch
 
         from finetune.batches import tokenize_texts
@@ -86,7 +115,13 @@ class Classifier:
         with torch.inference_mode():
             logits = logits_of(self.model, tokenized, self.tokenizer.pad_id, budget).cpu()
         names, kind = self.model.labels.names, KINDS[self.model.labels.problem_type]
-        return (kind.answer(names, one) for one in kind.probabilities(logits.double()).numpy())
+        for one in kind.probabilities(logits.double()).numpy():
+            prediction = kind.prediction(names, one)
+            by_name = {name: round(float(p), 6) for name, p in zip(names, one, strict=True)}
+            if not kind.has_names:
+                yield [prediction]
+            else:
+                yield [prediction, *(by_name.values() if in_table else [by_name])]
 
 
 def load_classifier(run: Path, config: PredictConfig) -> tuple[Classifier, FinetuneConfig | None]:
@@ -124,58 +159,6 @@ def how_to_read(
     return layout, [column for column in (text or "text", pair) if column]
 
 
-@contextmanager
-def writer(output: str | None) -> Iterator[Write]:
-    """Writes rows as JSON lines, or into a file as its name says. A file appears when it is complete."""
-    if output is None:
-        yield _json_lines(sys.stdout)
-        return
-    path = Path(output)
-    if path.suffix not in FORMATS:
-        raise UserError(f"output: {output} is none of {', '.join(FORMATS)}")
-    try:
-        with new_file(path, "w", encoding="utf-8", newline="") as file:
-            yield FORMATS[path.suffix](file)
-    except OSError as error:
-        raise UserError(f"output: {output} cannot be written ({error.strerror})") from None
-
-
-def _json_lines(file: IO[str]) -> Write:
-    return lambda row: print(json.dumps(row, ensure_ascii=False, default=str), file=file)
-
-
-def _table(delimiter: str) -> Callable[[IO[str]], Write]:
-    """A column `probability of LABEL` for each label."""
-
-    def start(file: IO[str]) -> Write:
-        table = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        header: list[str] = []
-
-        def write(row: dict[str, Any]) -> None:
-            cells = dict(row)
-            probabilities: Mapping[str, float] = cells.pop("probabilities", {})
-            cells |= {f"probability of {name}": value for name, value in probabilities.items()}
-            if not header:
-                header.extend(cells)
-                table.writerow(header)
-            table.writerow([_cell(cells.get(name)) for name in header])
-
-        return write
-
-    return start
-
-
-def _cell(value: Any) -> Any:
-    return ",".join(map(str, value)) if isinstance(value, list) else value
-
-
-FORMATS: dict[str, Callable[[IO[str]], Write]] = {
-    ".jsonl": _json_lines,
-    ".csv": _table(","),
-    ".tsv": _table("\t"),
-}
-
-
 def main(argv: Sequence[str]) -> None:
     if "--help" in argv or "-h" in argv:
         print(help_text(PredictConfig, USAGE))
@@ -184,11 +167,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(
             "a run and a file are missing; usage: python -m finetune.predict RUN FILE [key=value ...]"
         )
-    try:
-        predict(Path(argv[0]), Path(argv[1]), load(PredictConfig, None, argv[2:]))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output has seen enough; python flushes again when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    predict(Path(argv[0]), Path(argv[1]), load(PredictConfig, None, argv[2:]))
 
 
 if __name__ == "__main__":

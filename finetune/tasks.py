@@ -36,7 +36,7 @@ class Kind:
     """logits (n, C) → probabilities (n, C), or the predicted numbers"""
     decide: Callable[[Tensor], Tensor]
     """logits (n, C) → predictions in the shape of the targets"""
-    answer: Callable[[Sequence[str], Array], dict[str, Any]]
+    prediction: Callable[[Sequence[str], Array], Any]
     """names of the labels and the probabilities (C,) of one text → what a user is told"""
     metrics: tuple[str, ...]
     """measured at each evaluation; the first is what the best checkpoint is chosen by"""
@@ -92,10 +92,6 @@ def _number(values: list[str], index: Mapping[str, int]) -> float:
     return number
 
 
-def _by_name(names: Sequence[str], probabilities: Array) -> dict[str, dict[str, float]]:
-    return {"probabilities": {name: round(float(p), 6) for name, p in zip(names, probabilities, strict=True)}}
-
-
 KINDS: dict[str, Kind] = {
     "single_label": Kind(
         values=_one,
@@ -104,7 +100,7 @@ KINDS: dict[str, Kind] = {
         dtype=np.int64,
         probabilities=lambda logits: logits.softmax(1),
         decide=lambda logits: logits.argmax(1),
-        answer=lambda names, p: {"prediction": names[int(p.argmax())], **_by_name(names, p)},
+        prediction=lambda names, p: names[int(p.argmax())],
         metrics=("accuracy", "macro_f1", "f1", "matthews"),
     ),
     "multi_label": Kind(
@@ -114,10 +110,7 @@ KINDS: dict[str, Kind] = {
         dtype=np.float32,
         probabilities=Tensor.sigmoid,
         decide=lambda logits: (logits > 0).float(),
-        answer=lambda names, p: {
-            "prediction": [name for name, one in zip(names, p, strict=True) if one > 0.5],
-            **_by_name(names, p),
-        },
+        prediction=lambda names, p: [name for name, one in zip(names, p, strict=True) if one > 0.5],
         metrics=("micro_f1", "macro_f1", "accuracy"),
     ),
     "regression": Kind(
@@ -127,7 +120,7 @@ KINDS: dict[str, Kind] = {
         dtype=np.float32,
         probabilities=lambda logits: logits,
         decide=lambda logits: logits[:, 0],
-        answer=lambda names, p: {"prediction": float(p[0])},
+        prediction=lambda names, p: float(p[0]),
         metrics=("pearson", "spearman"),
     ),
 }

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bert import config as configuration
 from bert.config import NonNegativeInt, PositiveInt, help_text
+from bert.data.records import FileConfig, RowFile
 from bert.errors import UserError, run_command
 from bert.files import write_text
 from pretrain.config import PretrainConfig
@@ -109,36 +111,40 @@ def minimal_pairs(
     from bert.inference import score
 
     shares = {}
-    for file in files:
+    for name, file in names_of(files).items():
         good, bad = read_pairs(file)
         scores = score((model, tokenizer), [*good, *bad], budget)
-        shares[file.name.partition(".")[0]] = float((scores[: len(good)] > scores[len(good) :]).mean())
+        shares[name] = float((scores[: len(good)] > scores[len(good) :]).mean())
     return {**shares, "mean": sum(shares.values()) / len(shares)}
 
 
+def names_of(files: Sequence[Path]) -> dict[str, Path]:
+    """A name of its own for each file: that before its first dot, or else with more of its name and folders.
+
+    Of a/cats.jsonl, b/cats.jsonl and b/dogs.jsonl they are a/cats, b/cats and dogs. `mean` is another result.
+    """
+
+    def candidates(file: Path) -> list[str]:
+        *folders, name = file.absolute().parts
+        ends = (name.partition(".")[0], name)
+        return ["/".join([*folders[first:], end]) for first in range(len(folders), -1, -1) for end in ends]
+
+    unique = {file.resolve(): file for file in files}.values()
+    counts = Counter(name for file in unique for name in set(candidates(file)))
+    return {next(n for n in candidates(file) if counts[n] == 1 and n != "mean"): file for file in unique}
+
+
 def read_pairs(file: Path) -> tuple[list[str], list[str]]:
-    """The good and the bad sentences of a file."""
-    good, bad = [], []
-    try:
-        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"pairs: {file} cannot be read as text ({error})") from None
-    for number, line in enumerate(lines, start=1):
-        try:
-            pair = json.loads(line)
-            good.append(_text(pair["sentence_good"]))
-            bad.append(_text(pair["sentence_bad"]))
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"pairs: {file}, line {number}: is no JSON object with sentence_good and sentence_bad"
-            ) from None
-    return good, bad
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
+    """The good and the bad sentences of a file; of one pair at least."""
+    hint = "minimal pairs are lines of JSON with sentence_good and sentence_bad"
+    pairs = [
+        (row.text("sentence_good", hint), row.text("sentence_bad", hint))
+        for row in RowFile(file, FileConfig(format="jsonl"))
+    ]
+    if not pairs:
+        raise UserError(f"{file}: has no rows; {hint}")
+    good, bad = zip(*pairs)
+    return list(good), list(bad)
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:

@@ -1,147 +1,317 @@
-"""Files of texts as commands take them, and files of results as they write them, in bounded memory."""
+"""Files of rows: read with the place of every mistake, written whole.
+
+csv, tsv, jsonl, parquet, lines by a pattern, and plain text with a text a line; in bounded memory.
+"""
 
 import csv
+import io
 import json
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from bert.errors import UserError
 from bert.files import new_file
 
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".txt": "txt",
+}
+GIVE_FORMAT = f"give format={'|'.join(dict.fromkeys(FORMATS.values()))}, or a pattern for the lines"
+
 
 @dataclass(frozen=True)
-class Record:
-    """A text, and what stands beside it in its row."""
+class FileConfig:
+    """How files of rows are laid out."""
+
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "lines", "txt"] = "auto"
+    """format of the files; auto goes by the file's name, lines needs a pattern, txt has a text a line"""
+    columns: list[str] | None = None
+    """names of the columns of a csv or tsv file that has no header line"""
+    delimiter: str | None = None
+    """character between the columns of a csv or tsv file; a comma and a tab by default"""
+    quotes: bool | None = None
+    """whether quotation marks enclose cells; by default they do in csv, and do not in tsv"""
+    pattern: str | None = None
+    """regular expression of a line of text; named groups are columns, e.g. (?P<label>\\w+) (?P<text>.+)"""
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError("delimiter: must be a single character; for anything longer give a pattern")
+        if self.format == "lines" and self.pattern is None:
+            raise ValueError("pattern: is required with format=lines; e.g. (?P<label>\\w+) (?P<text>.+)")
+        if self.pattern is not None:
+            _check_pattern(self.pattern)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"pattern: is no regular expression ({error})") from None
+    if not groups:
+        raise ValueError("pattern: has no named group; name the columns, e.g. (?P<label>\\w+) (?P<text>.+)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a file, by column."""
 
     place: str
     """file and line, for messages"""
-    text: str
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any]
+    problem: str | None = None
+    """why the row cannot be used"""
+
+    def text(self, column: str, hint: str) -> str:
+        """The text in a column; UserError with the hint if there is none, or if the row cannot be used."""
+        text = self.values.get(column)
+        if self.problem is not None:
+            problem = self.problem
+        elif column not in self.values:
+            problem = f"{column!r} is not there, only {', '.join(map(str, self.values)) or 'nothing'}; {hint}"
+        elif not isinstance(text, str):
+            problem = f"{column!r} is not a text; {hint}"
+        elif is_broken(text):
+            problem = f"has half a surrogate pair in column {column!r}"
+        else:
+            return text
+        raise UserError(f"{self.place}: {problem}")
 
 
-class TextFile:
-    """The records of a .txt file (a text a line), or of the rows of a .jsonl, .csv or .tsv file."""
+def is_broken(text: str) -> bool:
+    """Whether a text has half a surrogate pair in it: JSON can escape the halves one by one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
-    def __init__(self, path: str, column: str):
-        self.path, self.column = Path(path), column
+
+class RowFile:
+    """The rows of a file, as often as they are asked for."""
+
+    def __init__(self, path: Path | str, config: FileConfig):
+        """UserError if there is no such file, or if nothing tells its format."""
+        self.path, self.config = Path(path), config
         if not self.path.is_file():
-            raise UserError(f"{path}: {'is a folder' if self.path.is_dir() else 'no such file'}")
-        if self.path.suffix.lower() not in READERS:
-            raise UserError(f"{path}: its name ends in none of {', '.join(READERS)}")
+            raise UserError(f"{path}: {'is a folder, not a file' if self.path.is_dir() else 'no such file'}")
+        self.format = FORMATS.get(self.path.suffix.lower(), "") if config.format == "auto" else config.format
+        if config.format == "auto" and config.pattern is not None:
+            self.format = "lines"
+        if not self.format:
+            raise UserError(f"{path}: the name does not tell the format; {GIVE_FORMAT}")
         self.size = self.path.stat().st_size
-        self.bytes_read = 0
+        self.bytes_read: Callable[[], int] = lambda: 0  # set by what reads
 
-    def __iter__(self) -> Iterator[Record]:
-        return READERS[self.path.suffix.lower()](self)
-
-    def lines(self) -> Iterator[str]:
-        """The lines of the file with their ends."""
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                self.bytes_read += len(line)
-                try:
-                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{self.place(number)}: is not UTF-8 ({error.reason})") from None
+    def __iter__(self) -> Iterator[Row]:
+        return READERS[self.format](self)
 
     def place(self, line: int) -> str:
         return f"{self.path}, line {line}"
 
-    def record(self, line: int, row: Mapping[str, Any]) -> Record:
-        """The record of a row, whose text is in the wanted column."""
-        text = row.get(self.column)
-        if not isinstance(text, str):
-            what = "is not a text" if self.column in row else f"is not there, only {', '.join(map(str, row))}"
-            raise UserError(f"{self.place(line)}: {self.column!r} {what}; column=NAME names another")
+    def lines(self, newline: str) -> Iterator[str]:
+        """The lines of a UTF-8 text with their ends; `newline` as in `open`."""
         try:
-            text.encode()
-        except UnicodeEncodeError:  # JSON can escape the halves of a pair one by one
-            raise UserError(f"{self.place(line)}: {self.column!r} has half a surrogate pair in it") from None
-        return Record(self.place(line), text, row)
+            binary = self.path.open("rb")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error.strerror})") from None
+        with io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline) as text:
+            if b"\0" in binary.peek(4096):
+                raise UserError(
+                    f"{self.path}: is not text in UTF-8 (it holds zero bytes: a binary file, or UTF-16)"
+                )
+            try:
+                self.bytes_read = binary.tell
+                yield from text
+                self.bytes_read = lambda: self.size
+            except UnicodeDecodeError:
+                place = self.place(self._first_undecodable_line())
+                raise UserError(f"{place}: is not text in UTF-8; convert the file to UTF-8") from None
+
+    def _first_undecodable_line(self) -> int:
+        with self.path.open("rb") as binary:
+            for number, line in enumerate(binary, 1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError:
+                    return number
+        return 1
 
 
-def _text(file: TextFile) -> Iterator[Record]:
-    for number, line in enumerate(file.lines(), start=1):
-        text = line.rstrip("\r\n")
-        yield Record(file.place(number), text, {"text": text})
+def _read_csv(file: RowFile) -> Iterator[Row]:
+    return _read_cells(file, file.config.delimiter or ",", quoted=file.config.quotes is not False)
 
 
-def _jsonl(file: TextFile) -> Iterator[Record]:
-    for number, line in enumerate(file.lines(), start=1):
-        if line.isspace():
+def _read_tsv(file: RowFile) -> Iterator[Row]:
+    return _read_cells(file, file.config.delimiter or "\t", quoted=file.config.quotes is True)
+
+
+def _read_cells(file: RowFile, delimiter: str, quoted: bool) -> Iterator[Row]:
+    """Columns are named by the configuration or by the first line."""
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(
+        file.lines(newline=""),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        strict=True,
+    )
+    columns, line = file.config.columns, 1
+    try:
+        for cells in reader:
+            if not cells:
+                pass  # an empty line
+            elif columns is None:
+                columns = _header(file, cells)
+            elif len(cells) != len(columns):
+                problem = f"has {len(cells)} cells for {len(columns)} columns ({', '.join(columns)})"
+                yield Row(file.place(line), dict(zip(columns, cells, strict=False)), problem)
+            else:
+                yield Row(file.place(line), dict(zip(columns, cells, strict=True)))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        hint = "; look for a quote too many, or let quotes=false take quotes as plain characters"
+        raise UserError(f"{file.place(line)}: {error}{hint if quoted else ''}") from None
+
+
+def _header(file: RowFile, cells: list[str]) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"{file.place(1)}: two columns are called {twice!r}; without a header line, give columns=[…]"
+        )
+    return names
+
+
+def _read_jsonl(file: RowFile) -> Iterator[Row]:
+    for number, line in enumerate(file.lines(newline=""), 1):
+        place = file.place(number)
+        if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{file.place(number)}: is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{file.place(number)}: is not a JSON object with a key {file.column!r}")
-        yield file.record(number, row)
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield Row(place, {}, f"is not JSON ({error.msg}, column {error.colno})")
+            continue
+        except (ValueError, RecursionError) as error:  # thousands of digits or of brackets
+            yield Row(place, {}, f"cannot be read as JSON ({error})")
+            continue
+        if isinstance(values, dict):
+            yield Row(place, values)
+        else:
+            yield Row(place, {}, "is not a JSON object: one {…} a line is expected")
 
 
-def _table(delimiter: str) -> Callable[[TextFile], Iterator[Record]]:
-    def read(file: TextFile) -> Iterator[Record]:
-        csv.field_size_limit(2**31 - 1)
-        rows = csv.DictReader(file.lines(), delimiter=delimiter, restkey="(more)", strict=True)
-        try:
-            for row in rows:
-                yield file.record(rows.line_num, row)
-        except csv.Error as error:
-            raise UserError(
-                f"{file.place(rows.reader.line_num)}: {error}; look for a quote too many"
-            ) from None
+def _read_parquet(file: RowFile) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
 
-    return read
+    done = 0
+    try:
+        table = pyarrow.parquet.ParquetFile(file.path)
+        file.bytes_read = lambda: file.size * done // max(table.metadata.num_rows, 1)
+        for batch in table.iter_batches():
+            for number, values in enumerate(batch.to_pylist(), done + 1):
+                yield Row(f"{file.path}, row {number}", values)
+            done += len(batch)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{file.path}: cannot be read as parquet ({error})") from None
 
 
-READERS: dict[str, Callable[[TextFile], Iterator[Record]]] = {
-    ".txt": _text,
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".csv": _table(","),
-    ".tsv": _table("\t"),
+def _read_lines(file: RowFile) -> Iterator[Row]:
+    assert file.config.pattern is not None
+    pattern = re.compile(file.config.pattern)
+    for number, line in enumerate(file.lines(newline=""), 1):
+        place, text = file.place(number), line.rstrip("\r\n")
+        if match := pattern.fullmatch(text):
+            yield Row(place, match.groupdict())
+        elif text.strip():
+            yield Row(place, {}, f"does not match the pattern {file.config.pattern}")
+
+
+def _read_txt(file: RowFile) -> Iterator[Row]:
+    for number, line in enumerate(file.lines(newline="\n"), 1):
+        yield Row(file.place(number), {"text": line.rstrip("\r\n")})
+
+
+READERS: dict[str, Callable[[RowFile], Iterator[Row]]] = {
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+    "lines": _read_lines,
+    "txt": _read_txt,
 }
 
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write into, which appears under its name when the block ends well."""
-    try:
-        with new_file(path) as file:
-            yield file
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
 Write = Callable[[Sequence[Mapping[str, Any]]], None]
+TABLES = {".csv": ",", ".tsv": "\t"}
+"""the files of results that are tables, and what separates their cells"""
+
+
+def check_output(output: str | None, suffixes: Sequence[str]) -> None:
+    """UserError if results cannot be written to a file of this name; None is stdout."""
+    if output is None:
+        return
+    if Path(output).suffix not in suffixes:
+        raise UserError(f"output: {output} does not end in {' or '.join(suffixes)}")
+    if not Path(output).parent.is_dir():
+        raise UserError(f"output: there is no folder {Path(output).parent}")
 
 
 @contextmanager
-def jsonl_writer(output: str | None) -> Iterator[Write]:
-    """Writes rows as lines of JSON, into a file or else to stdout."""
+def row_writer(output: str | None, columns: Sequence[str] = ()) -> Iterator[Write]:
+    """Writes rows into a .csv, .tsv or .jsonl file as its name says, or as JSON lines to stdout.
 
+    A table has these columns.
+    """
+    suffix = Path(output or "").suffix
+    with _results(output) as file:
+        write = _table_rows(file, columns, TABLES[suffix]) if suffix in TABLES else _json_rows(file)
+        yield write
+
+
+def _json_rows(file: IO[bytes]) -> Write:
     def write(rows: Sequence[Mapping[str, Any]]) -> None:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         file.write(text.encode("utf-8", "backslashreplace"))
 
-    if output is None:
-        file: IO[bytes] = sys.stdout.buffer
-        yield write
-        file.flush()
-    else:
-        with written_whole(Path(output)) as file:
-            yield write
+    return write
+
+
+def _table_rows(file: IO[bytes], columns: Sequence[str], delimiter: str) -> Write:
+    def write(rows: Iterable[Mapping[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        table = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+        table.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))
+
+    write([dict(zip(columns, columns))])
+    return write
+
+
+def _cell(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 @contextmanager
-def npy_writer(output: str) -> Iterator[Callable[[np.ndarray], None]]:
+def npy_writer(output: str) -> Iterator[Callable[["np.ndarray"], None]]:
     """Writes float32 matrices (n, D), one below the other, into a .npy file while their height is unknown."""
+    import numpy as np
+
     height, width = 0, 0
 
     def write_header() -> None:  # numpy leaves room in it for the height to grow
@@ -156,7 +326,21 @@ def npy_writer(output: str) -> Iterator[Callable[[np.ndarray], None]]:
         height += len(matrix)
         file.write(np.ascontiguousarray(matrix, dtype="<f4").tobytes())
 
-    with written_whole(Path(output)) as file:
+    with _results(output) as file:
         yield write
         file.seek(0)
         write_header()
+
+
+@contextmanager
+def _results(output: str | None) -> Iterator[IO[bytes]]:
+    """A file for results, which appears under its name when the block ends well; or stdout."""
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with new_file(Path(output)) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"output: {output} cannot be written ({error.strerror})") from None

@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 import bert
@@ -33,13 +35,16 @@ def rows(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.fixture(params=["txt", "jsonl", "csv", "tsv"])
+@pytest.fixture(params=["txt", "jsonl", "csv", "tsv", "parquet"])
 def texts_file(request, tmp_path):
     """The same texts in a file of each format, with the columns that come with them."""
     path = tmp_path / f"texts.{request.param}"
     columns = [{"id": f"№ {i}", "text": text} for i, text in enumerate(TEXTS)]
     if request.param == "txt":
         columns = [{"text": text} for text in TEXTS]
+    if request.param == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(columns), path)
+        return path, columns
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         if request.param == "txt":
             file.write("\r\n".join(TEXTS))
@@ -65,6 +70,17 @@ def test_rows_keep_their_columns_and_gain_the_answer(run, texts_file, folders):
     ]
 
 
+def test_lines_are_read_by_a_pattern(run, folders, tmp_path):
+    (tmp_path / "labelled.txt").write_text("NUM the cat\nLOC paris\n")
+    pattern = "(?P<label>[A-Z]+) (?P<sentence>.+)"
+    code, printed, _ = run(
+        "score", f"input={tmp_path / 'labelled.txt'}", f"pattern={pattern}", "column=sentence"
+    )
+    assert code == 0
+    found = [{k: row[k] for k in ("label", "sentence")} for row in rows(printed)]
+    assert found == [{"label": "NUM", "sentence": "the cat"}, {"label": "LOC", "sentence": "paris"}]
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "npy"])
 def test_embed_writes_rows_or_a_matrix(run, texts_file, folders, tmp_path, suffix):
     output = tmp_path / f"vectors.{suffix}"
@@ -84,7 +100,7 @@ def test_embed_writes_rows_or_a_matrix(run, texts_file, folders, tmp_path, suffi
 def test_a_matrix_of_many_chunks_has_a_valid_header(run, folders, tmp_path, monkeypatch):
     texts = [f"{'cat ' * (i % 7)}{i}" for i in range(230)]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
-    monkeypatch.setattr("bert.commands.CHUNKS", {"embed": 64})
+    monkeypatch.setattr("bert.cli.CHUNKS", {"embed": 64})
     assert run("embed", f"input={tmp_path / 'texts.txt'}", f"output={tmp_path / 'v.npy'}")[0] == 0
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), bert.embed(folders["bert"], texts), atol=2e-6)
 
@@ -165,7 +181,7 @@ MISTAKES = {
     "no folder": (["score", "nowhere", "a"], "nowhere: no such folder"),
     "no file": (["score", "{bert}", "input=nothing.txt"], "nothing.txt: no such file"),
     "folder": (["score", "{bert}", "input={tmp}"], "is a folder"),
-    "format": (["score", "{bert}", "input={tmp}/a.pdf"], "a.pdf: its name ends in none of .txt"),
+    "format": (["score", "{bert}", "input={tmp}/a.pdf"], "a.pdf: the name does not tell the format; give format=csv"),
     "key": (["score", "{bert}", "a", "batch_token=3"], "batch_token: unknown key"),
     "value": (["fill-mask", "{bert}", "a", "top_k=0"], "top_k: 0 is not allowed"),
     "dashes": (["fill-mask", "{bert}", "--top-k", "3"], "--top-k: options are written top_k=VALUE"),
@@ -175,14 +191,17 @@ MISTAKES = {
     "column": (["score", "{bert}", "input={tmp}/a.csv", "column=b"], "line 2: 'b' is not there, only text"),
     "not text": (["score", "{bert}", "input={tmp}/a.jsonl"], "a.jsonl, line 1: 'text' is not a text"),
     "not json": (["score", "{bert}", "input={tmp}/b.jsonl"], "b.jsonl, line 2: is not JSON"),
-    "half": (["score", "{bert}", "input={tmp}/c.jsonl"], "c.jsonl, line 1: 'text' has half a surrogate pair"),
-    "not utf-8": (["score", "{bert}", "input={tmp}/a.txt"], "a.txt, line 2: is not UTF-8"),
+    "half": (["score", "{bert}", "input={tmp}/c.jsonl"], "c.jsonl, line 1: has half a surrogate pair in"),
+    "not utf-8": (["score", "{bert}", "input={tmp}/a.txt"], "a.txt, line 2: is not text in UTF-8"),
     "no mask": (["fill-mask", "{bert}", "input={tmp}/b.txt", "output={tmp}/o.jsonl"], "line 2: has no"),
     "no mask in words": (["fill-mask", "{bert}", "[MASK]", "paris"], r"'paris': has no \[MASK\]"),
     "too long": (["score", "{bert}", "a", "cat " * 63], "has 65 tokens and the model reads 64"),
     "no head": (["score", "{bare}", "a"], "bare: holds a bare encoder, which predicts no tokens"),
     "classifier": (["fill-mask", "{classifier}", "[MASK]"], "classifier: holds a classifier of texts, which"),
-    "quote": (["score", "{bert}", "input={tmp}/b.csv"], "b.csv, line 3: unexpected end of data; look for"),
+    "quote": (["score", "{bert}", "input={tmp}/b.csv"], "b.csv, line 2: unexpected end of data; look for"),
+    "own column": (["score", "{bert}", "input={tmp}/d.csv", "output={tmp}/o.jsonl"], "line 2: has a column 'score'"),
+    "cells": (["score", "{bert}", "input={tmp}/e.csv"], "e.csv, line 3: has 3 cells for 2 columns"),
+    "pattern": (["score", "{bert}", "input={tmp}/a.txt", "pattern=x"], "pattern: has no named group"),
     "words": (["verify", "{bert}", "a"], "'a' is one word too many"),
 }  # fmt: skip
 
@@ -197,6 +216,8 @@ def test_mistakes_take_one_line(folders, tmp_path, capsys, case):
         "b.jsonl": b'{"text": "a"}\ntext\n',
         "c.jsonl": b'{"text": "\\ud83d"}\n',
         "a.txt": b"fine\n\xff\xfe\n",
+        "d.csv": b"text,score\nx,1\n",
+        "e.csv": b"text,id\nx,1\nx, y,2\n",
         "b.txt": b"a [MASK]\nnone\n",
     }
     for name, content in contents.items():

@@ -168,7 +168,13 @@ MISTAKES: list[tuple[str, bytes, dict[str, Any], str]] = [
         {"pattern": r"(?P<label>\w) (?P<text>.+)"},
         r"a\.txt, line 2: does not match the pattern",
     ),
-    ("a.txt", b"x\n", {}, r"a\.txt: the name does not tell the format; give format=csv\|tsv"),
+    ("a.dat", b"x\n", {}, r"a\.dat: the name does not tell the format; give format=csv\|tsv"),
+    (
+        "a.txt",
+        b"x\n",
+        {},
+        r"line 1: there is no column 'label'; it is read as plain text, .*: give format=csv\|tsv.* or a pattern",
+    ),
     ("a.parquet", b"nonsense", {}, r"a\.parquet: cannot be read as parquet"),
 ]
 

@@ -76,7 +76,7 @@ def test_a_bad_row_leaves_no_predictions(finished: Path, workshop: Any, tmp_path
         predict.main([str(finished), str(tmp_path / "other.csv")])
     with pytest.raises(UserError, match="no classifier of texts; fine-tune it first"):
         predict.main([str(workshop.base), str(tmp_path / "new.csv")])
-    with pytest.raises(UserError, match=r"p\.xlsx is none of \.jsonl, \.csv, \.tsv"):
+    with pytest.raises(UserError, match=r"p\.xlsx does not end in \.jsonl or \.csv or \.tsv"):
         predict.main([str(finished), str(tmp_path / "other.csv"), "text_column=texts", "output=p.xlsx"])
     with pytest.raises(UserError, match="device: abacus cannot be used"):
         predict.main([str(finished), str(tmp_path / "other.csv"), "text_column=texts", "device=abacus"])
@@ -129,3 +129,33 @@ def test_the_command_says_what_is_missing(capsys: pytest.CaptureFixture[str]) ->
     assert "usage: accelerate launch -m finetune" in capsys.readouterr().err
     assert run_command(predict.main, ["run"]) == 2
     assert "usage: python -m finetune.predict RUN FILE" in capsys.readouterr().err
+
+
+def test_columns_of_the_file_are_never_overwritten(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ours get a number where the file has one of their names; a table has the columns of all rows."""
+    rows = [{"text": "a good a", "prediction": "mine"}, {"text": "b", "probability of pos": "0.9"}]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run, file = str(finished / "model"), str(tmp_path / "new.jsonl")
+    predict.main([run, file])
+    printed = capsys.readouterr()
+    found = [json.loads(line) for line in printed.out.splitlines()]
+    assert [{k: row[k] for k in own} for row, own in zip(found, rows, strict=True)] == rows
+    assert all(row["prediction (2)"] in ("pos", "neg") and row["probabilities (2)"] for row in found)
+    assert "ours are called prediction (2)" in " ".join(printed.err.split())
+    predict.main([run, file, f"output={tmp_path / 'p.csv'}"])
+    with (tmp_path / "p.csv").open() as table:
+        cells = list(csv.DictReader(table))
+    assert list(cells[0]) == [
+        *("text", "prediction", "probability of pos"),
+        *("prediction (2)", "probability of neg (2)", "probability of pos (2)"),
+    ]
+    assert [(c["prediction"], c["probability of pos"]) for c in cells] == [("mine", ""), ("", "0.9")]
+    assert [c["prediction (2)"] for c in cells] == [row["prediction (2)"] for row in found]
+
+
+def test_a_text_a_line_is_labelled(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.txt").write_text("a good a\nb\n")
+    predict.main([str(finished), str(tmp_path / "new.txt"), f"output={tmp_path / 'p.jsonl'}"])
+    assert [row["text"] for row in lines(tmp_path / "p.jsonl")] == ["a good a", "b"]
