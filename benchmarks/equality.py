@@ -14,10 +14,9 @@ from typing import Any
 
 import measuring
 
-TESTS = Path(__file__).resolve().parents[1] / "tests" / "launch"
-sys.path[:0] = [str(TESTS.parents[1]), str(TESTS)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conftest import Pretraining, write_recipe  # noqa: E402
+from tests.processes import Runs, write_recipe
 
 WORDS = (
     *("model.dropout=0", "model.attention_dropout=0", "training.steps=10"),
@@ -37,7 +36,7 @@ LAUNCHES = {
 BF16 = ("1 × 1", "1 × 8", "2 × 4 DDP", "2 × 4 FSDP2")
 
 
-def difference(commands: Pretraining, one: str, other: str) -> dict[str, Any]:
+def difference(commands: Runs, one: str, other: str) -> dict[str, Any]:
     lines, others = commands.lines(one), commands.lines(other)
     weights, theirs = commands.weights(one), commands.weights(other)
     return {
@@ -50,7 +49,7 @@ def difference(commands: Pretraining, one: str, other: str) -> dict[str, Any]:
 def main() -> None:
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        commands = Pretraining(write_recipe(Path(folder)), Path(folder), [])
+        commands = Runs(write_recipe(Path(folder) / "recipe"), Path(folder))
         try:
             for precision, names in (("fp32", tuple(LAUNCHES)), ("bf16", BF16)):
                 for name in names:
@@ -60,8 +59,7 @@ def main() -> None:
                     commands.run(run, *words, launcher=launcher)
                     result[f"{name}, {precision}"] = difference(commands, f"1-×-1-{precision}", run)
         finally:
-            for process in commands.started:
-                commands.kill(process)
+            commands.end()
     rows = [
         (name, "yes" if one["same_batches"] else "NO", f"{one['loss']:.1e}", f"{one['weights']:.1e}")
         for name, one in result.items()

@@ -1,135 +1,20 @@
 """Pretraining in processes of its own, on a small corpus whose tokenizer and store are made once."""
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
-from bert import config as configuration
-from bert.training.logging import read_metrics
-from pretrain.config import PretrainConfig
-from pretrain.prepare import ensure_store
-from pretrain.tokenizer import ensure_tokenizer
-
-RECIPE = """
-seed: 1
-corpus: {{files: ["{corpus}"], heldout_share: 0.1}}
-tokenizer: {{vocab_size: 1000, path: "{folder}/tokenizer"}}
-prepare: {{workers: 1, store: "{folder}/store"}}
-model: {{hidden_size: 32, num_layers: 2, num_heads: 2, intermediate_size: 64, max_positions: 64}}
-batch: {{sequences: 16, max_length: 64, micro_tokens: 512}}
-optimizer: {{learning_rate: 1e-3}}
-training: {{steps: 40, save_every: 5, evaluate_every: 20, precision: fp32}}
-evaluation: {{sequences: 64}}
-tracking: {{log_every: 1, wandb: off, batch_digest: true}}
-"""
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.getcwd()}
-ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
-FILES, FILE = Path(__file__).parents[2] / "configs/accelerate", ["--main_process_port", "0", "--config_file"]
-LAUNCHERS = {
-    "python": [sys.executable, "-m"],
-    "cpu": [*ACCELERATE, "--cpu", "--num_processes", "2", "-m"],
-    "three": [*ACCELERATE, "--cpu", "--num_processes", "3", "-m"],
-    "fsdp": [*ACCELERATE, *FILE, f"{FILES}/fsdp2.yaml", "--num_processes", "2", "-m"],
-    "hybrid": [
-        *(*ACCELERATE, *FILE, f"{FILES}/fsdp2_hybrid.yaml", "--num_machines", "1", "--num_processes", "4"),
-        *("--parallelism_config_dp_shard_size", "2", "-m"),
-    ],
-}
-
-
-@dataclass
-class Pretraining:
-    """Commands of pretraining with one recipe; runs go into `folder`."""
-
-    recipe: Path
-    folder: Path
-    started: list[subprocess.Popen[str]]
-
-    def start(self, run: str, *words: str, launcher: str = "python", module: str = "pretrain") -> Any:
-        """A command in a process group of its own."""
-        named = [str(self.recipe), f"run_dir={self.folder / run}"] if module == "pretrain" else []
-        process = subprocess.Popen(
-            [*LAUNCHERS[launcher], module, *named, *words],
-            env={**os.environ, **ENVIRONMENT},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.started.append(process)
-        return process
-
-    def run(self, run: str, *words: str, launcher: str = "python", expect: int = 0) -> str:
-        """What a command printed; it must end with the exit code `expect`."""
-        process = self.start(run, *words, launcher=launcher)
-        output, _ = process.communicate(timeout=240)
-        assert process.returncode == expect, output
-        return str(output)
-
-    def kill(self, process: "subprocess.Popen[str]", number: int = signal.SIGKILL) -> None:
-        """Send a signal to every process of a command at once, and after SIGKILL wait until all are gone.
-
-        torch's launcher gives each of its processes a session of its own.
-        """
-        with contextlib.suppress(psutil.NoSuchProcess):
-            parent = psutil.Process(process.pid)
-            family = [parent, *parent.children(recursive=True)]
-            for one in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.send_signal(number)
-        if number == signal.SIGKILL:
-            process.communicate(timeout=60)
-
-    def config(self, run: str, *words: str) -> PretrainConfig:
-        return configuration.load(PretrainConfig, self.recipe, [f"run_dir={self.folder / run}", *words])
-
-    def lines(self, run: str, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-        return read_metrics(self.folder / run / name)
-
-    def weights(self, run: str) -> Any:
-        from bert.checkpoint import load
-
-        return load(self.folder / run).state_dict()
-
-    def wait_for(self, ready: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-        """Return when something has come about, or the command has ended."""
-        while process.poll() is None and not ready():
-            time.sleep(0.002)
-
-
-def write_recipe(folder: Path) -> Path:
-    """The recipe's file in a folder; its tokenizer and its store are made."""
-    from pydoc_data.topics import topics
-
-    (folder / "corpus").mkdir()
-    for number, text in enumerate(topics.values()):
-        (folder / "corpus" / f"{number}.txt").write_text(text, encoding="utf-8")
-    path = folder / "recipe.yaml"
-    path.write_text(RECIPE.format(folder=folder, corpus=folder / "corpus"))
-    config = configuration.load(PretrainConfig, path)
-    ensure_tokenizer(config)
-    ensure_store(config)
-    return path
+from tests.processes import Runs, write_recipe
 
 
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recipe(tmp_path_factory.mktemp("pretraining"))
+    return write_recipe(tmp_path_factory.mktemp("pretraining") / "recipe")
 
 
 @pytest.fixture
-def pretraining(recipe: Path, tmp_path: Path) -> Iterator[Pretraining]:
-    commands = Pretraining(recipe, tmp_path, [])
-    yield commands
-    for process in commands.started:
-        commands.kill(process)
+def pretraining(recipe: Path, tmp_path: Path) -> Iterator[Runs]:
+    runs = Runs(recipe, tmp_path)
+    yield runs
+    runs.end()

@@ -29,36 +29,22 @@ def assert_identical(pretraining: Any, one: str, other: str) -> None:
     assert seen[0] == seen[1]
 
 
-def steps(pretraining: Any, run: str) -> int:
-    lines = pretraining.lines(run)
-    return lines[-1]["step"] if lines else 0
-
-
-def checkpoints(pretraining: Any, run: str) -> list[Path]:
-    found = (pretraining.folder / run / "checkpoints").glob("step-*")
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
-
-
-def saving(pretraining: Any, run: str) -> bool:
-    return any((pretraining.folder / run / "checkpoints").glob("partial-*"))
-
-
 def test_a_run_that_is_stopped_and_killed_ends_bit_identical(pretraining: Any) -> None:
     """Dropout on, with a worker: SIGTERM during the evaluation, kill -9 during a save, then left alone."""
     words = ("training.num_workers=1", "evaluation.sequences=1000")
     train(pretraining.config("whole", *words))
     process = pretraining.start("parts", *words)
-    pretraining.wait_for(lambda: steps(pretraining, "parts") == 20, process)
+    pretraining.wait_for(lambda: pretraining.step("parts") == 20, process)
     assert not pretraining.lines("parts", "evaluations.jsonl"), "it is evaluating"
     pretraining.kill(process, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED, output
-    assert checkpoints(pretraining, "parts")[-1].name == "step-20"
+    assert pretraining.checkpoints("parts")[-1].name == "step-20"
     process = pretraining.start("parts", *words)
-    pretraining.wait_for(lambda: steps(pretraining, "parts") >= 25, process)
-    pretraining.wait_for(lambda: saving(pretraining, "parts"), process)
+    pretraining.wait_for(lambda: pretraining.step("parts") >= 25, process)
+    pretraining.wait_for(lambda: pretraining.saving("parts"), process)
     pretraining.kill(process)
-    assert 20 < steps(pretraining, "parts") < 40
+    assert 20 < pretraining.step("parts") < 40
     pretraining.run("parts", *words)
     assert_identical(pretraining, "whole", "parts")
     evaluations = [pretraining.lines(run, "evaluations.jsonl") for run in ("whole", "parts")]
@@ -74,7 +60,7 @@ def test_a_signal_ends_a_long_evaluation_at_once(pretraining: Any, launcher: str
     words = ("training.steps=4", "training.evaluate_every=2", "evaluation.sequences=1000000")
     words += ("batch.micro_tokens=64", "evaluation.sentences=[]", "batch.sequences=2")
     process = pretraining.start("run", *words, launcher=launcher)
-    pretraining.wait_for(lambda: steps(pretraining, "run") == 2, process)
+    pretraining.wait_for(lambda: pretraining.step("run") == 2, process)
     pretraining.kill(process, signal.SIGTERM)
     began = time.monotonic()
     output, _ = process.communicate(timeout=60)
@@ -82,7 +68,7 @@ def test_a_signal_ends_a_long_evaluation_at_once(pretraining: Any, launcher: str
     assert process.returncode == by_launcher[launcher], output
     assert "stopped and saved after step 2" in output
     assert time.monotonic() - began < 20
-    assert checkpoints(pretraining, "run")[-1].name == "step-2"
+    assert pretraining.checkpoints("run")[-1].name == "step-2"
     assert not pretraining.lines("run", "evaluations.jsonl")
 
 
@@ -95,15 +81,15 @@ def test_twenty_kills(pretraining: Any, launcher: str, workers: int) -> None:
     pretraining.run("whole", *words, launcher=launcher)
     instants, kills, in_saves = random.Random(0), 0, 0
     while kills < 20:
-        process, before = pretraining.start("parts", *words, launcher=launcher), steps(pretraining, "parts")
+        process, before = pretraining.start("parts", *words, launcher=launcher), pretraining.step("parts")
         if kills % 5 == 4:  # at any time, perhaps before the first step
             time.sleep(instants.uniform(0, 8))
         else:
-            pretraining.wait_for(lambda: steps(pretraining, "parts") > before, process)  # noqa: B023
+            pretraining.wait_for(lambda: pretraining.step("parts") > before, process)  # noqa: B023
             time.sleep(instants.uniform(0, 0.5))
         if kills % 2:
-            pretraining.wait_for(lambda: saving(pretraining, "parts"), process)
-            in_saves += saving(pretraining, "parts")
+            pretraining.wait_for(lambda: pretraining.saving("parts"), process)
+            in_saves += pretraining.saving("parts")
         if process.poll() is not None:
             break
         pretraining.kill(process)
@@ -119,9 +105,9 @@ def test_three_processes_go_on_bit_identical(pretraining: Any) -> None:
     """Over two processes a sum has one order only."""
     pretraining.run("whole", "training.steps=12", launcher="three")
     process = pretraining.start("parts", "training.steps=12", launcher="three")
-    pretraining.wait_for(lambda: len(checkpoints(pretraining, "parts")) > 0, process)
+    pretraining.wait_for(lambda: len(pretraining.checkpoints("parts")) > 0, process)
     pretraining.kill(process)
-    assert 5 <= steps(pretraining, "parts") < 12
+    assert 5 <= pretraining.step("parts") < 12
     pretraining.run("parts", "training.steps=12", launcher="three")
     assert_identical(pretraining, "whole", "parts")
 
@@ -132,9 +118,9 @@ def test_three_processes_go_on_bit_identical(pretraining: Any) -> None:
 def test_a_damaged_checkpoint_is_passed_over(pretraining: Any, harm: str) -> None:
     pretraining.run("whole")
     process = pretraining.start("parts")
-    pretraining.wait_for(lambda: steps(pretraining, "parts") >= 17, process)
+    pretraining.wait_for(lambda: pretraining.step("parts") >= 17, process)
     pretraining.kill(process)
-    file = checkpoints(pretraining, "parts")[-1] / "model.safetensors"
+    file = pretraining.checkpoints("parts")[-1] / "model.safetensors"
     content = bytearray(file.read_bytes())
     if harm == "truncated":
         file.write_bytes(content[:-1])
@@ -167,15 +153,15 @@ def test_a_disk_that_is_full(pretraining: Any, small_disk: Path) -> None:
     (pretraining.folder / "parts/checkpoints").symlink_to(small_disk)
     train(pretraining.config("whole", "training.evaluate_every=0"))
     process = pretraining.start("parts", "training.evaluate_every=0")
-    pretraining.wait_for(lambda: len(checkpoints(pretraining, "parts")) > 0, process)
+    pretraining.wait_for(lambda: len(pretraining.checkpoints("parts")) > 0, process)
     with contextlib.suppress(OSError), (small_disk / "other").open("wb", buffering=0) as other:
         while True:
             other.write(bytes(4096))
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
     assert "No space left on device" in output and "make room" in output
-    assert 0 < int(checkpoints(pretraining, "parts")[-1].name.removeprefix("step-")) < 40
-    assert all(manifest.damage(path) is None for path in checkpoints(pretraining, "parts"))
+    assert 0 < int(pretraining.checkpoints("parts")[-1].name.removeprefix("step-")) < 40
+    assert all(manifest.damage(path) is None for path in pretraining.checkpoints("parts"))
     (small_disk / "other").unlink()
     pretraining.run("parts", "training.evaluate_every=0")
     assert_identical(pretraining, "whole", "parts")
@@ -197,7 +183,7 @@ def test_files_that_may_not_grow(pretraining: Any) -> None:
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
     assert "the checkpoint of step 5 could not be written" in output and "make room" in output
-    assert checkpoints(pretraining, "parts") == []
+    assert pretraining.checkpoints("parts") == []
     pretraining.run("parts")
     assert_identical(pretraining, "whole", "parts")
 
@@ -209,15 +195,15 @@ def test_a_signal_to_the_launcher_alone_saves_and_ends(pretraining: Any, number:
     """accelerate passes no signal on to processes on CPUs; they notice that it is gone, or are told."""
     for launcher in ("python", "cpu"):
         process = pretraining.start(launcher, "training.steps=100000", launcher=launcher)
-        pretraining.wait_for(lambda: steps(pretraining, launcher) >= 8, process)  # noqa: B023
+        pretraining.wait_for(lambda: pretraining.step(launcher) >= 8, process)  # noqa: B023
         process.send_signal(number)
         process.communicate(timeout=60)
-        done = steps(pretraining, launcher)
+        done = pretraining.step(launcher)
         deadline = time.monotonic() + 30
-        while checkpoints(pretraining, launcher)[-1].name != f"step-{done}" and time.monotonic() < deadline:
+        while pretraining.checkpoints(launcher)[-1].name != f"step-{done}" and time.monotonic() < deadline:
             time.sleep(0.1)
-            done = steps(pretraining, launcher)
-        assert checkpoints(pretraining, launcher)[-1].name == f"step-{done}"
+            done = pretraining.step(launcher)
+        assert pretraining.checkpoints(launcher)[-1].name == f"step-{done}"
 
 
 @pytest.mark.slow
@@ -246,7 +232,7 @@ def test_a_process_that_dies_ends_the_run_soon(pretraining: Any, victim: int) ->
     import psutil
 
     process = pretraining.start("run", "training.steps=100000", launcher="cpu")
-    pretraining.wait_for(lambda: steps(pretraining, "run") >= 8, process)
+    pretraining.wait_for(lambda: pretraining.step("run") >= 8, process)
     ranks = {}
     for child in psutil.Process(process.pid).children(recursive=True):
         environment = child.environ()
