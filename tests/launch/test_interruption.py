@@ -213,15 +213,15 @@ def test_two_trainings_in_one_folder(pretraining: Any, launcher: str) -> None:
     """The second is refused. The same command goes on at once after a kill of the process that was typed."""
     words = ("training.steps=100000", "training.num_workers=2")
     first = pretraining.start("run", *words, launcher=launcher)
-    pretraining.wait_for(lambda: steps(pretraining, "run") >= 2, first)
+    pretraining.wait_for(lambda: pretraining.step("run") >= 2, first)
     output = pretraining.run("run", *words, expect=2)
     assert output.splitlines()[-1].startswith("error: run_dir: another training works in ")
     assert first.poll() is None
     first.kill()
     first.wait()
     again = pretraining.start("run", *words, launcher=launcher)
-    before = steps(pretraining, "run")
-    pretraining.wait_for(lambda: steps(pretraining, "run") > before + 20, again)
+    before = pretraining.step("run")
+    pretraining.wait_for(lambda: pretraining.step("run") > before + 20, again)
     assert again.poll() is None, again.communicate()
 
 

@@ -110,7 +110,10 @@ def parameters(config: PretrainConfig) -> float:
 N = r"([\d,.]*\d|a million)"
 CLAIMS: dict[str, Callable[[PretrainConfig, re.Match[str]], Any]] = {
     rf"(?<!to )\b{N} % masking": lambda c, m: ramp(c) == (number(m[1]), number(m[1])),
-    rf"masking that falls from {N} to {N} %": lambda c, m: ramp(c) == (number(m[1]), number(m[2])),
+    rf"masking that falls from {N} to {N} %(?: in the first {N} % of the run)?": lambda c, m: (
+        (*ramp(c), c.objective.mask_prob.steps.in_steps(1000))
+        == (number(m[1]), number(m[2]), 10 * number(m[3] or "100"))
+    ),
     rf"{N} of {N} tokens(?: and|,) {N} of {N}\b": lambda c, m: (
         quota(c, number(m[2])) == number(m[1]) and quota(c, number(m[4])) == number(m[3])
     ),
@@ -134,7 +137,7 @@ CLAIMS: dict[str, Callable[[PretrainConfig, re.Match[str]], Any]] = {
     rf"(?:trillion tokens to|the|-base,) {N} billion": lambda c, m: (
         c.training.tokens == number(m[1]) * 1e9 < billions(c) * 1e9
     ),
-    rf"{N} steps of warm-up": lambda c, m: c.schedule.warmup * c.training.steps == number(m[1]),
+    rf"{N} steps of warm-up": lambda c, m: c.schedule.warmup.in_steps(c.training.steps) == number(m[1]),
     rf"sequences of {N} tokens": lambda c, m: lengths(c) == {number(m[1])},
     rf"full sentences of {N} tokens": lambda c, m: (
         lengths(c) == {number(m[1])} and c.objective.pairing == "none"

@@ -21,8 +21,8 @@ from bert import cli
 from bert import config as configuration
 from bert.config import yaml12
 from bert.tokenizer import Tokenizer
-from bert.training.logging import read_metrics
 from bert.training.distributed import EXIT_INTERRUPTED
+from bert.training.logging import read_metrics
 from finetune.config import FinetuneConfig, TaskConfig
 from pretrain.config import PretrainConfig
 from pretrain.prepare import ensure_store
