@@ -158,7 +158,7 @@ def _jobs(config: PretrainConfig, path: Path, corpus: "Corpus", workers: int) ->
 
 @contextmanager
 def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, elsewhere a line every half minute; what it yields is told the bytes done."""
+    """A progress bar on a terminal, elsewhere a line every half minute. It yields the function that advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

@@ -132,31 +132,31 @@ def _docstrings(file: Path) -> Iterator[str]:
 def _prose(text: str) -> Iterator[str]:
     """The paragraphs of a docstring that are prose, without markup."""
     text = _LITERAL.sub("\n", _CODE.sub("\n", text + "\n"))
-    for block in _blocks(text):
-        plain = _ROLE.sub(lambda match: match[1] or match[2], block)
+    for paragraph in _joined_lines(text):
+        plain = _ROLE.sub(lambda match: match[1] or match[2], paragraph)
         if _PROSE.fullmatch(plain) and len(_WORD.findall(plain)) >= _MIN_WORDS and _mostly_letters(plain):
             yield plain
 
 
-def _blocks(text: str) -> Iterator[str]:
-    """Blocks of lines, joined. A blank line, another indentation or a list item begins a new one."""
-    block: list[str] = []
+def _joined_lines(text: str) -> Iterator[str]:
+    """The lines of each paragraph, joined. A blank line, another indentation or a list item begins a new paragraph."""
+    waiting: list[str] = []
     indentation = 0
     for line in text.splitlines():
         stripped = line.strip()
         if _RULE.fullmatch(stripped):  # the rule under a heading
-            block = []
+            waiting = []
             continue
         begins_item = _ITEM.match(stripped)
         indented = len(line) - len(line.lstrip())
-        if block and (not stripped or begins_item or indented != indentation):
-            yield " ".join(block)
-            block = []
+        if waiting and (not stripped or begins_item or indented != indentation):
+            yield " ".join(waiting)
+            waiting = []
         if stripped:
-            block.append(stripped[begins_item.end() :] if begins_item else stripped)
+            waiting.append(stripped[begins_item.end() :] if begins_item else stripped)
             indentation = indented + (begins_item.end() if begins_item and stripped[0] in "-*•" else 0)
-    if block:
-        yield " ".join(block)
+    if waiting:
+        yield " ".join(waiting)
 
 
 def _mostly_letters(text: str) -> bool:

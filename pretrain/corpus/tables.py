@@ -17,19 +17,19 @@ def delimited(delimiter: str) -> Callable[[str, Range, str], Records]:
     def records(path: str, within: Range, column: str) -> Records:
         csv.field_size_limit(LONGEST_LINE)
         with files.open_text(path) as content:
-            read = 0
+            position = 0
 
             def decoded() -> Iterator[str]:
-                nonlocal read
+                nonlocal position
                 for _, line in read_lines(content):
                     if line is not None:
-                        read += len(line)
+                        position += len(line)
                         yield line.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
             rows = csv.reader(decoded(), delimiter=delimiter)
             header: list[str] | None = None
             while True:
-                begin = read
+                begin = position
                 try:
                     row = next(rows, None)
                 except csv.Error as error:

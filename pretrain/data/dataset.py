@@ -1,10 +1,9 @@
 """Step k of a run → the micro-batches of one process.
 
-    step → phase → numbers of its examples → spans (plan) → micro-batches (packing) → tokens (store) → masks
-    (masking)
+    step → phase → numbers of its examples → spans (plan) → micro-batches (packing) → tokens (store) → masks (masking)
 
-Every process plans the whole step from lengths alone. So all of them know its counts without talking to each
-other, and each gathers the tokens of its own micro-batches only.
+Every process divides the whole step from the lengths of examples alone. So each knows the counts of the step without
+communication, and reads the tokens of its own micro-batches only.
 """
 
 import hashlib
@@ -33,10 +32,10 @@ EVALUATION_SEED = 0
 
 
 class PretrainingBatches:
-    """The batches of a run by step: a map-style dataset that any number of workers may read in any order.
+    """The batches of a run by step: a map-style dataset, for any number of workers and in any order.
 
-    What step k trains on follows from the store, the objective, the batch and the seed; `num_processes` and
-    `batch.micro_tokens` only say how that is divided.
+    The examples and masks of step k depend on the store, the objective, the batch and the seed. `num_processes` and
+    `batch.micro_tokens` only decide how they are divided.
     """
 
     def __init__(
@@ -67,18 +66,18 @@ class PretrainingBatches:
         self.phases = phases_of(batch, total_steps)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Sent to another process without what is open: each opens the store for itself."""
+        """Pickled without the open store, tokenizer and plans: each process opens its own."""
         opened = ("store", "tokenizer", "_plans")
         return {name: value for name, value in vars(self).items() if name not in opened}
 
     def __getitem__(self, step: int) -> StepData:
-        """This process's part of a step, at the same cost for every step."""
+        """The micro-batches of this process in a step; late steps cost no more than early ones."""
         phase, examples, mask_prob = phase_at(self.phases, step), self.examples(step), self.mask_prob(step)
         masking = Masking(self.objective, self.tokenizer, self.seed, phase.max_length, phase.stream)
         shape = self._shape(phase)
         parts = self._parts(examples.lengths, shape)
         mine = parts[self.process_index :: self.num_processes]
-        # Where masks depend on the tokens, only all of the step's masks tell how many it has.
+        # If the number of masks depends on the tokens, it is known only after masking the whole step.
         rows = np.sort(np.concatenate(mine)) if masking.counts_by_length else np.arange(len(examples))
         own = examples[rows]
         masked = self._masked(masking, own, mask_prob)
@@ -116,7 +115,7 @@ class PretrainingBatches:
         return self.plan(phase).num_examples(0) / phase.sequences
 
     def plan(self, phase: Phase) -> Plan:
-        """Where a phase's examples come from."""
+        """The plan that the examples of a phase are taken from."""
         if phase.stream not in self._plans:
             self._plans[phase.stream] = Plan(
                 self.store,
@@ -149,7 +148,7 @@ class PretrainingBatches:
         return {}
 
     def _masked(self, masking: Masking, examples: Examples, mask_prob: float) -> Masked:
-        """The tokens of some examples, with special tokens between them, chosen and corrupted."""
+        """Examples as rows of tokens, with their special tokens, chosen and corrupted."""
         lengths, pairs = examples.lengths, np.flatnonzero(examples.b_length)
         starts = starts_of(lengths)
         ids = np.full(starts[-1], self.tokenizer.sep_id, np.int64)
@@ -163,13 +162,13 @@ class PretrainingBatches:
         return masking(ids, lengths, examples.number, mask_prob)
 
     def _quota(self, masking: Masking, examples: Examples, mask_prob: float) -> np.ndarray:
-        """int64 (n,): how many tokens of each example are chosen; the store knows where unknown ones stand."""
+        """int64 (n,): how many tokens of each example are chosen. Special tokens in the text are never chosen."""
         starts, lengths = (examples.a_start, examples.b_start), (examples.a_length, examples.b_length)
         special = sum(map(self.store.count_special, starts, lengths))
         return np.minimum(masking.quota(examples.lengths, mask_prob), sum(lengths) - special)
 
     def _micro_batch(self, examples: Examples, masked: Masked, rows: np.ndarray, shape: Shape) -> MicroBatch:
-        """Some rows of what is masked, with what is asked of them."""
+        """The micro-batch of some rows: their tokens, and the labels of masked tokens and pairs."""
         places = masked.input_ids.places(rows)
         ids = Ragged(masked.input_ids.values[places.values], places.offsets)
         columns = {"token_type_ids": ids.positions >= ids.repeat(examples.a_length[rows] + 2)}
@@ -187,8 +186,10 @@ class PretrainingBatches:
         return batch
 
     def _num_masked(self, chosen: int) -> int:
-        """How many masked positions a packed micro-batch has; of static shapes about as many as any will need,
-        or a multiple where that does not do."""
+        """How many masked positions a packed micro-batch has.
+
+        With static shapes this is a number that nearly always suffices, or else a multiple of it.
+        """
         if not self.batch.static_shapes:
             return chosen
         size = 1.05 * self.batch.micro_tokens * self.objective.highest_mask_prob + 1
@@ -196,7 +197,7 @@ class PretrainingBatches:
         return max(-(-chosen // multiple), 1) * multiple
 
     def _shape(self, phase: Phase) -> Shape:
-        """What every micro-batch of a phase is padded to."""
+        """The shape that every micro-batch of a phase is padded to."""
         if not self.batch.static_shapes:
             return Shape()
         budget, width = self.batch.micro_tokens, phase.max_length
@@ -218,7 +219,7 @@ class PretrainingBatches:
         return counts
 
     def _digest(self, phase: Phase, examples: Examples, mask_prob: float) -> str:
-        """Hash of all that decides what the step trains on: text, spans, labels, the address of masks."""
+        """Hash of all that the content of the step depends on: text, spans, labels, the addresses of masks."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(
             f"{self.plan(phase).digest} {self.tokenizer.digest} {self.objective.identity} {mask_prob}".encode()
@@ -266,6 +267,6 @@ class HeldOutBatches(PretrainingBatches):
         return -(-self.num_examples // self.batch.sequences)
 
     def examples(self, step: int) -> Examples:
-        """All the examples of a batch, over all processes; the last one has what is left."""
+        """All the examples of a batch, over all processes; the last batch may be smaller."""
         first = step * self.batch.sequences
         return self.plan(self.phases[0]).take(first, min(self.batch.sequences, self.num_examples - first))

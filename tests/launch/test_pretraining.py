@@ -94,7 +94,9 @@ def test_a_run_at_the_baseline_hears_why(pretraining: Any, finished: Path, monke
     assert ["word frequency" in report for report in reports] == [False, True, False]
     assert reports[0].startswith("  It is a [") and "%" in reports[0]
     part.remember([flat, {"mlm_loss": 3.0, "unigram_loss": 5.0}, flat])
-    assert "word frequency" in part(model, lambda: False).report, "it remembers the evaluation before the interruption"
+    assert "word frequency" in part(model, lambda: False).report, (
+        "it remembers the evaluation before the interruption"
+    )
 
 
 def test_a_sentence_without_a_mask_is_refused_before_anything_is_trained(pretraining: Any) -> None:
