@@ -24,8 +24,7 @@ from bert.tokenizer import Tokenizer
 from pretrain.data.examples import NOT_A_PAIR, Examples
 from pretrain.data.masking import Masked, Masking
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
-from pretrain.data.phases import Phase, phase_at, phases_of
-from pretrain.data.plan import Plan
+from pretrain.data.plan import Phase, Plan, phase_at, phases_of
 from pretrain.data.store import Split, Store
 
 EVALUATION_SEED = 0

@@ -1,5 +1,6 @@
-"""Which examples a run trains on, and in which order: a pure function of the seed, read at any place.
+"""Which examples each step of a run trains on: a pure function of the seed, computed from any step on.
 
+A phase is a part of the run with its own length or number of sequences; it tells which examples of a plan a step has.
 Blocks of examples are computed when they are needed and forgotten later, so memory does not grow with the corpus.
 How many examples each block of an epoch has is counted once and kept in a small file.
 """
@@ -9,6 +10,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from bert.data.ragged import starts_of
 from bert.errors import UserError
 from bert.files import alone_in
 from pretrain.data.examples import Blocks, Examples
-from pretrain.data.objective import ObjectiveConfig
+from pretrain.data.objective import BatchConfig, ObjectiveConfig, PhaseConfig
 from pretrain.data.store import Store
 
 BLOCK_SIZE = 1 << 18
@@ -163,3 +165,40 @@ class Counts:
             os.pwrite(descriptor, np.int32(count + 1).tobytes(), 4 * (epoch * self.num_blocks + block))
         finally:
             os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Consecutive steps of one batch size and sequence length."""
+
+    first_step: int
+    first_example: int
+    """number, in its stream, of the first step's first example"""
+    stream: int
+    """phases of one length in a row share a stream of examples; a new length starts a new one"""
+    max_length: int
+    sequences: int
+
+    def first_of(self, step: int) -> int:
+        """Number of the step's first example."""
+        return self.first_example + (step - self.first_step) * self.sequences
+
+
+def phases_of(batch: BatchConfig, total_steps: int | None) -> list[Phase]:
+    """The phases of a run, in order. While its steps are not known, none follows a phase of a share of the run."""
+    step = example = stream = 0
+    phases: list[Phase] = []
+    for config in batch.phases or (PhaseConfig(),):
+        max_length, sequences = config.max_length or batch.max_length, config.sequences or batch.sequences
+        if phases and max_length != phases[-1].max_length:
+            stream, example = stream + 1, 0
+        phases.append(Phase(step, example, stream, max_length, sequences))
+        if config.steps is None or (length := config.steps.in_steps(total_steps)) is None:
+            break
+        step, example = step + length, example + length * sequences
+    return phases
+
+
+def phase_at(phases: list[Phase], step: int) -> Phase:
+    """The phase a step belongs to."""
+    return phases[bisect_right(phases, step, key=lambda phase: phase.first_step) - 1]

@@ -12,7 +12,7 @@ from bert.errors import UserError
 from pretrain.corpus.shards import write_documents
 from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
 from pretrain.data.objective import BatchConfig, MaskProbRamp, ObjectiveConfig, PhaseConfig
-from pretrain.data.phases import phase_at, phases_of
+from pretrain.data.plan import phase_at, phases_of
 
 OBJECTIVE = ObjectiveConfig()
 BATCH = BatchConfig(sequences=24, micro_tokens=300, max_length=64)

@@ -59,6 +59,9 @@ def _imported(tree: ast.Module, modules: Container[str]) -> Iterator[str]:
                 assert module and not node.level, f"a relative import: {ast.unparse(node)}"
                 inside = [f"{module}.{alias.name}" for alias in aliases]
                 yield from (name if name in modules else module for name in inside)
+            case ast.Call(func=function, args=[ast.Constant(value=str(name))]):
+                if "import_module" in ast.unparse(function):
+                    yield name
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)

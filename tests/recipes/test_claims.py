@@ -18,7 +18,7 @@ from bert.model import EncoderConfig, build
 from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
 from pretrain.data.objective import MaskProbRamp
-from pretrain.data.phases import Phase, phases_of
+from pretrain.data.plan import Phase, phases_of
 
 ROOT = Path(__file__).parents[2]
 PRETRAIN = [*sorted((ROOT / "configs" / "pretrain").glob("*.yaml")), ROOT / "demo" / "pretrain.yaml"]
