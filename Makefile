@@ -41,8 +41,10 @@ demo: $(BIN)/bert    ## the whole road on the documentation of the installed pac
 test: $(BIN)/bert    ## run the default tests (under five minutes on two cores)
 	$(BIN)/python -m pytest
 
-test-all: $(BIN)/bert    ## run all tests: the slow ones and those that launch processes too
-	$(BIN)/python -m pytest -m ""
+test-all: $(BIN)/bert    ## install what all tests need and run them: the slow ones and those that launch processes too
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dask,deepspeed,dedup]'
+	$(BIN)/python -m pip install --quiet --no-deps $(PUBLISHED)
+	$(BIN)/python -m pytest -m "" --no-skips
 
 check: $(BIN)/bert    ## formatting, lint and types
 	$(BIN)/python -m ruff format --check

@@ -13,8 +13,9 @@ for _name in ("WANDB_API_KEY", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
     os.environ.pop(_name, None)
 
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -26,6 +27,36 @@ hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+MAY_BE_SKIPPED = {"gpu", "mount"}
+"""marks of tests that need more of a machine than `make test-all` can install"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips", action="store_true", help="a test that is skipped has failed, but for gpu, mount"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return as_failure((yield), item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return as_failure((yield), collector)
+
+
+def as_failure(report: Any, node: pytest.Item | pytest.Collector) -> Any:
+    """A report of something skipped as that of a failure, where --no-skips asks for it."""
+    marks = {mark.name for mark in node.iter_markers()}
+    if report.skipped and node.config.getoption("no_skips") and not marks & MAY_BE_SKIPPED:
+        report.outcome, report.longrepr = "failed", f"skipped, though --no-skips: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

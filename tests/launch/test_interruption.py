@@ -147,6 +147,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.launch
+@pytest.mark.mount
 def test_a_disk_that_is_full(pretraining: Any, small_disk: Path) -> None:
     """A run goes on beside a file that leaves no room, and keeps the checkpoint that it had."""
     (pretraining.folder / "parts").mkdir()
