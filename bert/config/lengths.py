@@ -20,7 +20,7 @@ class Length:
         self.steps: int | None = None
         """None: it is a share"""
         self.share = 0.0
-        """above 0, up to 1; 0.0 where the length is a number of steps"""
+        """above 0, up to 1; 0.0 if the length is a number of steps"""
         number = _parse(value)
         if number == 0 and not self.MAY_BE_ZERO:
             raise ValueError(f"{value} is no length; give {RULE}")
@@ -32,14 +32,14 @@ class Length:
             self.share = number
 
     def in_steps(self, total_steps: int | None) -> int | None:
-        """The length in steps of a run of `total_steps`; None where it is a share and they are not known."""
+        """The length in steps, in a run of `total_steps`; None if it is a share and `total_steps` is not known."""
         if self.steps is not None:
             return self.steps
         return None if total_steps is None else round(self.share * total_steps)
 
     @property
     def plain(self) -> int | float | str:
-        """As YAML has it."""
+        """As it is written in YAML."""
         if self.steps is not None:
             return self.steps
         return "100%" if self.share == 1.0 else self.share

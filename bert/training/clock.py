@@ -2,9 +2,9 @@
 
     first steps → seconds a step → number of steps (Pace) → learning rates, masks and phases, by the step alone
 
-The number is fixed once and belongs to the run's state, so a run that goes on has the same. If the machine
-becomes slower, the last part of the schedule begins by the clock and takes as many steps as there is time
-for; that too is written into the state. All processes decide the same, from the main process's clock.
+The number is fixed once and is part of the run's state, so a continued run has the same number. If the machine
+becomes slower, the last part of the schedule starts by the clock and takes as many steps as there is time for; this is
+part of the state too. All processes make the same decisions, from the clock of the main process.
 """
 
 from collections import deque
@@ -17,18 +17,18 @@ from bert.training.config import ScheduleConfig, TrainingConfig
 MEASURED_STEPS = 10
 MEASURED_SECONDS = 30.0
 LAST_PART = 0.2
-"""the share of the hours in which schedules without a cool-down make up for lost time"""
+"""the share of the hours, at the end, in which schedules without a cool-down catch up"""
 
 Pause = Literal["none", "evaluation", "saving"]
-"""what came between two steps; an evaluation that is saved counts as an evaluation"""
+"""what happened between two steps; an evaluation with a save counts as an evaluation"""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How a run by the clock goes through its schedule: in a straight line from a step to the end."""
+    """The progress of a run measured in hours, as a function of the step: linear from a step to the end."""
 
     steps: int
-    """the run's length, which all shares of it follow"""
+    """the length of the run; shares of the run are shares of this"""
     length: int
     """steps from `from_step` to the end"""
     from_step: int = 0
@@ -42,12 +42,12 @@ class Pace:
 
     @property
     def end(self) -> int:
-        """The run's last step."""
+        """The last step of the run."""
         return self.from_step + self.length
 
 
 class Clock:
-    """Knows how long steps, evaluations and saving take. It is not saved: a run that goes on measures anew."""
+    """Measures how long steps, evaluations and saves take. It is not saved: a continued run measures again."""
 
     def __init__(self, training: TrainingConfig, schedule: ScheduleConfig, evaluates: bool) -> None:
         assert training.hours is not None
@@ -66,7 +66,7 @@ class Clock:
         self._count = 0
 
     def tick(self, seconds: float, pause: Pause) -> None:
-        """A step was done that had begun at `seconds`, after a pause of this kind."""
+        """Note that a step is done, which started at `seconds` after a pause of this kind."""
         if self._last is not None:
             self._intervals[pause].append(seconds - self._last)
             self._count += 1
@@ -74,8 +74,8 @@ class Clock:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the speed is known: after ten steps and half a minute (or 1 % of the time), but with less
-        where 5 % of the time have passed."""
+        """Whether the speed is known: after ten steps and half a minute (or 1 % of the time); with three steps, if 5 %
+        of the time have passed."""
         seconds = self._last or 0.0
         enough = seconds >= min(MEASURED_SECONDS, 0.01 * self.total)
         return (self._count >= MEASURED_STEPS and enough) or (
@@ -95,16 +95,16 @@ class Clock:
         return Pace(steps=fixed, length=fixed)
 
     def late(self, step: int, pace: Pace, cooldown: float) -> Pace | None:
-        """If the run is too slow to end on time: how it goes on from `step`, in the last part of its hours.
+        """The new pace from `step` on, if the run is too slow to end on time and the last part of its hours has begun.
 
-        wsd enters its cool-down (a share of the run), others go through the rest of the schedule faster.
+        wsd enters its cool-down (a share of the run); other schedules finish with fewer steps.
         """
         is_wsd = self.schedule.name == "wsd"
         begins = 1.0 - (cooldown if is_wsd else LAST_PART)
         if self._count < 3 or self._now < begins * self.total:
             return None
         fit = max(1, int(self._steps_left()))
-        # Once begun by the clock, it goes on as it was written into the state, unless it would end very late.
+        # A pace that was set by the clock is kept, unless the run would end very late.
         tolerance = 1.03 if pace.from_step == 0 else 1.1
         if pace.end - step <= tolerance * fit + 1:
             return None
@@ -114,19 +114,19 @@ class Clock:
 
     @property
     def seconds_per_step(self) -> float:
-        """With what evaluating and saving add to a step on average."""
+        """Of a step with its average part of evaluating and saving."""
         step = self._step_seconds
         pauses = ((self._intervals[kind], every) for kind, every in self._every.items() if every)
         return step + sum(max(mean(times) - step, 0.0) / every for times, every in pauses if times)
 
     @property
     def _step_seconds(self) -> float:
-        """Of a step by itself, where there was one."""
+        """Of a step alone, if there was one without a pause."""
         return median(self._intervals["none"] or [t for times in self._intervals.values() for t in times])
 
     @property
     def _now(self) -> float:
-        """When the last step was done, as far as its speed is known."""
+        """The estimated time at which the last step was done."""
         return (self._last or 0.0) + self._step_seconds
 
     def _steps_left(self) -> float:

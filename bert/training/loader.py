@@ -1,4 +1,4 @@
-"""The batches of a run, prepared ahead by worker processes."""
+"""The batches of a run, prepared ahead by data loader workers."""
 
 import itertools
 import signal
@@ -12,7 +12,7 @@ from bert.data.batch import StepData
 
 
 class StepSource(Protocol):
-    """The batches of a run: `source[k]` is this process's share of step k (from 0), at the same cost for
+    """The batches of a run: `source[k]` is this process's part of step k (from 0), at the same cost for
     every k.
 
     Worker processes receive it by fork or pickle.
@@ -21,16 +21,15 @@ class StepSource(Protocol):
     def __getitem__(self, step: int, /) -> StepData: ...
 
     def lasting(self, steps: int) -> Self:
-        """The source of the same run when it is known to last `steps` steps; asked of runs measured in
-        hours."""
+        """The source of the same run when its number of steps is known; called only for runs measured in hours."""
         ...
 
 
 def batches(
     source: StepSource, start: int, num_workers: int, pin_memory: bool
 ) -> Generator[tuple[StepData, float], None, None]:
-    """The steps from `start` on, without end, each with the seconds it was waited for. To be closed: the
-    workers, which ignore signals, end with it."""
+    """The steps from `start` on, without end, each with the seconds that were spent waiting for it. Close this
+    generator: only then the workers end, because they ignore signals."""
     loader: DataLoader[StepData] = DataLoader(
         source,  # type: ignore[arg-type]
         sampler=itertools.count(start),
@@ -52,6 +51,6 @@ def _as_it_is(data: Any) -> Any:
 
 
 def _ignore_signals(worker: int) -> None:
-    """A signal to the whole process group ends the workers with their process, after its step."""
+    """Ignore signals to the whole process group; the workers end with their process, after its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

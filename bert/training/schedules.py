@@ -1,7 +1,7 @@
-"""Learning rates as pure functions of the share of the run that is done.
+"""Learning rate schedules: pure functions of the progress of the run.
 
-Nothing here has a state: the rate of a step depends on the configuration and on how far the run is, so a run
-that was interrupted needs no scheduler to be restored, and none is stepped once too often.
+Nothing here has a state: the learning rate of a step depends on the configuration and on the progress of the run. So
+there is no scheduler to restore after an interruption, and none that could be stepped too often.
 """
 
 import math
@@ -15,11 +15,11 @@ from bert.training.config import ScheduleConfig, TrainingConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """`factor(progress)` is what the peak learning rate is multiplied with."""
+    """`factor(progress)` is the factor on the peak learning rate."""
 
     config: ScheduleConfig
     warmup: float
-    """share of the run; NaN while it is a number of steps of a run by the clock that has not fixed its own"""
+    """share of the run; NaN if it is a number of steps and the run, measured in hours, has not fixed its own yet"""
     cooldown: float
     """share of the run; NaN likewise"""
 
@@ -33,8 +33,7 @@ class Schedule:
         return self.config.min_lr_ratio + (1.0 - self.config.min_lr_ratio) * self._height(left)
 
     def _height(self, left: float) -> float:
-        """1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run still to
-        come."""
+        """1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run that is left."""
         if left == 0.0 and self.config.name != "constant":
             return 0.0
         after_warmup = 1.0 - self.warmup
@@ -53,7 +52,7 @@ class Schedule:
 
 
 def build(config: ScheduleConfig, steps: int | None, by_clock: bool = False) -> Schedule:
-    """The schedule of a run of `steps` steps. None: it is measured in tokens, or `by_clock` in hours and has
+    """The schedule of a run of `steps` steps. None: the run is measured in tokens, or (`by_clock`) in hours and has
     not fixed its number of steps yet."""
     warmup = _share("warmup", config.warmup, steps, by_clock)
     cooldown = _share("cooldown", config.cooldown, steps, by_clock)
@@ -77,10 +76,9 @@ def _share(key: str, length: Length, steps: int | None, by_clock: bool) -> float
 
 
 def num_steps(config: TrainingConfig, steps_per_epoch: float | None = None) -> int | None:
-    """The length of the run in steps, as far as `training.steps` and `training.epochs` say; None if they do
-    not.
+    """The length of the run in steps, from `training.steps` and `training.epochs`; None without both.
 
-    UserError if nothing ends the run. `steps_per_epoch` is how many steps one pass over the data takes.
+    UserError if nothing ends the run. `steps_per_epoch` is the number of steps in one pass over the data.
     """
     lengths = [] if config.steps is None else [config.steps]
     if config.epochs is not None:
@@ -101,10 +99,10 @@ def progress(
     seconds: float,
     pace: Pace | None = None,
 ) -> float:
-    """The share of the run that is done; of several lengths given, the one reached first counts.
+    """The share of the run that is done. If several lengths are given, the one reached first counts.
 
-    `steps` is the run's length in steps, where it has one (from `training.steps` or from the epochs). From
-    `pace` on, steps count in place of hours.
+    `steps` is the length of the run in steps, if it has one (from `training.steps` or from the epochs). With
+    `pace`, steps count instead of hours.
     """
     shares = [0.0]
     if steps is not None:

@@ -1,4 +1,4 @@
-"""The state of a run, saved with every checkpoint; what watches its loss; its evaluations and its result."""
+"""The state of a run, saved with every checkpoint; the monitor of its loss; its evaluations and its result."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from bert.training.step import LossScale, StepResult
 
 @dataclass
 class Evaluation:
-    """What an application measured."""
+    """The result of an evaluation."""
 
     metrics: dict[str, float]
     score: float
@@ -25,18 +25,18 @@ class Evaluation:
 
 
 class EvaluationStopped(Exception):
-    """An evaluation was cut short, on every process, because the run is to stop."""
+    """An evaluation was cut short, on every process, because the run must stop."""
 
 
 ShouldStop = Callable[[], bool]
-"""Whether the run was told to stop: the same answer on every process; every process must ask."""
+"""Whether the run must stop: the same answer on every process; every process must call this."""
 Evaluate = Callable[[Any, ShouldStop], Evaluation]
-"""Measures a model. It asks now and then whether to stop, and then raises EvaluationStopped."""
+"""Measures a model. It regularly asks whether to stop; if so it raises EvaluationStopped."""
 
 
 @dataclass
 class LossMonitor:
-    """Steps that are not finite, and sudden rises of the loss. The fields are part of the run's state."""
+    """Watches for steps that are not finite and for sudden rises of the loss. Its fields are part of the state."""
 
     skipped: int = 0
     """steps so far that were not finite and changed nothing"""
@@ -52,8 +52,7 @@ class LossMonitor:
     def check(
         self, step: int, loss: float, grad_norm: float, finite: bool, digest: str, max_skipped: int
     ) -> str | None:
-        """What is to be said about a step; RunFailed after `max_skipped` steps in a row that are not
-        finite."""
+        """A message about a step, or None; RunFailed after `max_skipped` steps in a row that are not finite."""
         if not finite:
             self.skipped += 1
             self.skipped_in_a_row += 1
@@ -87,7 +86,7 @@ class LossMonitor:
 
 @dataclass
 class RunState:
-    """Where a run is; saved with every checkpoint."""
+    """The progress of a run; saved with every checkpoint."""
 
     step: int = 0
     """steps done"""
@@ -96,24 +95,24 @@ class RunState:
     seconds: float = 0.0
     """of training, evaluating and saving"""
     ended: bool = False
-    """an evaluation has ended the run before its full length"""
+    """an evaluation has ended the run before its full length (early stopping)"""
     loss_monitor: LossMonitor = field(default_factory=LossMonitor)
     scale: LossScale = field(default_factory=LossScale)
     pending: dict[str, float] = field(default_factory=dict)
     """sums over the finite steps since the last line of metrics, and their number as `steps`"""
     score: float | None = None
-    """of the evaluation at this very step"""
+    """of the evaluation at this step"""
     best_score: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
     """metrics of the last evaluation"""
     pace: Pace | None = None
-    """of a run by the clock, once its number of steps is fixed"""
+    """of a run measured in hours, when its number of steps is fixed"""
     owes_evaluation: bool = False
-    """the evaluation after this step was cut short; the run begins with it when it goes on"""
+    """the evaluation after this step was cut short; the continued run starts with it"""
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any]) -> "RunState":
-        """From `dataclasses.asdict` of a state, by way of JSON."""
+        """The state from its `dataclasses.asdict` that was saved as JSON."""
         return cls(
             **{
                 **saved,
@@ -132,7 +131,7 @@ class RunState:
                 self.pending[name] = self.pending.get(name, 0.0) + value
 
     def take_means(self) -> dict[str, float | None]:
-        """Means over the steps since this was last called; `loss` is None if not one was finite."""
+        """Means over the steps since the last call; `loss` is None if no step was finite."""
         steps = self.pending.pop("steps", 0.0)
         means: dict[str, float | None] = {name: value / steps for name, value in self.pending.items()}
         self.pending = {}
@@ -141,7 +140,7 @@ class RunState:
 
 @dataclass
 class Result:
-    """How a run ended."""
+    """The end of a run."""
 
     step: int
     tokens: int
@@ -149,6 +148,6 @@ class Result:
     evaluation: dict[str, float]
     """metrics of the last evaluation"""
     interrupted: bool
-    """by SIGTERM or SIGINT; all is saved, the same command goes on"""
+    """by SIGTERM or SIGINT; all is saved, and the same command continues"""
     best: Checkpoint | None
     """the one with the highest score"""

@@ -55,8 +55,8 @@ class StepResult:
     """global norm before clipping"""
     finite: bool
     """False: the loss or the norm is not finite, and the weights were not changed"""
-    shared: dict[str, float] = field(default_factory=dict)
-    """sums over the processes of the numbers in `share`"""
+    sums: dict[str, float] = field(default_factory=dict)
+    """sums over the processes of the numbers in `to_sum`"""
 
     @property
     def loss(self) -> float:
@@ -82,16 +82,16 @@ class Stepper:
         self._settled = not isinstance(self.model, DistributedDataParallel)
 
     def __call__(
-        self, step: int, data: StepData, learning_rate: float, share: dict[str, float]
+        self, step: int, data: StepData, learning_rate: float, to_sum: dict[str, float]
     ) -> StepResult:
-        """Train on `data`. `share`: numbers of this process to sum over the processes in the same communication."""
+        """Train on `data`. `to_sum`: numbers of this process to add up over the processes in the same communication."""
         set_learning_rate(self.optimizer, learning_rate)
         if not self._settled:
             self._settle(data)
         totals = self._forward_backward(step, data)
         names = sorted(totals)
         local = [value for name in names for value in totals[name]]
-        summed = self.sum_over_processes([*local, *share.values()])
+        summed = self.sum_over_processes([*local, *to_sum.values()])
         grad_norm, *values = torch.cat([self._gradient_norm().reshape(1).to(summed), summed]).tolist()
         counts = [max(data.counts[name], 1) for name in names]
         result = StepResult(
@@ -99,7 +99,7 @@ class Stepper:
             accuracies=dict(zip(names, map(truediv, values[1::2], counts), strict=False)),
             grad_norm=grad_norm,
             finite=all(map(math.isfinite, [grad_norm, *values])),
-            shared=dict(zip(share, values[len(local) :], strict=True)),
+            sums=dict(zip(to_sum, values[len(local) :], strict=True)),
         )
         self._update(result)
         return result

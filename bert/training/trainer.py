@@ -1,4 +1,4 @@
-"""A training run from its first, or its last saved, step to its end: for pretraining and fine-tuning alike.
+"""The training loop of pretraining and fine-tuning, from the first or the last saved step to the end.
 
 accelerator = make_accelerator(config.training)
 from_main(accelerator, lambda: open_run(config))
@@ -40,14 +40,13 @@ if TYPE_CHECKING:
 
 
 def find_start(accelerator: "Accelerator", config: RunConfig) -> Checkpoint | None:
-    """The checkpoint that a run goes on from, the same on every process; see `resume` in the
-    configuration."""
+    """The checkpoint that a run continues from, the same on every process; see `resume` in the configuration."""
     checkpoints = Checkpoints(Path(config.run_dir), Console(True).say)
     return from_main(accelerator, lambda: checkpoints.choose(config.resume))
 
 
 class Trainer:
-    """Brings the parts of a run together; `train` may be called once."""
+    """Puts the parts of a run together; `train` may be called once."""
 
     def __init__(
         self,
@@ -62,8 +61,8 @@ class Trainer:
         evaluate: Evaluate | None = None,
         start: Checkpoint | None = None,
     ) -> None:
-        """`steps` is the length of the run in steps, None where only tokens or hours limit it
-        (`schedules.num_steps`). `model` has the weights of `start` already. `card` writes the model card.
+        """`steps` is the length of the run in steps, or None if only tokens or hours limit it
+        (`schedules.num_steps`). `model` already has the weights of `start`. `card` writes the model card.
         `evaluate` is called on every process, with the model in evaluation mode, without gradients, in the
         run's precision."""
         self.config, self.accelerator, self.source = config, accelerator, source
@@ -83,7 +82,7 @@ class Trainer:
         self._prepare(model, start)
 
     def _prepare(self, model: Model, start: Checkpoint | None) -> None:
-        # Where FSDP cuts the model, unless its configuration says otherwise.
+        # FSDP shards the model layer by layer, unless its configuration says otherwise.
         model._no_split_modules = sorted({type(layer).__name__ for layer in model.encoder.layers})  # type: ignore
         optimizer = optimizers.build(model, self.config.optimizer)
         if self.config.training.compile:
@@ -108,7 +107,7 @@ class Trainer:
         )
 
     def train(self) -> Result:
-        """Train to the end of the run or to a signal; RunFailed if it cannot go on."""
+        """Train to the end of the run or to a signal; RunFailed if the run cannot continue."""
         with StopRequest() as self._request, self._reporting():
             self._run()
             best = from_main(self.accelerator, self._best_saved)
@@ -132,7 +131,7 @@ class Trainer:
         try:
             yield
         except BaseException as error:
-            # After a RunFailed the others live, and still write their parts of the last checkpoint.
+            # After a RunFailed the other processes still live, and write their shards of the last checkpoint.
             if not isinstance(error, RunFailed):
                 self.saver.confirmations.abandon()
             if self.accelerator.num_processes > 1 and _is_lost_connection(error):
@@ -149,7 +148,9 @@ class Trainer:
         training, state = self.config.training, self.state
         pin_memory = self.accelerator.device.type == "cuda"
         source = None
-        while source is not self.source:  # it changes once, when a run by the clock knows its length
+        while (
+            source is not self.source
+        ):  # the source changes once: when a run measured in hours knows its number of steps
             source = self.source
             with closing(batches(source, state.step, training.num_workers, pin_memory)) as steps:
                 if state.owes_evaluation:
@@ -161,7 +162,7 @@ class Trainer:
                     self._after_step()
 
     def _after_step(self) -> None:
-        """Evaluate and save, where either is due."""
+        """Evaluate and save, if due."""
         state, improved = self.state, False
         self._pause = "none"
         if self.evaluate and state.owes_evaluation:
@@ -187,13 +188,13 @@ class Trainer:
         state, main = self.state, self.accelerator.is_main_process
         rate = self.config.optimizer.learning_rate * self.schedule.factor(self._progress, state.step)
         seconds = time.monotonic() - self._began if main else 0.0
-        share = {"stop": float(self._request.signal is not None), "seconds": seconds}
-        result = self.stepper(state.step, data, rate, share)
+        to_sum = {"stop": float(self._request.signal is not None), "seconds": seconds}
+        result = self.stepper(state.step, data, rate, to_sum)
         state.step += 1
         state.tokens += data.counts["tokens"]
-        state.seconds = result.shared["seconds"]
+        state.seconds = result.sums["seconds"]
         state.score = None
-        self._stopping = result.shared["stop"] > 0
+        self._stopping = result.sums["stop"] > 0
         if self.clock is not None:
             self._keep_time(self.clock)
         message = state.loss_monitor.check(
@@ -209,7 +210,7 @@ class Trainer:
         self.reporter.step(state, self._progress, result, data, rate, waited)
 
     def _keep_time(self, clock: Clock) -> None:
-        """Fix the number of steps when the machine's speed is known; later, see to it that the run ends on
+        """Fix the number of steps when the speed of the machine is known; later, make sure that the run ends on
         time."""
         state, hours = self.state, duration(clock.total)
         clock.tick(state.seconds, self._pause)
@@ -231,18 +232,18 @@ class Trainer:
             state.pace = late
 
     def _follow(self, pace: Pace) -> None:
-        """Let all shares of the run follow from its number of steps."""
+        """Tell the schedule and the source the number of steps of the run."""
         self.schedule = schedules.build(self.config.schedule, pace.steps)
         self.source = self.source.lasting(pace.steps)
 
     @property
     def _is_timed_next(self) -> bool:
-        """Whether an evaluation is to be timed now, so that the number of steps allows for evaluations."""
+        """Whether to time an evaluation now, so that the number of steps includes the time of evaluations."""
         clock, state = self.clock, self.state
         return clock is not None and state.pace is None and clock.asks_for_evaluation(state.step)
 
     def _evaluate(self, evaluate: Evaluate) -> bool:
-        """Whether the model is better than it was at any evaluation before."""
+        """Evaluate; returns whether to keep the model as the best so far."""
         began, state = time.perf_counter(), self.state
         try:
             with self._evaluating():
@@ -255,7 +256,9 @@ class Trainer:
         state.score, state.evaluation, state.ended = evaluation.score, evaluation.metrics, evaluation.stop
         state.best_score = evaluation.score if improved else state.best_score
         self.reporter.evaluation(state, evaluation, time.perf_counter() - began)
-        self._stopping = self._should_stop()  # a signal that came meanwhile need not wait for another step
+        self._stopping = (
+            self._should_stop()
+        )  # a signal that came during the evaluation need not wait for another step
         return improved and self.config.training.keep_best
 
     def _should_stop(self) -> bool:
