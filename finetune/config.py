@@ -96,8 +96,8 @@ class FinetuneConfig:
 @dataclass(frozen=True)
 class PredictConfig(FileConfig):
     output: str | None = None
-    """.jsonl, .csv or .tsv file for the predictions, JSON lines on stdout by default; if the file has a column
-    prediction of its own, ours is called prediction (2)"""
+    """.jsonl, .csv or .tsv file for the predictions, JSON lines on stdout by default; if the input has a column
+    prediction, ours is called prediction (2)"""
     text_column: str | None = None
     """column of the text; by default the one the model was fine-tuned on"""
     pair_column: str | None = None

@@ -51,7 +51,7 @@ def predict(run: Path, file: Path, config: PredictConfig) -> None:
     console, usable = Console(stderr=True), texts_of(rows, columns)
     if names != answers:
         console.print(
-            f"{file} has such columns of its own; ours are called {', '.join(names)}", highlight=False
+            f"{file} has a column of the same name; ours are called {', '.join(names)}", highlight=False
         )
     with (
         row_writer(config.output, [*own, *names]) as write,
@@ -73,7 +73,7 @@ def predict(run: Path, file: Path, config: PredictConfig) -> None:
 
 
 def free_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
-    """Names for our columns beside those of a file; if it has one of them, all get a number: `prediction (2)`."""
+    """Names for our columns that the file does not use. If it uses one of them, all get a number: `prediction (2)`."""
     for number in count(1):
         free = [name if number == 1 else f"{name} ({number})" for name in names]
         if not set(free) & set(taken):
@@ -83,7 +83,7 @@ def free_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
 
 @dataclass
 class Classifier:
-    """A fine-tuned model with all that it takes to apply it to texts."""
+    """A fine-tuned model with everything needed to apply it to texts."""
 
     model: "SequenceClassifier"
     tokenizer: "Tokenizer"
@@ -92,8 +92,8 @@ class Classifier:
     """token budget of a batch"""
 
     def columns(self, in_table: bool) -> list[str]:
-        """What a text gets: its prediction, and where labels have names the probabilities of all of them, in a
-        table a column each."""
+        """What each text gets: a prediction and, if labels have names, their probabilities; in a table each
+        probability has its own column."""
         from finetune.tasks import KINDS
 
         labels = self.model.labels
@@ -116,12 +116,11 @@ class Classifier:
             logits = logits_of(self.model, tokenized, self.tokenizer.pad_id, budget).cpu()
         names, kind = self.model.labels.names, KINDS[self.model.labels.problem_type]
         for one in kind.probabilities(logits.double()).numpy():
-            prediction = kind.prediction(names, one)
-            by_name = {name: round(float(p), 6) for name, p in zip(names, one, strict=True)}
-            if not kind.has_names:
-                yield [prediction]
-            else:
-                yield [prediction, *(by_name.values() if in_table else [by_name])]
+            cells = [kind.prediction(names, one)]
+            if kind.has_names:
+                each = [round(float(probability), 6) for probability in one]
+                cells += each if in_table else [dict(zip(names, each, strict=True))]
+            yield cells
 
 
 def load_classifier(run: Path, config: PredictConfig) -> tuple[Classifier, FinetuneConfig | None]:

@@ -34,7 +34,7 @@ def pack(lengths: np.ndarray, budget: int, num_processes: int, max_rows: int = 0
     bins = np.array(dealt if fits and few else fitted, np.int64)
     by_bin = np.argsort(bins, kind="stable")
     parts = np.split(order[by_bin], np.searchsorted(bins[by_bin], np.arange(1, needed)))
-    return share_out(parts, lengths, num_processes)
+    return distribute(parts, lengths, num_processes)
 
 
 def best_fit(sizes: list[int], budget: int, max_rows: int = 0) -> list[int]:
@@ -75,7 +75,7 @@ def pack_padded(lengths: np.ndarray, budget: int, num_processes: int, width: int
     order = longest_first(lengths)
     parts = _between(order, fill(lengths[order].tolist(), budget, padded=True, width=width))
     missing = -len(parts) % num_processes if parts else num_processes
-    return share_out(parts + [order[:0]] * missing, lengths, num_processes)
+    return distribute(parts + [order[:0]] * missing, lengths, num_processes)
 
 
 def pack_by_length(lengths: np.ndarray, budget: int, num_processes: int, padded: bool) -> list[np.ndarray]:
@@ -136,7 +136,7 @@ def _between(order: np.ndarray, ends: list[int]) -> list[np.ndarray]:
     return [order[begin:end] for begin, end in pairwise([0, *ends])]
 
 
-def share_out(parts: list[np.ndarray], lengths: np.ndarray, num_processes: int) -> list[np.ndarray]:
+def distribute(parts: list[np.ndarray], lengths: np.ndarray, num_processes: int) -> list[np.ndarray]:
     """The micro-batches in rounds of one for each process, large ones first. In each round the process with the least
     work gets the largest."""
     loads = np.array([lengths[part].sum() for part in parts])
