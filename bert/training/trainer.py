@@ -24,8 +24,7 @@ from bert.checkpoint.run import Checkpoint, Checkpoints, Saver
 from bert.data.batch import StepData
 from bert.errors import RunFailed
 from bert.model.models import Model
-from bert.training import deepspeed as zero
-from bert.training import optimizers, schedules
+from bert.training import deepspeed, optimizers, schedules
 from bert.training.clock import Clock, Pace, Pause
 from bert.training.config import RunConfig
 from bert.training.distributed import StopRequest, from_main
@@ -87,16 +86,16 @@ class Trainer:
         optimizer = optimizers.build(model, self.config.optimizer)
         if self.config.training.compile:
             model.compile()
-        deepspeed = self.accelerator.distributed_type == "DEEPSPEED"
-        if deepspeed:
-            self.model, self.optimizer = zero.prepare(self.accelerator, model, optimizer, self.config)
+        under_zero = self.accelerator.distributed_type == "DEEPSPEED"
+        if under_zero:
+            self.model, self.optimizer = deepspeed.prepare(self.accelerator, model, optimizer, self.config)
         else:
             self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.bare = self.accelerator.unwrap_model(self.model)
         self.saver = Saver(self.accelerator, self.bare, self.optimizer, self.tokenizer, self.checkpoints)
         if start is not None:
             load_optimizer(self.bare, self.optimizer, start.optimizer)
-        self.stepper = (zero.ZeroStepper if deepspeed else Stepper)(
+        self.stepper = (deepspeed.ZeroStepper if under_zero else Stepper)(
             self.accelerator,
             self.model,
             self.optimizer,

@@ -4,11 +4,11 @@ import json
 import os
 import random
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -91,11 +91,16 @@ def check(place: Path) -> None:
     assert json.loads((place / "somewhere" / "config.json").read_text())["architectures"]
 
 
-def test_the_readme_in_one_process(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_readme_in_one_process(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for command in commands():
         module, words = module_and_words(command)
-        name = module if module.count(".") else f"{module}.__main__"
-        import_module(name).main(words)
+        monkeypatch.setattr(sys, "argv", [module, *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(module, run_name="__main__")
+        assert not ended.value.code, command
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
     check(place)
