@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,20 @@ def test_the_evaluation_of_a_run(finished: Path, tmp_path: Path, capsys: Any) ->
     expected = float((scores[:, 0] > scores[:, 1]).mean())
     assert result["pairs"] == pytest.approx({"agreement": expected, "other": expected, "mean": expected})
     assert "pairs: agreement" in capsys.readouterr().out
+
+
+def test_a_run_recorded_by_an_earlier_version_is_still_evaluated(finished: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(finished, tmp_path / "old")
+    text = (old / "config.yaml").read_text().replace("min_lr_ratio:", "final:")
+    text = text.replace("  mask_prob: 0.15\n", "  mask_prob: {start: 0.3, end: 0.15, steps: 1.0}\n")
+    text = text.replace("  phases: []\n", "  phases: [{steps: 0.9}, {steps: 0.0, max_length: 64}]\n")
+    assert all(part in text for part in ("final: 0.0", "steps: 1.0", "steps: 0.0"))
+    (old / "config.yaml").write_text(text)
+    results = []
+    for run in (finished, old):
+        assert run_command(evaluate.main, [str(run), "sequences=50"]) == 0
+        results.append(json.loads((run / "evaluation.json").read_text())["mlm_loss"])
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,17 @@ def test_a_text_a_line_is_labelled(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "new.txt").write_text("a good a\nb\n")
     predict.main([str(finished), str(tmp_path / "new.txt"), f"output={tmp_path / 'p.jsonl'}"])
     assert [row["text"] for row in lines(tmp_path / "p.jsonl")] == ["a good a", "b"]
+
+
+def test_a_run_recorded_by_an_earlier_version_still_predicts(finished: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(finished, tmp_path / "old")
+    record = old / "model" / predict.RECORD
+    text = record.read_text().replace("min_lr_ratio:", "final:").replace("cooldown: 0.2", "cooldown: 1.0")
+    assert "final: 0.0" in text and "cooldown: 1.0" in text
+    record.write_text(text)
+    (tmp_path / "new.txt").write_text("a good a\nb\n")
+    predictions = []
+    for run in (finished, old):
+        predict.main([str(run), str(tmp_path / "new.txt"), f"output={tmp_path / 'p.jsonl'}"])
+        predictions.append(lines(tmp_path / "p.jsonl"))
+    assert predictions[0] == predictions[1]

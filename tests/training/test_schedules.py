@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bert.config import LengthOrZero
 from bert.errors import UserError
 from bert.training import schedules
+from bert.training.clock import Pace
 from bert.training.config import ScheduleConfig, TrainingConfig
 
 
@@ -84,3 +85,15 @@ def test_steps_of_epochs() -> None:
 def test_lengths_that_do_not_fit_are_refused(config: ScheduleConfig, steps: int | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
         schedules.build(config, steps)
+
+
+@given(st.integers(1, 10**6), st.integers(0, 10**6), st.floats(0, 1, exclude_max=True), st.data())
+def test_the_pace_of_a_run_by_the_clock_is_that_of_its_steps(
+    length: int, first: int, begun: float, data: st.DataObject
+) -> None:
+    plain = Pace(steps=length, length=length)
+    step = data.draw(st.integers(0, length))
+    assert plain.progress(step) == step / length, "as with training.steps, to the last bit"
+    hurried = Pace(length, length, from_step=first, from_progress=begun)
+    assert hurried.progress(first) == begun and hurried.progress(first + length) == 1.0
+    assert begun <= hurried.progress(first + step) <= 1.0
