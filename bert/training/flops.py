@@ -1,26 +1,56 @@
 """Arithmetic done by a step, and what the hardware could do."""
 
+import re
+
 from bert.model.config import EncoderConfig
 
-# Dense bf16 tensor-core operations a second, from NVIDIA's data sheets; the first name that fits counts.
 PEAK_FLOPS = {
-    "B200": 2.25e15,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10": 125e12,
-    "4090": 165e12,
-    "3090": 71e12,
-    "V100": 125e12,
-    "T4": 65e12,
+    "gb200": 2500e12,
+    "b200": 2250e12,
+    "gh200": 989e12,
+    "h200": 989e12,
+    "h200 nvl": 835.5e12,
+    "h100": 989e12,
+    "h100 nvl": 835.5e12,
+    "h100 pcie": 756e12,
+    "a100 sxm4": 312e12,
+    "a100 pcie": 312e12,
+    "a800 sxm4": 312e12,
+    "a40": 149.7e12,
+    "a30": 165e12,
+    "a10": 125e12,
+    "a10g": 70e12,
+    "l40s": 362e12,
+    "l40": 181e12,
+    "l4": 121e12,
+    "v100 sxm2": 125e12,
+    "v100 pcie": 112e12,
+    "t4": 65e12,
+    "rtx 6000 ada generation": 364.2e12,
+    "rtx a6000": 154.8e12,
+    "rtx a5000": 111.1e12,
+    "rtx a4000": 76.7e12,
+    "rtx 5090": 209.5e12,
+    "rtx 5080": 112.6e12,
+    "rtx 5070 ti": 87.9e12,
+    "rtx 5070": 61.7e12,
+    "rtx 4090": 165.2e12,
+    "rtx 4080": 97.5e12,
+    "rtx 4070 ti": 80.2e12,
+    "rtx 3090 ti": 80e12,
+    "rtx 3090": 71e12,
+    "rtx 3080": 59.5e12,
+    "rtx 3070": 40.6e12,
 }
+"""bf16 operations a second on the tensor cores, without sparsity and with sums in fp32 (fp16 for V100 and T4,
+which have no bf16), from NVIDIA's data sheets and, for GeForce, the white papers of each generation"""
 
 
 def peak_flops(device_name: str) -> float | None:
-    return next((flops for name, flops in PEAK_FLOPS.items() if name in device_name), None)
+    """What a GPU can do at best, by the name that torch gives it; None if the whole name is not in the table."""
+    maker_or_memory = re.compile(r"nvidia|tesla|geforce|\d+gb?|hbm\w+")
+    words = re.split(r"[ -]", device_name.lower())
+    return PEAK_FLOPS.get(" ".join(word for word in words if not maker_or_memory.fullmatch(word)))
 
 
 def training_flops(config: EncoderConfig, tokens: int, sequences: int, predicted: int) -> float:
