@@ -1,3 +1,4 @@
+# ruff: noqa: F401 (the imports are what the package offers)
 """A toolkit for BERT-style encoders: tokenizers, models, checkpoints, inference and the training engine.
 
     model = bert.load("runs/mini")
@@ -6,7 +7,9 @@
 Names are loaded on first use, so importing the package is fast.
 """
 
+import ast
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,44 +28,21 @@ if TYPE_CHECKING:
     from bert.tokenizer import Tokenizer
     from bert.verification import verify
 
-__all__ = [
-    "EncoderConfig",
-    "EncoderModel",
-    "Labels",
-    "MaskedLanguageModel",
-    "PretrainingModel",
-    "SequenceClassifier",
-    "TokenClassifier",
-    "Tokenizer",
-    "UserError",
-    "attention_maps",
-    "build",
-    "embed",
-    "fill_mask",
-    "load",
-    "save",
-    "score",
-    "score_tokens",
-    "verify",
-]
 
-_NAMES = {
-    "bert.checkpoint": ("load", "save"),
-    "bert.errors": ("UserError",),
-    "bert.inference": ("attention_maps", "embed", "fill_mask", "score", "score_tokens"),
-    "bert.model.config": ("EncoderConfig", "Labels"),
-    "bert.model.models": (
-        "EncoderModel",
-        "MaskedLanguageModel",
-        "PretrainingModel",
-        "SequenceClassifier",
-        "TokenClassifier",
-        "build",
-    ),
-    "bert.tokenizer": ("Tokenizer",),
-    "bert.verification": ("verify",),
-}
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
+def _homes() -> dict[str, str]:
+    """Where each name comes from, as the imports above say, which only type checkers run."""
+    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {
+        alias.name: node.module
+        for node in statements
+        if node.module and node.module.startswith("bert.")
+        for alias in node.names
+    }
+
+
+_HOME = _homes()
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

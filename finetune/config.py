@@ -5,14 +5,18 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Lt
 
-from bert.config import NonNegativeInt, PositiveInt, Probability
+from bert.config import NonNegativeInt, PositiveInt, Probability, Table
 from bert.data.records import FileConfig
+from bert.model.config import PROBLEM_TYPES
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
+
+KINDS = Table(**{name: f"finetune.tasks:{name.upper()}" for name in PROBLEM_TYPES})
+"""The kinds of tasks: for each problem type of a classifier, what its files and its metrics are."""
 
 
 @dataclass(frozen=True)
 class TaskConfig(FileConfig):
-    kind: Literal["single_label", "multi_label", "regression"] = "single_label"
+    kind: Annotated[str, KINDS] = "single_label"
     """one label a text, any number of labels a text, or a number a text"""
     dataset: str | None = None
     """dataset of the Hugging Face hub, NAME or NAME:CONFIGURATION; train, validation, test name its splits"""

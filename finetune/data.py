@@ -11,9 +11,9 @@ import numpy as np
 from bert.data.records import GIVE_FORMAT, Row, RowFile, is_broken
 from bert.errors import UserError
 from bert.model.config import Labels
-from finetune.config import TaskConfig
+from finetune.config import KINDS, TaskConfig
 from finetune.metrics import Array
-from finetune.tasks import KINDS, cell_text, label_index, sorted_labels
+from finetune.tasks import cell_text, label_index, sorted_labels
 
 
 @dataclass

@@ -107,8 +107,8 @@ class Classifier:
         import torch
 
         from finetune.batches import tokenize_texts
+        from finetune.config import KINDS
         from finetune.evaluate import logits_of
-        from finetune.tasks import KINDS
 
         tokenized = tokenize_texts(texts, pairs, self.tokenizer, self.max_length)
         budget = max(self.micro_tokens, self.max_length)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from bert.errors import UserError
-from bert.model.config import Labels
-from bert.model.outputs import CLASSIFICATION_LOSSES
-from finetune.config import TaskConfig
+from bert.model.config import PROBLEM_TYPES, Labels
+from finetune.config import KINDS, TaskConfig
 from finetune.metrics import METRICS, Array
 
 
@@ -92,38 +91,38 @@ def _number(values: list[str], index: Mapping[str, int]) -> float:
     return number
 
 
-KINDS: dict[str, Kind] = {
-    "single_label": Kind(
-        values=_one,
-        target=_class,
-        has_names=True,
-        dtype=np.int64,
-        probabilities=lambda logits: logits.softmax(1),
-        decide=lambda logits: logits.argmax(1),
-        prediction=lambda names, p: names[int(p.argmax())],
-        metrics=("accuracy", "macro_f1", "f1", "matthews"),
-    ),
-    "multi_label": Kind(
-        values=_many,
-        target=_indicators,
-        has_names=True,
-        dtype=np.float32,
-        probabilities=Tensor.sigmoid,
-        decide=lambda logits: (logits > 0).float(),
-        prediction=lambda names, p: [name for name, one in zip(names, p, strict=True) if one > 0.5],
-        metrics=("micro_f1", "macro_f1", "accuracy"),
-    ),
-    "regression": Kind(
-        values=_one,
-        target=_number,
-        has_names=False,
-        dtype=np.float32,
-        probabilities=lambda logits: logits,
-        decide=lambda logits: logits[:, 0],
-        prediction=lambda names, p: float(p[0]),
-        metrics=("pearson", "spearman"),
-    ),
-}
+SINGLE_LABEL = Kind(
+    values=_one,
+    target=_class,
+    has_names=True,
+    dtype=np.int64,
+    probabilities=lambda logits: logits.softmax(1),
+    decide=lambda logits: logits.argmax(1),
+    prediction=lambda names, p: names[int(p.argmax())],
+    metrics=("accuracy", "macro_f1", "f1", "matthews"),
+)
+
+MULTI_LABEL = Kind(
+    values=_many,
+    target=_indicators,
+    has_names=True,
+    dtype=np.float32,
+    probabilities=Tensor.sigmoid,
+    decide=lambda logits: (logits > 0).float(),
+    prediction=lambda names, p: [name for name, one in zip(names, p, strict=True) if one > 0.5],
+    metrics=("micro_f1", "macro_f1", "accuracy"),
+)
+
+REGRESSION = Kind(
+    values=_one,
+    target=_number,
+    has_names=False,
+    dtype=np.float32,
+    probabilities=lambda logits: logits,
+    decide=lambda logits: logits[:, 0],
+    prediction=lambda names, p: float(p[0]),
+    metrics=("pearson", "spearman"),
+)
 
 
 def label_index(task: TaskConfig, found: Sequence[str]) -> tuple[Labels, dict[str, int]]:
@@ -158,7 +157,7 @@ def _numbers_by_value(text: str) -> tuple[bool, int, str]:
 def measure(task: TaskConfig, targets: Array, logits: Tensor) -> dict[str, float]:
     """The mean loss, in float64, and every metric of the task; F1 of a single class only where there are two."""
     kind = KINDS[task.kind]
-    loss = CLASSIFICATION_LOSSES[task.kind](logits.double(), torch.from_numpy(targets))
+    loss = PROBLEM_TYPES[task.kind](logits.double(), torch.from_numpy(targets))
     decisions = kind.decide(logits).numpy()
     names = [name for name in kind.metrics if name != "f1" or logits.shape[1] == 2]
     return {"loss": float(loss.sum / loss.count)} | {

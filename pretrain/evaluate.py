@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bert import config as configuration
 from bert.config import NonNegativeInt, PositiveInt, help_text
 from bert.data.records import FileConfig, RowFile
 from bert.errors import UserError, run_command
 from bert.files import write_text
+from bert.training.config import PRECISIONS
 from pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class EvaluateConfig:
     """token budget of a forward pass"""
     device: str = "auto"
     """where to compute: auto, cpu, cuda, cuda:1 …"""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Annotated[str, PRECISIONS] = "fp32"
     """arithmetic of the forward pass"""
     output: str | None = None
     """file of the result; by default RUN/evaluation.json"""
@@ -53,15 +54,14 @@ def evaluate(run: Path, config: EvaluateConfig) -> dict[str, Any]:
 
     from bert import checkpoint
     from bert.inference.common import open_masked_language_model, pick_device
-    from bert.training.step import DTYPES
 
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run}: is no run folder (it has no config.yaml); give the run_dir of a pretraining")
     folder = checkpoint.resolve(config.checkpoint or run)
     model, tokenizer = open_masked_language_model(folder, config.device)
     device = torch.device(pick_device(config.device))
-    enabled = config.precision != "fp32"
-    with torch.autocast(device.type, dtype=DTYPES["bf16"], enabled=enabled), torch.no_grad():
+    dtype = None if config.precision == "fp32" else PRECISIONS[config.precision]
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), torch.no_grad():
         result: dict[str, Any] = {"checkpoint": str(folder)}
         result |= _held_out(run, config, model, tokenizer, device)
         if config.pairs:

@@ -39,7 +39,15 @@ LAUNCHERS = {
     "python": [sys.executable, "-m"],
     "single": [*ACCELERATE, "--cpu", "--num_processes", "1", "-m"],
     "cpu": [*ACCELERATE, "--cpu", "--num_processes", "2", "-m"],
-    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"],
+    "torchrun": [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+    ],
     "three": [*ACCELERATE, "--cpu", "--num_processes", "3", "-m"],
     "fsdp": [*ACCELERATE, *FILE, f"{FILES}/fsdp2.yaml", "--num_processes", "2", "-m"],
     "hybrid": [

@@ -16,6 +16,7 @@ from bert.config import yaml12
 from bert.config.filling import Filling, read_yaml
 from bert.config.lengths import Length, LengthOrZero
 from bert.config.schema import to_dict
+from bert.config.table import Table
 from bert.errors import UserError
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PositiveFloat",
     "PositiveInt",
     "Probability",
+    "Table",
     "difference",
     "dump",
     "from_dict",

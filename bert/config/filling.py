@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_origin
@@ -141,7 +142,7 @@ class Filling:
         if first["type"] == "missing":
             raise UserError(self._at(key, f"is required; write it into the file or as {key}=…"))
         allowed = describe(annotation)
-        nearest = _nearest(str(first["input"]), allowed.split("|"))
+        nearest = _nearest(str(first["input"]), re.split(r"\|| or ", allowed))
         value = yaml12.dump_inline(first["input"])
         raise UserError(self._at(key, f"{value} is not allowed; allowed: {allowed}{nearest}"))
 

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from bert.config import yaml12
 from bert.config.lengths import RULE, Length
+from bert.config.table import Table
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -78,6 +79,8 @@ def describe(annotation: Any) -> str:
 
 def _describe(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated and isinstance(args[1], Table):
+        return "|".join(args[1])
     if origin is Annotated:
         return _bounded(describe(args[0]), args[1:])
     if origin is Literal:

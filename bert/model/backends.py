@@ -15,7 +15,7 @@ from torch.nn.attention import flex_attention as flex
 from torch.nn.attention.varlen import varlen_attn
 
 from bert.errors import UserError
-from bert.model.config import EncoderConfig
+from bert.model.config import BACKENDS, EncoderConfig
 from bert.model.kernels.grouped import Grouped
 from bert.model.layout import Layout, Packed, Padded, Rows, visible_keys
 
@@ -166,13 +166,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _compile = functools.cache(torch.compile)
 
-BACKENDS: dict[str, Backend] = {
-    "eager": Eager(),
-    "sdpa": Sdpa(),
-    "varlen": Varlen(),
-    "flex": Flex(),
-    "grouped": Grouped(),
-}
+EAGER, SDPA, VARLEN, FLEX, GROUPED = Eager(), Sdpa(), Varlen(), Flex(), Grouped()
 
 
 def check(config: EncoderConfig) -> None:
@@ -181,7 +175,7 @@ def check(config: EncoderConfig) -> None:
         return
     if not torch.cuda.is_available():
         raise UserError("backend: varlen needs a CUDA device and there is none; set backend=auto")
-    if reason := BACKENDS["varlen"].refuses(torch.device("cuda"), torch.bfloat16, config.head_size):
+    if reason := VARLEN.refuses(torch.device("cuda"), torch.bfloat16, config.head_size):
         raise UserError(f"backend: {reason}; set backend=auto")
 
 
@@ -191,27 +185,27 @@ def choose(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: f
     `dtype` is that of the weights; under autocast q, k and v have another type.
     """
     if maps:
-        return BACKENDS["eager"]
+        return EAGER
     device = layout.position_ids.device
     if torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
     auto = config.backend == "auto"
-    backend = BACKENDS[_fastest(config, layout, dtype, dropout) if auto else config.backend]
+    backend: Backend = _fastest(config, layout, dtype, dropout) if auto else BACKENDS[config.backend]
     if backend.packs and isinstance(layout, Padded) and any(config.windows) and layout.has_gaps():
         if not auto:
             why = "leaves out padding, and a window counts the padding between tokens"
             raise UserError(f"backend: {config.backend} {why}; set backend=auto")
-        backend = BACKENDS["sdpa"]
+        backend = SDPA
     if reason := backend.refuses(device, dtype, config.head_size):
         raise UserError(f"backend: {reason}; set backend=auto")
     return backend
 
 
-def _fastest(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: float) -> str:
+def _fastest(config: EncoderConfig, layout: Layout, dtype: torch.dtype, dropout: float) -> Backend:
     device = layout.position_ids.device
     if torch.compiler.is_compiling() and (device.type == "cpu" or isinstance(layout, Padded)):
-        return "sdpa"  # packing and grouping depend on the lengths, which a compiled graph does not know
+        return SDPA  # packing and grouping depend on the lengths, which a compiled graph does not know
     if device.type == "cpu":
-        return "grouped" if layout.row_length <= LONGEST_GROUPED else "sdpa"
-    refused = dropout or BACKENDS["varlen"].refuses(device, dtype, config.head_size)
-    return "sdpa" if refused else "varlen"
+        return GROUPED if layout.row_length <= LONGEST_GROUPED else SDPA
+    refused = dropout or VARLEN.refuses(device, dtype, config.head_size)
+    return SDPA if refused else VARLEN

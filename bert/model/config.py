@@ -1,13 +1,44 @@
 """The configuration of an encoder. Plain data: importing this loads no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from bert.config import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from bert.config import NonNegativeInt, PositiveFloat, PositiveInt, Probability, Table
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
-BackendName = Literal["auto", "eager", "sdpa", "varlen", "flex", "grouped"]
-ProblemType = Literal["single_label", "multi_label", "regression"]
+ACTIVATIONS = Table(
+    gelu="torch.nn.functional:gelu",
+    gelu_tanh="bert.model.feedforward:gelu_tanh",
+    relu="torch.nn.functional:relu",
+    silu="torch.nn.functional:silu",
+)
+BACKENDS = Table(
+    eager="bert.model.backends:EAGER",
+    sdpa="bert.model.backends:SDPA",
+    varlen="bert.model.backends:VARLEN",
+    flex="bert.model.backends:FLEX",
+    grouped="bert.model.backends:GROUPED",
+)
+CLASSIFIERS = Table(
+    pooler="bert.model.heads:Pooler",
+    dense="bert.model.heads:DropoutPooler",
+    transform="bert.model.heads:Transform",
+)
+FEED_FORWARDS = Table(mlp="bert.model.feedforward:FeedForward", glu="bert.model.feedforward:GatedFeedForward")
+LAYERS = Table(post="bert.model.layer:PostNormLayer", pre="bert.model.layer:PreNormLayer")
+POSITIONS = Table(
+    learned="bert.model.positions:LearnedPositions",
+    sinusoidal="bert.model.positions:SinusoidalPositions",
+    rotary="bert.model.positions:RotaryPositions",
+)
+PROBLEM_TYPES = Table(
+    single_label="bert.model.outputs:cross_entropy",
+    multi_label="bert.model.outputs:binary_cross_entropy",
+    regression="bert.model.outputs:squared_error",
+)
+"""What a classifier's labels are, and its loss."""
+
+Activation = Annotated[str, ACTIVATIONS]
+ProblemType = Annotated[str, PROBLEM_TYPES]
 
 
 @dataclass(frozen=True)
@@ -28,7 +59,7 @@ class EncoderConfig:
     """longest sequence, in tokens"""
     num_segments: NonNegativeInt = 2
     """rows of the segment embedding (A and B of a pair); 0 has none"""
-    positions: Literal["learned", "sinusoidal", "rotary"] = "learned"
+    positions: Annotated[str, POSITIONS] = "learned"
     """position embeddings: a trained table, sines and cosines, or rotation of queries and keys (RoPE)"""
     position_offset: NonNegativeInt = 0
     """index of the first position in a learned table (RoBERTa: 2)"""
@@ -36,7 +67,7 @@ class EncoderConfig:
     """base of the rotary wavelengths"""
     rotary_base_local: PositiveFloat | None = None
     """base of the rotary wavelengths in local layers; null is rotary_base"""
-    norm: Literal["post", "pre"] = "post"
+    norm: Annotated[str, LAYERS] = "post"
     """post: layer norm after each residual sum (BERT); pre: before attention and feed-forward, and once at the end"""
     norm_eps: PositiveFloat = 1e-12
     """added to the variance inside a layer norm"""
@@ -44,7 +75,7 @@ class EncoderConfig:
     """layer norms have a bias"""
     first_norm_identity: bool = False
     """no layer norm before the first attention, because the embeddings are normed already (ModernBERT)"""
-    feed_forward: Literal["mlp", "glu"] = "mlp"
+    feed_forward: Annotated[str, FEED_FORWARDS] = "mlp"
     """mlp: two projections; glu: a gated unit, whose first projection is twice as wide"""
     activation: Activation = "gelu"
     """activation function of the feed-forward; gelu is exact"""
@@ -70,7 +101,7 @@ class EncoderConfig:
     """the prediction head's projection has a bias"""
     decoder_bias: bool = True
     """the tied decoder has a bias per token"""
-    classifier: Literal["pooler", "dense", "transform"] = "pooler"
+    classifier: Annotated[str, CLASSIFIERS] = "pooler"
     """head of a classifier before its last projection: as BERT's, RoBERTa's or ModernBERT's"""
     pooling: Literal["cls", "mean"] = "cls"
     """what a sequence classifier reads: the first token, or the mean of all tokens"""
@@ -80,7 +111,7 @@ class EncoderConfig:
     """standard deviation of the initial weights (normal, cut at two standard deviations)"""
     init_outputs: Literal["plain", "depth_scaled", "zero"] = "plain"
     """initial output projections of attention and feed-forward: as the rest, divided by sqrt(2 num_layers), or zero"""
-    backend: BackendName = "auto"
+    backend: Literal["auto"] | Annotated[str, BACKENDS] = "auto"
     """implementation of attention; auto chooses by device, layout and dropout"""
     gradient_checkpointing: bool = False
     """gradient checkpointing: recompute each layer in the backward pass; less memory, about a third more time"""

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from bert.model.config import EncoderConfig
+from bert.model.config import POSITIONS, EncoderConfig
 from bert.model.kernels.dropout import Dropout
-from bert.model.positions import POSITIONS, Positions
+from bert.model.positions import Positions
 
 
 class Embeddings(nn.Module):

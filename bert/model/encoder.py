@@ -13,9 +13,8 @@ from bert.errors import UserError
 from bert.model import backends
 from bert.model.attention import AttentionContext
 from bert.model.backends import Backend
-from bert.model.config import EncoderConfig
+from bert.model.config import LAYERS, EncoderConfig
 from bert.model.embeddings import Embeddings
-from bert.model.layer import LAYERS
 from bert.model.layout import Layout, Packed, Padded
 
 

@@ -1,19 +1,13 @@
 """The feed-forward sub-layer: each token by itself. (*) is (B, S) or (T,), D hidden."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert.model.config import EncoderConfig
+from bert.model.config import ACTIVATIONS, EncoderConfig
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-}
+gelu_tanh = partial(F.gelu, approximate="tanh")
 
 
 class FeedForward(nn.Module):
@@ -45,6 +39,3 @@ class GatedFeedForward(nn.Module):
         if hidden.device.type == "cpu":  # where activations of strided memory are twice as slow
             value, gate = value.contiguous(), gate.contiguous()
         return self.down(self.activation(value) * gate)
-
-
-FEED_FORWARDS = {"mlp": FeedForward, "glu": GatedFeedForward}

@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert.model.config import EncoderConfig
-from bert.model.feedforward import ACTIVATIONS
+from bert.model.config import ACTIVATIONS, EncoderConfig
 from bert.model.kernels.cross_entropy import consuming_cross_entropy
 from bert.model.outputs import Loss
 
@@ -72,6 +71,3 @@ class DropoutPooler(Pooler):
 
 def classifier_dropout(config: EncoderConfig) -> float:
     return config.dropout if config.classifier_dropout is None else config.classifier_dropout
-
-
-POOLERS = {"pooler": Pooler, "dense": DropoutPooler, "transform": Transform}

@@ -6,8 +6,7 @@
 from torch import Tensor, nn
 
 from bert.model.attention import Attention, AttentionContext, select
-from bert.model.config import EncoderConfig
-from bert.model.feedforward import FEED_FORWARDS
+from bert.model.config import FEED_FORWARDS, EncoderConfig
 from bert.model.kernels.dropout import Dropout
 
 
@@ -46,6 +45,3 @@ class PreNormLayer(PostNormLayer):
         mixed = self.attention(self.attention_norm(hidden), context, output_positions)
         hidden = self.dropout(mixed, residual=select(hidden, output_positions))
         return self.dropout(self.feed_forward(self.feed_forward_norm(hidden)), residual=hidden)
-
-
-LAYERS = {"post": PostNormLayer, "pre": PreNormLayer}

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from bert.data.batch import IGNORED
-from bert.model.config import EncoderConfig, Labels
+from bert.model.config import CLASSIFIERS, PROBLEM_TYPES, EncoderConfig, Labels
 from bert.model.encoder import Encoded, Encoder
-from bert.model.heads import POOLERS, MaskedLanguageHead, Pooler, Transform, classifier_dropout
+from bert.model.heads import MaskedLanguageHead, Pooler, Transform, classifier_dropout
 from bert.model.init import initialise
-from bert.model.outputs import CLASSIFICATION_LOSSES, Loss, ModelOutput, cross_entropy
+from bert.model.outputs import Loss, ModelOutput, cross_entropy
 
 
 class Model(nn.Module):
@@ -134,7 +134,7 @@ class SequenceClassifier(Model):
     def __init__(self, config: EncoderConfig, labels: Labels) -> None:
         super().__init__(config)
         self.labels = labels
-        self.pooler = POOLERS[config.classifier](config)
+        self.pooler = CLASSIFIERS[config.classifier](config)
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, len(labels))
 
@@ -145,7 +145,7 @@ class SequenceClassifier(Model):
         pooled = encoded.mean() if self.config.pooling == "mean" else encoded.first()
         output.logits = self.classifier(self.dropout(self.pooler(pooled)))
         if labels is not None:
-            loss = CLASSIFICATION_LOSSES[self.labels.problem_type](output.logits, labels)
+            loss = PROBLEM_TYPES[self.labels.problem_type](output.logits, labels)
             output.losses["classification"] = loss
         return output
 
@@ -169,14 +169,12 @@ class TokenClassifier(Model):
         return output
 
 
-CLASSES: tuple[type[Model], ...] = (
-    EncoderModel,
-    MaskedLanguageModel,
-    PretrainingModel,
-    SequenceClassifier,
-    TokenClassifier,
-)
-ARCHITECTURES = {model_class.__name__: model_class for model_class in CLASSES}
+ARCHITECTURES: dict[str, type[Model]] = {
+    name: value
+    for name, value in list(globals().items())
+    if isinstance(value, type) and issubclass(value, Model) and value is not Model
+}
+"""Every model class above, by its name."""
 
 
 def construct(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> Model:

@@ -86,10 +86,3 @@ def squared_error(logits: Tensor, labels: Tensor) -> Loss:
     asked = ~labels.isnan()
     loss = (logits - labels.to(logits.dtype).nan_to_num()).square()
     return Loss((loss * asked).sum(), asked.sum(), asked.new_zeros((), dtype=torch.int64))
-
-
-CLASSIFICATION_LOSSES = {
-    "single_label": cross_entropy,
-    "multi_label": binary_cross_entropy,
-    "regression": squared_error,
-}

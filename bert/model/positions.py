@@ -70,6 +70,9 @@ class LearnedPositions(Positions):
 class SinusoidalPositions(Positions):
     """sin and cos of p / 10000^(2i/D) in even and odd columns (Vaswani et al. 2017, section 3.5)."""
 
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+
     def embed(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
         return hidden + sinusoids(position_ids, hidden.shape[-1]).to(hidden.dtype)
 
@@ -100,10 +103,3 @@ def _angles(position_ids: Tensor, width: int, base: float) -> Tensor:
     """(*) → (*, width / 2): p / base^(2i / width), always in float32."""
     exponents = torch.arange(0, width, 2, dtype=torch.float32, device=position_ids.device) / width
     return position_ids[..., None].float() * (1.0 / base**exponents)
-
-
-POSITIONS = {
-    "learned": LearnedPositions,
-    "sinusoidal": lambda config: SinusoidalPositions(),
-    "rotary": RotaryPositions,
-}

@@ -1,7 +1,7 @@
 """The configuration of the training engine: optimiser, schedule, length of the run, tracking."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from bert.config import (
     LengthOrZero,
@@ -10,12 +10,27 @@ from bert.config import (
     PositiveFloat,
     PositiveInt,
     Probability,
+    Table,
+)
+
+OPTIMIZERS = Table(
+    adamw="bert.training.optimizers:adamw",
+    lamb="bert.training.optimizers:lamb",
+    stable_adamw="bert.training.optimizers:stable_adamw",
+    muon="bert.training.optimizers:muon",
+)
+PRECISIONS = Table(fp32="torch:float32", bf16="torch:bfloat16", fp16="torch:float16")
+SCHEDULES = Table(
+    linear="bert.training.schedules:linear",
+    cosine="bert.training.schedules:cosine",
+    wsd="bert.training.schedules:wsd",
+    constant="bert.training.schedules:constant",
 )
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    name: Literal["adamw", "lamb", "stable_adamw", "muon"] = "adamw"
+    name: Annotated[str, OPTIMIZERS] = "adamw"
     """optimizer; muon updates the matrices of the layers, AdamW everything else"""
     learning_rate: PositiveFloat = 1e-4
     """peak learning rate"""
@@ -38,7 +53,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    name: Literal["linear", "cosine", "wsd", "constant"] = "linear"
+    name: Annotated[str, SCHEDULES] = "linear"
     """shape after the warm-up; wsd holds the peak and then cools down"""
     warmup: LengthOrZero = LengthOrZero(0.1)
     """length of the linear warm-up"""
@@ -67,7 +82,7 @@ class TrainingConfig:
     """length of the run in hours of training; the run measures its speed first and then fixes its number of steps"""
     epochs: PositiveFloat | None = None
     """length of the run in passes over the training data"""
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    precision: Annotated[str, PRECISIONS] = "bf16"
     """mixed precision: the type of the forward and backward pass; weights and optimizer state stay fp32; fp16
     scales the loss"""
     tf32: bool = True

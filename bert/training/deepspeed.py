@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from bert.checkpoint.gather import ADAM_STATE
 from bert.data.batch import StepData
 from bert.errors import UserError
-from bert.training.config import RunConfig
-from bert.training.step import DTYPES, Stepper
+from bert.training.config import PRECISIONS, RunConfig
+from bert.training.step import Stepper
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,13 +38,11 @@ def prepare(
     if sections.get("stage") not in (1, 2, 3) or any(device in ("cpu", "nvme") for device in offloads):
         raise UserError("the launcher asks for more of DeepSpeed than zero_stage 1, 2 or 3 without offload")
     settings["train_micro_batch_size_per_gpu"] = settings["gradient_accumulation_steps"] = 1
-    settings["train_batch_size"] = (
-        accelerator.num_processes
-    )  # DeepSpeed does not need the real size: nominally 1 for each process
+    settings["train_batch_size"] = accelerator.num_processes  # nominal: DeepSpeed does not need the real size
     settings["gradient_clipping"] = config.optimizer.max_grad_norm
     if config.training.precision == "bf16":
         # The autocast is inside the engine, because the engine turns off an autocast around it.
-        cast = torch.autocast(accelerator.device.type, dtype=DTYPES["bf16"])
+        cast = torch.autocast(accelerator.device.type, dtype=PRECISIONS[config.training.precision])
         model.forward = cast(model.forward)
     engine, optimizer = accelerator.prepare(model, optimizer)
     _make_states(optimizer.optimizer)  # type: ignore[attr-defined]

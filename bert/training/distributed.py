@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bert.config import parse_command
 from bert.errors import EXIT_INTERRUPTED, RunFailed, UserError, run_command
-from bert.training.config import TrainingConfig
+from bert.training.config import PRECISIONS, TrainingConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -107,7 +107,7 @@ def _configure_fsdp(accelerator: "Accelerator", training: TrainingConfig) -> Non
         raise UserError("the launcher asks for the first FSDP; set fsdp_version: 2 (--fsdp_version 2)")
     plugin.cpu_ram_efficient_loading = False  # every process has the weights already
     if training.precision != "fp32":
-        dtype = torch.bfloat16 if training.precision == "bf16" else torch.float16
+        dtype = PRECISIONS[training.precision]
         plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
 
 

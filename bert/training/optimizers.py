@@ -1,4 +1,5 @@
-"""Parameter groups and a table of optimisers."""
+"""Parameter groups and optimizers. A new optimizer is a function here, and an entry in `OPTIMIZERS` of the
+configuration."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from bert.training.config import OptimizerConfig
+from bert.training.config import OPTIMIZERS, OptimizerConfig
 
 Group = dict[str, Any]
 
@@ -218,9 +219,17 @@ def _adam(config: OptimizerConfig) -> dict[str, Any]:
     return {"lr": config.learning_rate, "betas": tuple(config.betas), "eps": config.eps}
 
 
-OPTIMIZERS: dict[str, Callable[[list[Group], OptimizerConfig], Optimizer]] = {
-    "adamw": lambda groups, config: torch.optim.AdamW(groups, fused=True, **_adam(config)),
-    "lamb": lambda groups, config: Lamb(groups, **_adam(config)),
-    "stable_adamw": lambda groups, config: StableAdamW(groups, **_adam(config)),
-    "muon": lambda groups, config: MuonWithAdamW(groups, config.momentum, fused=True, **_adam(config)),
-}
+def adamw(groups: list[Group], config: OptimizerConfig) -> Optimizer:
+    return torch.optim.AdamW(groups, fused=True, **_adam(config))
+
+
+def lamb(groups: list[Group], config: OptimizerConfig) -> Optimizer:
+    return Lamb(groups, **_adam(config))
+
+
+def stable_adamw(groups: list[Group], config: OptimizerConfig) -> Optimizer:
+    return StableAdamW(groups, **_adam(config))
+
+
+def muon(groups: list[Group], config: OptimizerConfig) -> Optimizer:
+    return MuonWithAdamW(groups, config.momentum, fused=True, **_adam(config))

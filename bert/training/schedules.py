@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bert.config import Length
 from bert.errors import UserError
 from bert.training.clock import Pace
-from bert.training.config import ScheduleConfig, TrainingConfig
+from bert.training.config import SCHEDULES, ScheduleConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,33 @@ class Schedule:
         if progress < self.warmup:
             return progress / self.warmup
         left = 1.0 - min(progress, 1.0)
-        return self.config.min_lr_ratio + (1.0 - self.config.min_lr_ratio) * self._height(left)
+        height = SCHEDULES[self.config.name](self, left)
+        return self.config.min_lr_ratio + (1.0 - self.config.min_lr_ratio) * height
 
-    def _height(self, left: float) -> float:
-        """1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run that is left."""
-        if left == 0.0 and self.config.name != "constant":
-            return 0.0
-        after_warmup = 1.0 - self.warmup
-        match self.config.name:
-            case "constant":
-                return 1.0
-            case "linear":  # Devlin et al. 2018
-                return left / after_warmup
-            case "cosine":  # Loshchilov and Hutter 2016, without restarts
-                return 0.5 * (1.0 - math.cos(math.pi * left / after_warmup))
-            case "wsd":  # warm-up, stable, decay: Hu et al. 2024; 1 - sqrt: Hägele et al. 2024
-                if not left < self.cooldown:
-                    return 1.0
-                linear = left / self.cooldown
-                return linear if self.config.cooldown_shape == "linear" else 1.0 - math.sqrt(1.0 - linear)
+
+# The shapes: 1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run that is left.
+
+
+def linear(schedule: Schedule, left: float) -> float:
+    """Devlin et al. 2018."""
+    return left / (1.0 - schedule.warmup) if left else 0.0
+
+
+def cosine(schedule: Schedule, left: float) -> float:
+    """Without restarts (Loshchilov and Hutter 2016)."""
+    return 0.5 * (1.0 - math.cos(math.pi * left / (1.0 - schedule.warmup))) if left else 0.0
+
+
+def wsd(schedule: Schedule, left: float) -> float:
+    """Warm-up, stable, decay (Hu et al. 2024); 1 - sqrt as in Hägele et al. 2024."""
+    if not left < schedule.cooldown:
+        return 1.0 if left else 0.0
+    height = left / schedule.cooldown
+    return height if schedule.config.cooldown_shape == "linear" else 1.0 - math.sqrt(1.0 - height)
+
+
+def constant(schedule: Schedule, left: float) -> float:
+    return 1.0
 
 
 def build(config: ScheduleConfig, steps: int | None, by_clock: bool = False) -> Schedule:

@@ -10,7 +10,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from operator import truediv
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from bert.data.batch import StepData
+from bert.training.config import PRECISIONS
 from bert.training.optimizers import set_learning_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-Precision = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -71,7 +69,7 @@ class Stepper:
     model: nn.Module
     optimizer: Optimizer
     seed: int
-    precision: Precision
+    precision: str
     max_grad_norm: float
     """0: no clipping"""
     scale: LossScale = field(default_factory=LossScale)
@@ -143,7 +141,9 @@ class Stepper:
         micro-batch."""
         enabled = enabled and self.precision != "fp32"
         return torch.autocast(
-            self.accelerator.device.type, dtype=DTYPES[self.precision] if enabled else None, enabled=enabled
+            self.accelerator.device.type,
+            dtype=PRECISIONS[self.precision] if enabled else None,
+            enabled=enabled,
         )
 
     def _reduce_gradients(self, last: bool) -> AbstractContextManager[None]:

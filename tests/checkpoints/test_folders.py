@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from bert.checkpoint import folder as checkpoint
 from bert.checkpoint import manifest
 from bert.errors import UserError
-from bert.model import EncoderConfig, build
+from bert.model.config import EncoderConfig
+from bert.model.models import build
 
 CONFIG = EncoderConfig(vocab_size=30, hidden_size=16, num_heads=2, num_layers=1, intermediate_size=16)
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from bert import huggingface
 from bert.checkpoint import folder as checkpoint
 from bert.errors import UserError
-from bert.model import EncoderConfig, Labels, build
+from bert.model.config import EncoderConfig, Labels
+from bert.model.models import build
 
 TINY = {"vocab_size": 50, "hidden_size": 32, "num_heads": 2, "num_layers": 4, "intermediate_size": 48}
 TINY |= {"max_positions": 24, "init_std": 0.3}

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from bert.model import EncoderConfig, backends, build
+from bert.model import backends
+from bert.model.config import EncoderConfig
+from bert.model.models import build
 
 pytestmark = [
     pytest.mark.gpu,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bert.data.batch import StepData
-from bert.model import EncoderConfig, build
+from bert.model.config import EncoderConfig
+from bert.model.models import build
 from bert.training import optimizers
 from bert.training.config import OptimizerConfig, TrainingConfig
 from bert.training.distributed import make_accelerator

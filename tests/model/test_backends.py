@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from bert.errors import UserError
-from bert.model import EncoderConfig, backends, build
+from bert.model import backends
+from bert.model.config import EncoderConfig
 from bert.model.layout import Packed
+from bert.model.models import build
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "num_heads": 2, "num_layers": 3, "intermediate_size": 24}
 SMALL |= {"max_positions": 64, "dropout": 0.0, "attention_dropout": 0.0, "init_std": 0.5}

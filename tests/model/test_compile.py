@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.nn.attention import flex_attention
 
-from bert.model import EncoderConfig, backends, build
+from bert.model import backends
+from bert.model.config import EncoderConfig
+from bert.model.models import build
 
 T, N, M, V = 96, 6, 16, 50
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bert.model.backends import BACKENDS
+from bert.model.config import BACKENDS
 from bert.model.kernels.grouped import STRIDE
 from bert.model.layout import Packed
 

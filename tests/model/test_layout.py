@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bert.model import EncoderConfig, build
+from bert.model.config import EncoderConfig
 from bert.model.layout import Packed
+from bert.model.models import build
 
 LENGTHS = (7, 1, 12, 5)
 BACKENDS = ("eager", "sdpa", "grouped", "flex")

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from bert.data.batch import IGNORED
-from bert.model import EncoderConfig, Labels, build
+from bert.model.config import EncoderConfig, Labels
+from bert.model.models import build
 from bert.model.outputs import binary_cross_entropy, cross_entropy, squared_error
 
 SMALL = {"vocab_size": 50, "hidden_size": 32, "num_layers": 3, "num_heads": 2, "intermediate_size": 48}

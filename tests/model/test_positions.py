@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bert.model import EncoderConfig
+from bert.model.config import EncoderConfig
 from bert.model.positions import RotaryPositions, sinusoids
 
 

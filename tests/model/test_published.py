@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from bert import checkpoint
-from bert.model import EncoderModel, MaskedLanguageModel
+from bert.model.models import EncoderModel, MaskedLanguageModel
 
 SENTENCES = [
     "The capital of France is [MASK].",

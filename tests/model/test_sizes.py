@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bert import config as configuration
-from bert.model import EncoderConfig, build
+from bert.model.config import EncoderConfig
+from bert.model.models import build
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "model").glob("*.yaml"))
 # As published with the models: Turc et al. 2019, Devlin et al. 2018, Warner et al. 2024; in millions.

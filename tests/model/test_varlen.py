@@ -4,7 +4,9 @@ compilers included, over FlashAttention written out."""
 import pytest
 import torch
 
-from bert.model import EncoderConfig, backends, build
+from bert.model import backends
+from bert.model.config import EncoderConfig
+from bert.model.models import build
 
 LENGTHS, UNUSED = (7, 1, 12, 4), 17
 T = sum(LENGTHS) + UNUSED

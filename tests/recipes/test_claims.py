@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from bert import config as configuration
-from bert.model import EncoderConfig, build
+from bert.model.config import EncoderConfig
+from bert.model.models import build
 from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
 from pretrain.data.objective import MaskProbRamp

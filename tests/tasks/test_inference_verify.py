@@ -65,7 +65,7 @@ def change_config(folder, **values):
 
 
 def test_a_difference_fails(copy, monkeypatch):
-    from bert.model.feedforward import ACTIVATIONS
+    from bert.model.config import ACTIVATIONS
 
     monkeypatch.setitem(ACTIVATIONS, "gelu", ACTIVATIONS["gelu_tanh"])
     report = bert.verify(copy)
