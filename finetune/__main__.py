@@ -1,8 +1,10 @@
 """The command `accelerate launch -m finetune`, or `torchrun -m finetune`."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bert.errors import run_command
 from bert.training.distributed import run_training
 from finetune.config import FinetuneConfig
 
@@ -20,5 +22,9 @@ def train(config: FinetuneConfig) -> "Result":
     return train(config)
 
 
+def main(argv: Sequence[str]) -> None:
+    run_training("finetune", argv, FinetuneConfig, DESCRIPTION, train)
+
+
 if __name__ == "__main__":
-    sys.exit(run_training("finetune", FinetuneConfig, DESCRIPTION, train))
+    sys.exit(run_command(main))

@@ -1,8 +1,10 @@
 """The command `accelerate launch -m pretrain`, or `torchrun -m pretrain`."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bert.errors import run_command
 from bert.training.distributed import run_training
 from pretrain.config import PretrainConfig
 
@@ -20,5 +22,9 @@ def train(config: PretrainConfig) -> "Result":
     return train(config)
 
 
+def main(argv: Sequence[str]) -> None:
+    run_training("pretrain", argv, PretrainConfig, DESCRIPTION, train)
+
+
 if __name__ == "__main__":
-    sys.exit(run_training("pretrain", PretrainConfig, DESCRIPTION, train))
+    sys.exit(run_command(main))

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bert.config import parse_command
-from bert.errors import EXIT_INTERRUPTED, RunFailed, UserError, run_command
+from bert.errors import EXIT_INTERRUPTED, RunFailed, UserError
 from bert.training.config import PRECISIONS, TrainingConfig
 
 if TYPE_CHECKING:
@@ -38,23 +38,21 @@ exit codes: 0 finished · 1 the run failed · 2 a mistake in the configuration o
 """
 
 
-def run_training(name: str, schema: type[C], description: str, train: Callable[[C], "Result"]) -> int:
-    """The command of an application, `python -m NAME CONFIG.yaml [key=value ...]`; returns its exit code."""
+def run_training(
+    name: str, argv: Sequence[str], schema: type[C], description: str, train: Callable[[C], "Result"]
+) -> None:
+    """Carry out the command of an application, `python -m NAME CONFIG.yaml [key=value ...]`."""
+    config = parse_command(schema, argv, USAGE.format(name=name, description=description))
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+        from bert.training.cpu_launch import start_processes
 
-    def main(argv: Sequence[str]) -> None:
-        config = parse_command(schema, argv, USAGE.format(name=name, description=description))
-        if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
-            from bert.training.cpu_launch import start_processes
-
-            _stop_with_launcher()
-            if (exit_code := start_processes(name, argv)) is not None:
-                raise SystemExit(exit_code)
-        interrupted = train(config).interrupted
-        leave()
-        if interrupted:
-            raise SystemExit(EXIT_INTERRUPTED)
-
-    return run_command(main)
+        _stop_with_launcher()
+        if (exit_code := start_processes(name, argv)) is not None:
+            raise SystemExit(exit_code)
+    interrupted = train(config).interrupted
+    leave()
+    if interrupted:
+        raise SystemExit(EXIT_INTERRUPTED)
 
 
 def make_accelerator(training: TrainingConfig) -> "Accelerator":

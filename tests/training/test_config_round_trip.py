@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from bert import config
-from bert.config import Length, LengthOrZero, NonNegativeFloat, PositiveFloat, Probability, yaml12
+from bert.config import Length, LengthOrZero, NonNegativeFloat, PositiveFloat, Probability, Table, yaml12
 from bert.config.schema import field_types
 from finetune.config import FinetuneConfig, PredictConfig
 from pretrain.config import PretrainConfig
@@ -38,6 +38,7 @@ class Every:
     path: Path = Path("a/b")
     length: Length | None = None
     length_or_zero: LengthOrZero = LengthOrZero("100%")
+    entry: Annotated[str, Table(a="os:sep", off="os:name")] = "a"
     choice: Literal["off", "1", "null", "a b"] = "off"
     number_choice: Literal[1, 2] = 1
     optional: str | None = None
@@ -63,6 +64,8 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
         return configurations(annotation)
     if origin in (Union, types.UnionType):
         return st.one_of(*map(values, args))
+    if origin is Annotated and isinstance(args[1], Table):
+        return st.sampled_from(list(args[1]))
     if origin is Annotated and args[0] is float:
         return st.from_type(annotation).filter(_is_finite) | st.from_type(Annotated[int, *args[1:]])
     if annotation is float:
