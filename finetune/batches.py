@@ -1,4 +1,4 @@
-"""Texts → token ids → batches. What a step trains on depends on the seed and the step alone.
+"""Texts → token ids → batches. What a step trains on depends only on the seed and the step.
 
 n examples · B batch · S longest sequence · T packed tokens · C classes or labels
 """
@@ -34,19 +34,19 @@ class TokenizedSplit:
     targets: Array
     """(n,) or (n, C)"""
     cut: int = 0
-    """how many texts were longer than allowed"""
+    """number of texts that were cut"""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def batch(self, rows: Array, layout: Layout, pad_id: int) -> MicroBatch:
-        """Some examples as the model's keyword arguments, without labels; see `token_batch`."""
+        """The micro-batch of some examples, without labels; see `token_batch`."""
         places = self.ids.places(rows)
         ids = Ragged(self.ids.values[places.values], places.offsets)
         return token_batch(ids, layout, pad_id, {"token_type_ids": self.segments[places.values]})
 
     def labels(self, rows: Array) -> torch.Tensor:
-        """The targets of some examples; without any, one that does not count."""
+        """The targets of some examples; without examples, one target that is ignored."""
         if len(rows):
             return torch.from_numpy(self.targets[rows])
         nothing = IGNORED if self.targets.dtype.kind == "i" else math.nan
@@ -61,7 +61,7 @@ def tokenize(split: Split, tokenizer: Tokenizer, max_length: int) -> TokenizedSp
 def tokenize_texts(
     texts: Sequence[str], pairs: Sequence[str] | None, tokenizer: Tokenizer, max_length: int
 ) -> TokenizedSplit:
-    """The token ids of texts or pairs; longer ones are cut, of a pair the longer text first."""
+    """The token ids of texts or pairs, cut to `max_length`; of a pair the longer text is cut first."""
     ids, segments, cut = [], [], 0
     for start in range(0, len(texts), CHUNK):
         some = slice(start, start + CHUNK)
@@ -74,7 +74,7 @@ def tokenize_texts(
 
 @dataclass
 class FinetuningBatches:
-    """`[k]` is this process's part of step k. Epochs follow each other without end, each in its own order."""
+    """`[k]` is this process's part of step k. Epochs follow each other without end; each has its own order."""
 
     split: TokenizedSplit
     config: BatchConfig
@@ -84,7 +84,7 @@ class FinetuningBatches:
     num_processes: int
 
     def examples(self, step: int) -> Array:
-        """What step `step` trains on, over all processes."""
+        """The examples of a step, over all processes."""
         size = len(self.split)
         places = step * self.config.sequences + np.arange(self.config.sequences)
         epochs, places = np.divmod(places, size)
@@ -94,7 +94,7 @@ class FinetuningBatches:
         return random_order(len(self.split), key=(self.seed, int(epoch) + 1))
 
     def lasting(self, steps: int) -> "FinetuningBatches":
-        """The same: no step depends on the length of the run."""
+        """The same source, because no step depends on the length of the run."""
         return self
 
     def __getitem__(self, step: int) -> StepData:
@@ -127,7 +127,8 @@ class FinetuningBatches:
 def evaluation_batches(
     split: TokenizedSplit, pad_id: int, micro_tokens: int, process_index: int = 0, num_processes: int = 1
 ) -> Iterator[tuple[Array, MicroBatch]]:
-    """This process's part of all examples, without labels; as many batches on each process, some empty."""
+    """This process's part of all examples, without labels. Each process has the same number of batches; some may be
+    empty."""
     parts = pack_by_length(split.ids.lengths, micro_tokens, num_processes, padded=True)
     for rows in parts[process_index::num_processes]:
         yield rows, split.batch(rows, "padded", pad_id)

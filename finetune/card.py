@@ -39,7 +39,7 @@ classify({call})
 
 
 def model_card(config: FinetuneConfig, data: TaskData, results: dict[str, Any]) -> str:
-    """What the model is, what it was measured at, and how it came to be."""
+    """The model card: what the model is, its measured metrics, and its recipe."""
     measured = {name: results[name] for name in ("validation", "test") if results.get(name)}
     names = list(next(iter(measured.values()), {}))
     rows = [
@@ -71,7 +71,7 @@ def model_card(config: FinetuneConfig, data: TaskData, results: dict[str, Any]) 
 
 
 def _told(section: Any) -> Any:
-    """Without what is not set, and files by their name alone."""
+    """A section without keys that are not set, and with file names instead of paths."""
     if not isinstance(section, dict):
         return section
     files = ("train", "validation", "test")

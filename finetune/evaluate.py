@@ -1,4 +1,4 @@
-"""What a classifier says of many texts, and how right it is; exact, however many processes share the work."""
+"""Evaluation of a classifier: logits of many texts, metrics, early stopping; the same for any number of processes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ def logits_of(
     num_processes: int = 1,
     should_stop: ShouldStop = lambda: False,
 ) -> Tensor:
-    """(n, C) float32 on the model's device, in the order of the texts; 0 where another process answers."""
+    """(n, C) float32 on the model's device, in the order of the texts; 0 for the texts of other processes."""
     device = model.classifier.weight.device
     logits = torch.zeros(len(split), len(model.labels), device=device)
     for chosen, batch in evaluation_batches(split, pad_id, micro_tokens, process_index, num_processes):
@@ -44,7 +44,7 @@ def logits_of(
 
 @dataclass
 class Evaluator:
-    """Measures models on splits, and keeps the scores of a run on its validation split."""
+    """Measures models on splits, keeps the scores of a run on its validation split, and stops early."""
 
     config: FinetuneConfig
     accelerator: "Accelerator"
@@ -55,7 +55,7 @@ class Evaluator:
     """of the evaluations so far; higher is better"""
 
     def remember(self, start: Checkpoint | None) -> None:
-        """Take up the scores of the run that goes on from `start`."""
+        """Load the scores of the run that continues from `start`."""
         path = Path(self.config.run_dir) / "evaluations.jsonl"
         lines = from_main(self.accelerator, lambda: read_metrics(path)) if start else []
         self.scores = [self._score(line) for line in lines if start and line["step"] <= start.step]

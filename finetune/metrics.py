@@ -1,6 +1,6 @@
-"""Measures of agreement between references and predictions. Definitions are those of scikit-learn and scipy.
+"""Metrics of predictions. Definitions are those of scikit-learn and scipy.
 
-n examples · C classes or labels. A measure that its data leave undefined (a constant, an absent class) is 0.
+n examples · C classes or labels. A metric that is undefined (a constant, an absent class) is 0.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 def accuracy(references: Array, predictions: Array) -> float:
-    """Share of examples that are right; of (n, C) multi-label arrays, right in every label."""
+    """Share of examples that are right; for (n, C) multi-label arrays, right in every label."""
     right = references == predictions
     return float(right.reshape(len(right), -1).all(axis=1).mean())
 
@@ -24,7 +24,7 @@ def f1(references: Array, predictions: Array) -> float:
 
 
 def macro_f1(references: Array, predictions: Array) -> float:
-    """Mean of the F1 of every class that occurs in either, or of every label of (n, C) multi-label arrays."""
+    """Mean F1 of all classes that occur in either array, or of all labels of (n, C) multi-label arrays."""
     if references.ndim == 2:
         return float(_f1_scores(references.astype(bool), predictions.astype(bool)).mean())
     classes = np.union1d(references, predictions)
@@ -32,7 +32,7 @@ def macro_f1(references: Array, predictions: Array) -> float:
 
 
 def micro_f1(references: Array, predictions: Array) -> float:
-    """F1 over all the decisions of (n, C) multi-label arrays together."""
+    """F1 over all decisions of (n, C) multi-label arrays together."""
     return float(_f1_scores(references.astype(bool).reshape(-1), predictions.astype(bool).reshape(-1)))
 
 
@@ -60,7 +60,7 @@ def spearman(references: Array, predictions: Array) -> float:
 
 
 def _correlation(x: Array, y: Array) -> float:
-    """Covariance over the root of the variances, each summed over the columns of (n, C)."""
+    """Covariance divided by the root of the product of variances, each summed over the columns of (n, C)."""
     x, y = (v.reshape(len(v), -1).astype(np.float64) for v in (x, y))
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     norm = np.sqrt((x * x).sum() * (y * y).sum())

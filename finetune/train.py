@@ -1,4 +1,4 @@
-"""Fine-tuning from the files of a task to a folder that `transformers` loads, told as a recipe."""
+"""Fine-tuning, step by step: from the files of a task to a folder that `transformers` loads."""
 
 import json
 from pathlib import Path
@@ -35,14 +35,14 @@ RESULTS = "results.json"
 
 
 def train(config: FinetuneConfig) -> Result:
-    """Carry out a run, or what is left of it; it leaves RUN/model and RUN/results.json."""
+    """Carry out a run, or the rest of it; writes RUN/model and RUN/results.json."""
     accelerator = make_accelerator(config.training)
     with alone(accelerator, config.run_dir):
         return carry_out(config, accelerator)
 
 
 def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
-    """See `train`; no other training works in the run's folder meanwhile."""
+    """See `train`; no other training uses the run's folder at the same time."""
     from_main(accelerator, lambda: check_run(config))
     data = load_task(config.task)
     metric = chosen_metric(config.task, data.labels)
@@ -82,7 +82,7 @@ def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
 
 
 def build_model(config: ModelConfig, labels: Labels, start: Checkpoint | None) -> SequenceClassifier:
-    """The classifier of a checkpoint of this run; or else an encoder, pretrained or new, with a new head."""
+    """The classifier of the run's checkpoint; without one, an encoder, pretrained or random, with a new head."""
     if start is not None:
         model = load_classifier(start.path)
         if model.labels != labels:
@@ -105,14 +105,14 @@ def build_model(config: ModelConfig, labels: Labels, start: Checkpoint | None) -
 
 
 def load_classifier(path: str | Path, **options: Any) -> SequenceClassifier:
-    """The model of a checkpoint as a classifier in fp32; options as in `checkpoint.load`."""
+    """The model of a checkpoint as a classifier in fp32; the options are those of `checkpoint.load`."""
     model = checkpoint.load(path, SequenceClassifier, dtype=torch.float32, **options)
     assert isinstance(model, SequenceClassifier)
     return model
 
 
 def check(config: FinetuneConfig, model: SequenceClassifier, steps: int | None) -> None:
-    """UserError if parts of the configuration do not fit the model, the length of the run or each other."""
+    """UserError if parts of the configuration do not fit the model, the length of the run, or each other."""
     schedules.build(config.schedule, steps, config.training.hours is not None)
     limit, length, budget = model.config.max_positions, config.batch.max_length, config.batch.micro_tokens
     if length > limit:
@@ -123,7 +123,7 @@ def check(config: FinetuneConfig, model: SequenceClassifier, steps: int | None) 
 
 def _open(config: FinetuneConfig, data: TaskData) -> None:
     open_run(config)
-    sizes = [f"{len(data.train)} to train on", f"{len(data.validation)} for validation"]
+    sizes = [f"{len(data.train)} for training", f"{len(data.validation)} for validation"]
     sizes += [f"{len(data.test)} for the test"] if data.test else []
     print(f"{len(data.labels)} labels; texts: {', '.join(sizes)}", flush=True)
     for note in data.notes:
@@ -138,7 +138,7 @@ def _finish(
     tokenized: dict[str, TokenizedSplit],
     data: TaskData,
 ) -> None:
-    """Measure the best checkpoint on everything held out, and keep it as the finished model."""
+    """Measure the best checkpoint on the validation and test texts, and save it as the finished model."""
     best = result.best
     assert best is not None, "the end of a run is evaluated"
     model = load_classifier(best.path, device=trainer.accelerator.device)

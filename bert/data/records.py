@@ -1,6 +1,6 @@
-"""Files of rows: read with the place of every mistake, written whole.
+"""Files of rows. Errors name the file and line; results appear as whole files.
 
-csv, tsv, jsonl, parquet, lines by a pattern, and plain text with a text a line; in bounded memory.
+csv, tsv, jsonl, parquet, lines that match a pattern, and plain text with a text on each line; in bounded memory.
 """
 
 import csv
@@ -35,10 +35,10 @@ GIVE_FORMAT = f"give format={'|'.join(dict.fromkeys(FORMATS.values()))}, or a pa
 
 @dataclass(frozen=True)
 class FileConfig:
-    """How files of rows are laid out."""
+    """The format of files of rows."""
 
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "lines", "txt"] = "auto"
-    """format of the files; auto goes by the file's name, lines needs a pattern, txt has a text a line"""
+    """format of the files; auto decides by the file's name, lines needs a pattern, txt has a text on each line"""
     columns: list[str] | None = None
     """names of the columns of a csv or tsv file that has no header line"""
     delimiter: str | None = None
@@ -93,7 +93,7 @@ class Row:
 
 
 def is_broken(text: str) -> bool:
-    """Whether a text has half a surrogate pair in it: JSON can escape the halves one by one."""
+    """Whether a text contains half a surrogate pair, which JSON can express by escapes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -102,10 +102,10 @@ def is_broken(text: str) -> bool:
 
 
 class RowFile:
-    """The rows of a file, as often as they are asked for."""
+    """The rows of a file; you can iterate several times."""
 
     def __init__(self, path: Path | str, config: FileConfig):
-        """UserError if there is no such file, or if nothing tells its format."""
+        """UserError if there is no such file, or if its format is unknown."""
         self.path, self.config = Path(path), config
         if not self.path.is_file():
             raise UserError(f"{path}: {'is a folder, not a file' if self.path.is_dir() else 'no such file'}")
@@ -115,7 +115,7 @@ class RowFile:
         if not self.format:
             raise UserError(f"{path}: the name does not tell the format; {GIVE_FORMAT}")
         self.size = self.path.stat().st_size
-        self.bytes_read: Callable[[], int] = lambda: 0  # set by what reads
+        self.bytes_read: Callable[[], int] = lambda: 0  # set by the reader
 
     def __iter__(self) -> Iterator[Row]:
         return READERS[self.format](self)
@@ -124,7 +124,7 @@ class RowFile:
         return f"{self.path}, line {line}"
 
     def lines(self, newline: str) -> Iterator[str]:
-        """The lines of a UTF-8 text with their ends; `newline` as in `open`."""
+        """The lines of a UTF-8 text with their line ends; `newline` as in `open`."""
         try:
             binary = self.path.open("rb")
         except OSError as error:
@@ -161,7 +161,7 @@ def _read_tsv(file: RowFile) -> Iterator[Row]:
 
 
 def _read_cells(file: RowFile, delimiter: str, quoted: bool) -> Iterator[Row]:
-    """Columns are named by the configuration or by the first line."""
+    """The names of columns come from the configuration or from the first line."""
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(
         file.lines(newline=""),
@@ -259,7 +259,7 @@ READERS: dict[str, Callable[[RowFile], Iterator[Row]]] = {
 
 Write = Callable[[Sequence[Mapping[str, Any]]], None]
 TABLES = {".csv": ",", ".tsv": "\t"}
-"""the files of results that are tables, and what separates their cells"""
+"""suffixes of results that are tables, and the character between their cells"""
 
 
 def check_output(output: str | None, suffixes: Sequence[str]) -> None:
@@ -274,9 +274,9 @@ def check_output(output: str | None, suffixes: Sequence[str]) -> None:
 
 @contextmanager
 def row_writer(output: str | None, columns: Sequence[str] = ()) -> Iterator[Write]:
-    """Writes rows into a .csv, .tsv or .jsonl file as its name says, or as JSON lines to stdout.
+    """Writes rows into a .csv, .tsv or .jsonl file, by its name, or as JSON lines to stdout.
 
-    A table has these columns.
+    `columns` are those of a table.
     """
     suffix = Path(output or "").suffix
     with _results(output) as file:
@@ -309,12 +309,12 @@ def _cell(value: Any) -> Any:
 
 @contextmanager
 def npy_writer(output: str) -> Iterator[Callable[["np.ndarray"], None]]:
-    """Writes float32 matrices (n, D), one below the other, into a .npy file while their height is unknown."""
+    """Writes float32 matrices (n, D), one below the other, into a .npy file; the final height need not be known."""
     import numpy as np
 
     height, width = 0, 0
 
-    def write_header() -> None:  # numpy leaves room in it for the height to grow
+    def write_header() -> None:  # numpy leaves space in it for a larger height
         header = {"descr": "<f4", "fortran_order": False, "shape": (height, width)}
         np.lib.format.write_array_header_1_0(file, header)
 
@@ -334,7 +334,7 @@ def npy_writer(output: str) -> Iterator[Callable[["np.ndarray"], None]]:
 
 @contextmanager
 def _results(output: str | None) -> Iterator[IO[bytes]]:
-    """A file for results, which appears under its name when the block ends well; or stdout."""
+    """A file for results, which appears when the block ends without an error; or stdout."""
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
