@@ -1,4 +1,4 @@
-"""The README's commands and Python do what it says, at a tiny size."""
+"""The commands and the Python of the README and of the guides do what they say, at a tiny size."""
 
 import json
 import os
@@ -44,22 +44,63 @@ TOPICS = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
+PROGRAMS = ("accelerate launch ", "python -m ", "torchrun ", "bert ")
+MEANT = {
+    "pretrain": {"CONFIG.yaml": "configs/pretrain/mini.yaml", "RUN": "runs/mini"},
+    "finetune": {
+        "CONFIG.yaml": "configs/finetune/classification.yaml",
+        "RUN": "runs/topics",
+        "FILE": "my-labels.csv",
+    },
+    "bert": {"RUN": "runs/mini", "CHECKPOINT": "runs/mini", "TEXT": "Rain and wind."},
+}
+"""What a reader puts in the place of a word."""
+GIVEN = {
+    "pretrain": ["corpus.files=my-texts"],
+    "finetune": ["model.from=runs/mini", "task.train=my-labels.csv", "task.validation=null"],
+}
+"""What a reader of the guides gives beside a file of `configs/`, where a command does not."""
 
 
-def commands() -> list[list[str]]:
-    """The words of every command in the README's bash blocks."""
-    text = "\n".join(blocks("bash")).replace("\\\n", " ")
-    return [shlex.split(line) for line in text.splitlines() if line.strip()]
+def blocks(language: str, document: Path = ROOT / "README.md") -> list[str]:
+    found = re.findall(
+        r"^```(\w*)\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return [text for name, text in found if name == language]
+
+
+def commands(document: Path = ROOT / "README.md") -> list[list[str]]:
+    """The words of every command of ours: in blocks, but for Slurm's batch files, and in the first column of tables.
+
+    What needs a Dask cluster is left to the tests that have one.
+    """
+    fenced = [
+        block for name in ("", "bash") for block in blocks(name, document) if not block.startswith("#!")
+    ]
+    tables = re.findall(r"^\| `([^`]+)` \|", document.read_text(encoding="utf-8"), re.MULTILINE)
+    lines = "\n".join([*fenced, *tables]).replace("\\\n", " ").replace("…", " ").splitlines()
+    typed = [line.partition(" | ")[0] for line in lines if line.startswith(PROGRAMS) and "tcp://" not in line]
+    plain = [re.sub(r"\[(\w+=[^]]+)\]", r"\1", line.replace("[key=value ...]", "")) for line in typed]
+    return [shlex.split(line, comments=True) for line in plain]
 
 
 def module_and_words(command: list[str]) -> tuple[str, list[str]]:
-    """`accelerate launch -m MODULE …` and `python -m MODULE …`, with what makes it tiny."""
+    """The module of `accelerate launch -m MODULE`, `python -m MODULE` or `bert`; the words that make it tiny."""
+    if command[0] == "bert":
+        return "bert.cli", command[1:]
     at = command.index("-m")
-    module = command[at + 1]
-    return module, [*command[at + 2 :], *TINY.get(module, [])]
+    module, words = command[at + 1], command[at + 2 :]
+    return module, [*words, *(TINY[module.partition(".")[0]] if words[0].endswith(".yaml") else [])]
+
+
+def carry_out(module: str, words: list[str]) -> None:
+    """A command in this process; it must end well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module(module, run_name="__main__")
+    assert not end.value.code, (module, words)
 
 
 @pytest.fixture
@@ -79,6 +120,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     rows = [f'"{sentence(words)}",{label}' for _ in range(30) for label, words in TOPICS.items()]
     (tmp_path / "my-labels.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
@@ -91,19 +133,36 @@ def check(place: Path) -> None:
     assert json.loads((place / "somewhere" / "config.json").read_text())["architectures"]
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-def test_the_readme_in_one_process(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_the_readme_and_the_guides_in_one_process(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in commands():
-        module, words = module_and_words(command)
-        monkeypatch.setattr(sys, "argv", [module, *words])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_module(module, run_name="__main__")
-        assert not ended.value.code, command
+        carry_out(*module_and_words(command))
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
     check(place)
+    for document in DOCUMENTS:
+        carry_out_document(document)
+
+
+def carry_out_document(document: Path) -> None:
+    """Every command and every Python block of a document, with what a reader would put in the place of words.
+
+    Commands for several processes are carried out in this one: tests of launching have the rest.
+    """
+    for block in blocks("python", document):
+        if named := re.match(r"# (\w+\.py)\n", block):
+            Path(named[1]).write_text(block, encoding="utf-8")
+        exec(compile(block, document.name, "exec"), {"__name__": "documents"})
+    for number, command in enumerate(commands(document)):
+        module, words = module_and_words(command)
+        package = module.partition(".")[0]
+        words = [MEANT[package].get(word, word) for word in words]
+        if words[0].startswith("configs/"):
+            keys = {word.partition("=")[0] for word in words}
+            given = [f"run_dir=runs/{document.stem}-{number}", *GIVEN[package]]
+            words += [word for word in given if word.partition("=")[0] not in keys]
+        words = [word.replace("=/shared/", "=") for word in words]
+        carry_out(module, words)
 
 
 @pytest.mark.launch
