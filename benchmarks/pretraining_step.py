@@ -1,4 +1,4 @@
-"""A whole optimiser step of pretraining, beside transformers' models on the same weights and examples.
+"""A whole optimizer step of pretraining, beside transformers' models on the same weights and examples.
 
     python benchmarks/pretraining_step.py [--store STORE --tokenizer TOKENIZER] [--quick]
 

@@ -28,7 +28,7 @@ KINDS = {
         "index",
     ),
     "attention kernels": ("_scaled_dot_product",),
-    "optimiser": ("_fused_adamw_", "linalg_vector_norm", "_foreach"),
+    "optimizer": ("_fused_adamw_", "linalg_vector_norm", "_foreach"),
     "sums and products": (
         "add",
         "add_",

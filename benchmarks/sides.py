@@ -61,7 +61,7 @@ class Theirs:
             self.steps.append([padded(part, None if self.tuned else LENGTH) for part in parts])
 
     def step(self, turn: int) -> float:
-        """Seconds of one optimiser step."""
+        """Seconds of one optimizer step."""
         return timed(lambda: self._step(self.steps[turn % STEPS]))
 
     def _step(self, micro_batches: list[Batch]) -> None:
@@ -101,7 +101,7 @@ class Ours:
                 step.micro_batches = [without_pairs(batch) for batch in step.micro_batches]
 
     def step(self, turn: int) -> float:
-        """Seconds of one optimiser step."""
+        """Seconds of one optimizer step."""
         data = self.steps[turn % STEPS]
         return timed(lambda: self.stepper(turn, data, LEARNING_RATE, {}))
 

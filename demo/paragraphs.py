@@ -1,8 +1,8 @@
-"""Paragraphs of documentation, labelled with the package they are from: python demo/paragraphs.py RUN
+"""Paragraphs of documentation, labelled with the package that they are from: python demo/paragraphs.py RUN
 
-RUN/paragraphs/ gets train.jsonl, validation.jsonl and test.jsonl. Those of the test come from documents that
-the run held out, so nothing has read them before. Paragraphs that name a package are left out: they would
-give the answer away.
+Writes train.jsonl, validation.jsonl and test.jsonl into RUN/paragraphs/. The test paragraphs come from documents that
+the run held out, so the model has never seen them. Paragraphs that name a package are left out, because they contain
+the answer.
 """
 
 import json

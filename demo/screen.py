@@ -1,4 +1,4 @@
-"""What the demo has come to: python demo/screen.py PRETRAINED FINE_TUNED WITHOUT_PRETRAINING"""
+"""Show the results of the demo: python demo/screen.py PRETRAINED FINE_TUNED WITHOUT_PRETRAINING"""
 
 import json
 import sys

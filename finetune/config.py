@@ -11,7 +11,7 @@ from bert.model.config import PROBLEM_TYPES
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
 
 KINDS = Table(**{name: f"finetune.tasks:{name.upper()}" for name in PROBLEM_TYPES})
-"""The kinds of tasks: for each problem type of a classifier, what its files and its metrics are."""
+"""The kinds of tasks, one for each problem type of a classifier."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TaskConfig(FileConfig):
     labels: list[str] | dict[str, str] | None = None
     """labels in order, or a mapping from the labels in the files to names; by default those of train, sorted"""
     label_separator: str = ","
-    """what stands between the labels of a multi_label text"""
+    """separator between the labels of a multi_label text"""
     bad_rows: Literal["error", "skip"] = "error"
     """error: a row without text or without a valid label stops the run; skip: it is left out"""
     metric: str | None = None

@@ -1,4 +1,4 @@
-"""Rows of files → texts with targets. Every mistake in them is reported with its file and line."""
+"""Rows of files → texts with targets. Every error names the file and line."""
 
 import difflib
 import functools
@@ -18,7 +18,7 @@ from finetune.tasks import cell_text, label_index, sorted_labels
 
 @dataclass
 class Split:
-    """Texts (or pairs) and what is to be learnt of them."""
+    """Texts (or pairs) and their targets."""
 
     texts: list[str]
     pairs: list[str] | None
@@ -35,14 +35,14 @@ class Split:
 
 @dataclass
 class TaskData:
-    """Everything a task is learnt and measured on."""
+    """All data of a task."""
 
     labels: Labels
     train: Split
     validation: Split
     test: Split | None
     notes: list[str]
-    """what a user should know about the files: rows left out"""
+    """messages about the files: rows that were left out"""
 
 
 def load_task(task: TaskConfig) -> TaskData:
@@ -59,7 +59,7 @@ def load_task(task: TaskConfig) -> TaskData:
 
 
 def _hold_out(split: Split, task: TaskConfig) -> tuple[Split, Split]:
-    """The same rows for every seed, so that runs can be compared."""
+    """Split off rows for validation: the same rows for every seed, so that runs can be compared."""
     size = max(1, round(len(split) * task.validation_share))
     if size >= len(split):
         raise UserError(
@@ -71,14 +71,14 @@ def _hold_out(split: Split, task: TaskConfig) -> tuple[Split, Split]:
 
 @functools.lru_cache(maxsize=4)
 def random_order(size: int, key: tuple[int, int]) -> Array:
-    """A permutation that is a pure function of its key, on every version of numpy (Salmon et al. 2011)."""
+    """A permutation that depends only on its key, and is the same in every version of numpy (Salmon et al. 2011)."""
     words = np.random.Philox(key=np.array(key, dtype=np.uint64)).random_raw(size)
     return np.argsort(words, kind="stable")
 
 
 @dataclass
 class _Rows:
-    """The usable rows of one file or split, before labels have an index."""
+    """The usable rows of one file or split, with labels as texts."""
 
     task: TaskConfig
     name: str
@@ -87,7 +87,7 @@ class _Rows:
     pairs: list[str] = field(default_factory=list)
     labels: list[list[str]] = field(default_factory=list)
     names: list[str] | None = None
-    """labels in the order of the data set's own list, where it has one"""
+    """labels in the order of the data set's own list, if it has one"""
     refused: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class _Rows:
         return read_dataset(self.task.dataset, getattr(self.task, self.name), self.task.label_column)
 
     def split(self, index: dict[str, int]) -> Split:
-        """With targets; rows whose labels are none of the task's are refused."""
+        """The rows with targets. Rows with labels that the task does not have are refused."""
         kind, kept, targets = KINDS[self.task.kind], [], []
         for i, values in enumerate(self.labels):
             try:
@@ -167,7 +167,7 @@ def read_dataset(dataset: str, split: str, label_column: str) -> tuple[Iterator[
 
 
 def with_columns(rows: Iterable[Row], columns: list[str]) -> Iterator[Row]:
-    """The rows, after a look whether the first has the columns; UserError if not, or if there are no rows."""
+    """The rows. UserError if the first one lacks a column, or if there are no rows."""
     found = iter(rows)
     first = next(found, None)
     if first is None:
@@ -185,7 +185,7 @@ def with_columns(rows: Iterable[Row], columns: list[str]) -> Iterator[Row]:
 
 
 def texts_of(rows: Iterable[Row], columns: list[str]) -> Iterator[tuple[Row, list[str]]]:
-    """Each row with the texts in its columns; a row where one is empty or broken gets a `problem`."""
+    """Each row with the texts in its columns. A row gets a `problem` if one of them is empty or broken."""
     for row in rows:
         texts = [cell_text(row.values.get(column)) for column in columns]
         problems = (problem for pair in zip(columns, texts, strict=True) if (problem := _problem(*pair)))

@@ -1,9 +1,8 @@
-"""Configuration: frozen dataclasses are the schema, YAML and words fill them, pydantic validates.
+"""Configuration: frozen dataclasses are the schema; YAML files and `key=value` words fill them; pydantic validates.
 
-The string under a field of a schema is its line of help. A section (a field whose type is a dataclass) may
-name a YAML file in place of its values. Keys may be dotted (`model.dropout`), on the command line and in
-files; a deeper key applies on top of a shallower one, whatever their order. A field whose name ends in an
-underscore is written without it.
+The string under a field of a schema is its line of help. A section (a field whose type is a dataclass) may name a YAML
+file instead of its values. Keys may be dotted (`model.dropout`), on the command line and in files; a deeper key
+overrides a shallower one, whatever their order. A field whose name ends in an underscore is written without it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,8 +60,8 @@ def load(schema: type[T], path: Path | str | None, overrides: Sequence[str] = ()
 def load_record(schema: type[T], path: Path | str) -> T:
     """Fill `schema` from a file that `save` wrote, in this version or in an earlier one.
 
-    A schema says by FORMER_KEYS and FORMER_VALUES how earlier versions called and wrote what it has. Users
-    who write a former key are refused, and told the present one.
+    FORMER_KEYS and FORMER_VALUES of a schema map names and values of earlier versions to those of today. Users who
+    write a former key get an error that names the new one.
     """
     filling = Filling(schema, str(path), is_record=True)
     filling.add(read_yaml(Path(path)).items(), str(path))
@@ -87,7 +86,7 @@ def save(config: Any, path: Path | str) -> None:
 
 
 def parse_command(schema: type[T], argv: Sequence[str], usage: str) -> T:
-    """Read `CONFIG.yaml [key=value ...]`; with `--help` print every key and leave with exit code 0."""
+    """Read `CONFIG.yaml [key=value ...]`; with `--help` print every key and end with exit code 0."""
     if "--help" in argv or "-h" in argv:
         print(help_text(schema, usage))
         raise SystemExit(0)
@@ -101,7 +100,7 @@ def parse_command(schema: type[T], argv: Sequence[str], usage: str) -> T:
 
 
 def help_text(schema: type, usage: str) -> str:
-    """Usage, then every dotted key of `schema` with its default, its type and its line of help."""
+    """Usage, then every dotted key of `schema` with its default, type and help."""
     from bert.config import help
 
     return help.help_text(schema, usage)
@@ -110,7 +109,7 @@ def help_text(schema: type, usage: str) -> str:
 def difference(a: Any, b: Any) -> list[str]:
     """The keys whose values differ between two configurations, as `key: old → new`.
 
-    Values count, not how they are written: 0 is 0.0, and a tuple is a list.
+    Values are compared, not their notation: 0 equals 0.0, and a tuple equals a list.
     """
     old, new = dict(_leaves(to_dict(a))), dict(_leaves(to_dict(b)))
 

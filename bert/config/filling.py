@@ -1,4 +1,4 @@
-"""Fill a schema from files and words, and refuse in one line what does not fit."""
+"""Fill a schema from files and `key=value` words. An error is one line that names the key and what is allowed."""
 
 import dataclasses
 import difflib
@@ -39,24 +39,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class Filling:
-    """Values by field name, gathered from several sources, with the source of every dotted key."""
+    """Values by field name, collected from several sources, with the source of every dotted key."""
 
     def __init__(self, schema: type, source: str, is_record: bool = False) -> None:
         self.schema = schema
         self.source = source
         self.is_record = is_record
-        """what a program saved: keys and notations of earlier versions are read too"""
+        """the values were saved by this program; keys and values of earlier versions are read too"""
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
 
     def add(self, items: Iterable[tuple[str, Any]], source: str) -> None:
-        """Put dotted keys and their values on top of what is there."""
+        """Add dotted keys and their values; they override earlier ones."""
         self._fill(self.schema, items, source, "", self.values)
 
     def _fill(
         self, schema: type, items: Iterable[tuple[Any, Any]], source: str, prefix: str, into: dict[str, Any]
     ) -> dict[str, Any]:
-        """Put dotted keys and their values into `into`, the shallow ones first."""
+        """Put dotted keys and their values into `into`, shallow keys first."""
         names = {yaml_name(name): name for name in field_types(schema)}
         for key, value in sorted(((str(k), v) for k, v in items), key=lambda item: item[0].count(".")):
             head, _, rest = key.partition(".")
@@ -79,7 +79,7 @@ class Filling:
         return into
 
     def _nearest_key(self, prefix: str, word: str, names: Iterable[str]) -> str:
-        """A suggestion for an unknown key: one like it in its section, or one of this name elsewhere."""
+        """A suggestion for an unknown key: a similar key in its section, or a key of this name in another one."""
         from bert.config.help import keys_of
 
         elsewhere = [key.name for key in keys_of(self.schema) if key.name.rpartition(".")[2] == word]
@@ -89,7 +89,7 @@ class Filling:
     def _below(
         self, schema: type, name: str, rest: str, value: Any, source: str, full: str, present: Any
     ) -> dict[str, Any]:
-        """The section or dict of a field, after a dotted key that reaches into it."""
+        """The section or dict of a field, with the value of a dotted key inside it."""
         annotation = field_types(schema)[name]
         if section := section_of(annotation):
             into = present if isinstance(present, dict) else _defaults(schema, name)
@@ -99,7 +99,7 @@ class Filling:
         raise UserError(f"{_origin(source)}{full}.{rest}: unknown key; {full} has no keys below it")
 
     def _value(self, schema: type, name: str, value: Any, source: str, full: str) -> Any:
-        """A field's value: sections filled, files read, a single value for a list made a list of one."""
+        """The value of a field: sections are filled, files read; a single value for a list becomes a list of one."""
         annotation = field_types(schema)[name]
         if section_of(annotation):
             return self._section(annotation, value, source, full, _defaults(schema, name))
@@ -114,7 +114,7 @@ class Filling:
         return [self._section(item, one, source, f"{full}.{i}", {}) for i, one in enumerate(value)]
 
     def _section(self, annotation: Any, value: Any, source: str, full: str, into: dict[str, Any]) -> Any:
-        """A section's value: a mapping of its keys, or the name of a file that holds one."""
+        """The value of a section: a mapping of its keys, or the name of a file with one."""
         if isinstance(value, str) and not any(part is str for part in alternatives(annotation)):
             path = _find_file(value, source, full)
             value, source = read_yaml(path), str(path)
@@ -132,7 +132,7 @@ class Filling:
             return _model(self.schema).model_validate({"root": self.values}).root
         except ValidationError as error:
             located = [(one, *_locate(self.schema, one["loc"])) for one in error.errors(include_url=False)]
-        # the deepest complaint is the most precise one: a union complains about each of its members
+        # the deepest error is the most precise one; a union has an error for each of its members
         first, key, annotation = max(located, key=lambda one: one[1].count("."))
         if first["type"] == "value_error":  # from a __post_init__ of a schema: "key: why; what would do"
             within, _, reason = str(first["ctx"]["error"]).partition(": ")
@@ -147,7 +147,7 @@ class Filling:
         raise UserError(self._at(key, f"{value} is not allowed; allowed: {allowed}{nearest}"))
 
     def _at(self, key: str, message: str) -> str:
-        """A message with its key and the source of that key, or of the section it lies in."""
+        """A message with its key and the source of that key, or of its section."""
         near = key
         while near and near not in self.sources:
             near = near.rpartition(".")[0]
@@ -156,7 +156,7 @@ class Filling:
 
 @functools.cache
 def _model(schema: type) -> Any:
-    """A pydantic model around a schema; the dataclasses inside take their settings from it."""
+    """A pydantic model around a schema; the dataclasses inside inherit its settings."""
     from pydantic import ConfigDict, create_model
 
     settings = ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False)
@@ -164,7 +164,7 @@ def _model(schema: type) -> Any:
 
 
 def _defaults(schema: type, name: str) -> dict[str, Any]:
-    """The default values of a section, by field name; what a user gives goes on top of them."""
+    """The default values of a section, by field name; values of the user override them."""
     field = next(field for field in dataclasses.fields(schema) if field.name == name)
     return _by_field_name(default_of(field))
 
@@ -180,7 +180,7 @@ def _by_field_name(section: Any) -> dict[str, Any]:
 
 
 def _locate(schema: type, location: Sequence[int | str]) -> tuple[str, Any]:
-    """The dotted key and the annotation at an error's location, without the union members that it names."""
+    """The dotted key and the type at the location of an error, without the union members in that location."""
     keys: list[str] = []
     annotation: Any = schema
     for step in location[1:]:
@@ -195,7 +195,7 @@ def _locate(schema: type, location: Sequence[int | str]) -> tuple[str, Any]:
 
 
 def _find_file(name: str, source: str, key: str) -> Path:
-    """A section's file: from the current directory, or else from the folder of the file that names it."""
+    """The file of a section: in the current folder, or else in the folder of the file that names it."""
     for path in (Path(name), Path(source).parent / name):
         if path.is_file():
             return path

@@ -1,4 +1,4 @@
-"""Tables: what a key of the configuration may name."""
+"""Tables: the names that a key of the configuration allows, and what each name means."""
 
 from collections.abc import Iterator, Mapping
 from pkgutil import resolve_name
@@ -6,11 +6,11 @@ from typing import Any
 
 
 class Table(Mapping[str, Any]):
-    """The choices of a key: each name, written once, and what it stands for.
+    """The choices of a key: name → class or function. Each name is written only here.
 
-    What it stands for is given as `module:attribute` and imported when it is first asked for, so that the
-    configuration and its help stay light. `Annotated[str, TABLE]` is the type of the key: validation, help and
-    docs follow from it. A new choice is a new entry.
+    The class or function is given as `module:attribute` and imported on first use, so that the configuration and its
+    help stay light. `Annotated[str, TABLE]` is the type of the key; validation, help and docs follow from it. A new
+    choice is a new entry.
     """
 
     def __init__(self, **entries: str) -> None:
@@ -22,7 +22,7 @@ class Table(Mapping[str, Any]):
         return entry
 
     def __setitem__(self, name: str, entry: Any) -> None:
-        """Add a choice: `module:attribute`, or what the name stands for itself."""
+        """Add a choice: `module:attribute`, or the class or function itself."""
         self._entries[name] = entry
 
     def __delitem__(self, name: str) -> None:

@@ -1,7 +1,7 @@
 """YAML with the scalars of version 1.2: `5e-4` and `1e6` are numbers, `off` and `no` are text.
 
-PyYAML implements version 1.1, which reads the first two as text and the last two as False. A key that stands
-twice in a mapping is an error.
+PyYAML implements version 1.1, which reads the first two as text and the last two as False. A key that occurs twice
+in a mapping is an error.
 """
 
 import re
@@ -66,7 +66,7 @@ def load(text: str) -> Any:
 
 
 def parse_word(text: str) -> Any:
-    """The value of a command-line word: a scalar as it stands, or YAML after an opening [ { or quote."""
+    """The value of a command-line word: YAML if it starts with [ { or a quote, else a scalar."""
     if text[:1] in ("[", "{", '"', "'"):
         return load(text)
     loader = _Loader("")
@@ -75,7 +75,7 @@ def parse_word(text: str) -> Any:
 
 
 def dump(value: Any, **options: Any) -> str:
-    """YAML text of a value, in its order, a key a line."""
+    """YAML text of a value, in its order, one key on each line."""
     return yaml.dump(value, **{"Dumper": _Dumper, "sort_keys": False, "allow_unicode": True, **options})
 
 

@@ -1,4 +1,4 @@
-"""The configuration of the training engine: optimiser, schedule, length of the run, tracking."""
+"""The configuration of the training engine: optimizer, schedule, length of the run, tracking."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Protocol

@@ -17,16 +17,16 @@ Group = dict[str, Any]
 
 
 def build(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The configured optimiser over the model's trainable parameters."""
+    """The configured optimizer for the trainable parameters of the model."""
     return OPTIMIZERS[config.name](parameter_groups(model, config), config)
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
-    """Parameters that are treated alike, together: same weight decay, same learning rate, same rule.
+    """Groups of parameters with the same weight decay, learning rate and update rule.
 
-    Each group has a `rate`, the factor on the learning rate of the step (`set_learning_rate`), and
-    `matrices`, whether it holds the layers' matrices. Parameters of one dimension (biases, norm weights) are
-    not decayed.
+    Each group has a `rate`, the factor on the learning rate of the step (`set_learning_rate`), and `matrices`,
+    whether it holds matrices of the layers. There is no weight decay for parameters of one dimension (biases, norm
+    weights).
     """
     groups: dict[tuple[bool, bool, float], Group] = {}
     num_layers = max((_layer(name) or 0 for name, _ in model.named_parameters()), default=0)
@@ -53,7 +53,7 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 
 
 def _layer(name: str) -> int | None:
-    """0 for the embeddings, i + 1 for layer i, None for what lies above the layers."""
+    """0 for the embeddings, i + 1 for layer i, None for the parts above the layers."""
     if match := re.search(r"(?:^|\.)layers\.(\d+)\.", name):
         return int(match[1]) + 1
     return 0 if re.search(r"(?:^|\.)embeddings\.", name) else None
@@ -67,7 +67,7 @@ def _rate(name: str, num_layers: int, config: OptimizerConfig) -> float:
 
 
 class _Adam(Optimizer):
-    """Adam's moments under the names that torch's AdamW uses; subclasses say what is done with them."""
+    """Adam's moments, under the names that torch's AdamW uses. Subclasses define the update."""
 
     def __init__(self, groups: Iterable[Group], lr: float, betas: tuple[float, float], eps: float) -> None:
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
@@ -98,7 +98,7 @@ class _Adam(Optimizer):
         torch._foreach_lerp_(means, gradients, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
-        # Both moments without their bias towards the zero they start from.
+        # Both moments, corrected for their start at zero.
         unbiased = list(torch._foreach_div(squares, 1 - beta2**step))
         denominators = torch._foreach_sqrt(unbiased)
         torch._foreach_add_(denominators, group["eps"])
@@ -119,9 +119,9 @@ class _Adam(Optimizer):
 
 
 class Lamb(_Adam):
-    """You et al. 2020, algorithm 2, with phi(x) = x: each tensor moves by a share of its own norm.
+    """LAMB (You et al. 2020, algorithm 2) with phi(x) = x: the update of a tensor is proportional to its norm.
 
-    As in the authors' code, what is not decayed (biases, norm weights) moves as under Adam.
+    As in the authors' code, parameters without weight decay (biases, norm weights) are updated as in Adam.
     """
 
     def _apply(
@@ -142,8 +142,8 @@ class Lamb(_Adam):
 
 
 class StableAdamW(_Adam):
-    """Wortsman et al. 2023, algorithm 2: AdamW whose rate falls, tensor by tensor, where Adam's second moment
-    lags."""
+    """StableAdamW (Wortsman et al. 2023, algorithm 2): AdamW with a lower learning rate for tensors whose second
+    moment is too small for their gradient."""
 
     def _apply(
         self,
@@ -163,7 +163,7 @@ class StableAdamW(_Adam):
 
 
 class MuonWithAdamW(torch.optim.AdamW):
-    """torch's Muon for the groups of matrices, AdamW for the others, as one optimiser with one state.
+    """torch's Muon for the groups of matrices and AdamW for the others, as one optimizer with one state.
 
     Muon's update is scaled to AdamW's usual size (Liu et al. 2025), so both take the same learning rate.
     """
@@ -196,8 +196,8 @@ class MuonWithAdamW(torch.optim.AdamW):
         parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(change)
 
     def _orthogonal(self, direction: Tensor, rate: float) -> Tensor:
-        """torch's Muon, without a momentum of its own, on the whole matrix: a Newton-Schulz iteration over
-        shards would round otherwise than one process does."""
+        """torch's Muon without momentum, on the whole matrix: a Newton-Schulz iteration over shards would round
+        differently than in one process."""
         whole = direction.full_tensor() if isinstance(direction, DTensor) else direction
         matrix = torch.zeros_like(whole).requires_grad_()
         matrix.grad = whole

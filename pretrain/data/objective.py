@@ -22,7 +22,7 @@ class MaskProbRamp:
     FORMER_VALUES: ClassVar = {"steps": {"1.0": "100%"}}
 
     def at(self, step: int, total_steps: int | None) -> float:
-        """The probability of an optimiser step, counted from 0; the start while the length is not known."""
+        """The probability of an optimizer step, counted from 0; the start while the length is not known."""
         length = self.steps.in_steps(total_steps)
         if length is None:
             return self.start
@@ -38,7 +38,7 @@ class ObjectiveConfig:
     short_prob: Probability = 0.1
     """share of the documents that are cut into shorter pairs of random length, as in the original"""
     masking: Literal["token", "whole_word", "span"] = "token"
-    """dynamic masking, drawn anew in each epoch, of single tokens, whole words, or spans of words (SpanBERT)"""
+    """dynamic masking (new masks in each epoch) of single tokens, whole words, or spans of words (SpanBERT)"""
     mask_prob: Probability | MaskProbRamp = 0.15
     """masking rate, the share of the tokens to predict: a number, or {start, end, steps} to change it over the
     run"""
@@ -72,7 +72,7 @@ class ObjectiveConfig:
             )
 
     def mask_prob_at(self, step: int, total_steps: int | None) -> float:
-        """The masking probability of an optimiser step, counted from 0."""
+        """The masking probability of an optimizer step, counted from 0."""
         ramp = self.mask_prob
         return ramp.at(step, total_steps) if isinstance(ramp, MaskProbRamp) else ramp
 

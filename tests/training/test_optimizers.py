@@ -1,4 +1,4 @@
-"""Optimisers against their formulas, written out for one tensor in float64."""
+"""Optimizers against their formulas, written out for one tensor in float64."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
