@@ -1,5 +1,6 @@
 """`torchrun -m pretrain` does what `accelerate launch -m pretrain` does."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -24,3 +25,14 @@ def test_a_mistake_is_told_once(pretraining: Any) -> None:
     output = pretraining.run("run", "training.steps=null", launcher="torchrun", expect=1)
     assert output.count("error: training.steps: nothing ends the run") == 1
     assert not (pretraining.folder / "run").exists()
+
+
+def test_a_signal_to_torchrun_saves_the_run(pretraining: Any) -> None:
+    process = pretraining.start(
+        "run", "training.steps=100000", "training.save_every=100000", launcher="torchrun"
+    )
+    pretraining.wait_for(lambda: len(pretraining.lines("run")) > 2, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0, output
+    assert len(list((pretraining.folder / "run/checkpoints").glob("step-*/manifest.json"))) == 1, output
