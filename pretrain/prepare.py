@@ -110,7 +110,9 @@ def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options
     corpus = open_corpus(config.corpus)
     begun = options | {"files": files_digest(corpus)}
     before = progress.read(path, "options")
-    if before is not None:
+    if before is None:
+        progress.clear(path)
+    else:
         _check_options(path, before, begun)
     with open_executor(config.prepare) as (executor, workers):
         jobs = _jobs(config, path, corpus, workers)

@@ -78,6 +78,8 @@ class Trainer:
         )
         self._stopping = False
         self._pause: Pause = "none"
+        self._has_new_pace = False
+        """a kill must not lose what was measured: it is saved at once"""
         self._prepare(model, start)
 
     def _prepare(self, model: Model, start: Checkpoint | None) -> None:
@@ -167,7 +169,8 @@ class Trainer:
         if self.evaluate and state.owes_evaluation:
             self._pause = "evaluation"
             improved = self._evaluate(self.evaluate)
-        if self._ended or self._stopping or improved or _due(state.step, self.config.training.save_every):
+        due = improved or self._has_new_pace or _due(state.step, self.config.training.save_every)
+        if self._ended or self._stopping or due:
             self._pause = "saving" if self._pause == "none" else self._pause
             record = {"step": state.step, "score": state.score, "run": asdict(state)}
             self.saver.save(record, partial(self.card, state))
@@ -211,7 +214,7 @@ class Trainer:
     def _keep_time(self, clock: Clock) -> None:
         """Fix the number of steps when the speed of the machine is known; later, make sure that the run ends on
         time."""
-        state, hours = self.state, duration(clock.total)
+        state, hours, before = self.state, duration(clock.total), self.state.pace
         clock.tick(state.seconds, self._pause)
         if state.pace is None:
             if clock.is_measured and not clock.asks_for_evaluation(state.step):
@@ -229,6 +232,7 @@ class Trainer:
                     f"{state.step:,} and takes {late.length:,} steps, to end after {hours}"
                 )
             state.pace = late
+        self._has_new_pace = state.pace is not before
 
     def _follow(self, pace: Pace) -> None:
         """Tell the schedule and the source the number of steps of the run."""

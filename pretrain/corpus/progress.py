@@ -7,6 +7,7 @@ repeated.json         the documents that repeat others, by shard
 """
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,11 @@ def read(store: Path, name: str) -> dict[str, Any] | None:
 def write(store: Path, name: str, content: Mapping[str, Any]) -> None:
     folder(store).mkdir(parents=True, exist_ok=True)
     write_json(folder(store) / f"{name}.json", content)
+
+
+def clear(store: Path) -> None:
+    """Forget what is done: without its options, nobody knows what it was made from."""
+    shutil.rmtree(folder(store), ignore_errors=True)
 
 
 def shard_name(unit: int, shard: int) -> str:

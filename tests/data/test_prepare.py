@@ -166,6 +166,16 @@ def test_an_interrupted_preparation_goes_on(folder, small_shards, monkeypatch, p
     assert len(calls) < 4 * len(whole)  # what was done was not done again
 
 
+def test_what_was_prepared_from_unknown_options_is_done_again(folder, small_shards):
+    config = make_config(folder)
+    (folder / "run/store/progress").mkdir(parents=True)
+    (folder / "run/store/progress/000000.json").write_text(
+        '{"blocks": 1}'
+    )  # an unfinished store of an earlier version
+    other = make_config(folder, **{"prepare.store": str(folder / "other")})
+    assert contents(prepared(config)) == contents(prepared(other))
+
+
 def test_changes_are_noticed(folder, small_shards, monkeypatch):
     config = make_config(folder)
     path = prepared(config)

@@ -259,6 +259,20 @@ def test_a_run_by_the_clock_that_was_killed_ends_bit_identical(
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_a_run_by_the_clock_saves_at_once_what_it_measured(
+    run_config: Any, trainer_of: Callable[..., Trainer], counting: Any, clock: Any
+) -> None:
+    """A machine of another speed goes on with the number of steps that was fixed before the kill."""
+    config = run_config.but(training={**HOUR, "save_every": 1000}, schedule=SHARES)
+    clock()
+    with pytest.raises(Killed):
+        trainer_of(config, UntilStep(counting(), 8)).train()
+    clock(lambda step: 0.001)
+    result = trainer_of(config).train()
+    assert result.step == 20
+    assert [line["step"] for line in lines(config)] == list(range(1, 21))
+
+
 @pytest.mark.parametrize("name", ["wsd", "linear"])
 def test_a_run_whose_machine_becomes_slower_ends_on_time(
     run_config: Any, trainer_of: Callable[..., Trainer], clock: Any, capfd: Any, name: str
