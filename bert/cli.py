@@ -164,7 +164,9 @@ def verify(checkpoint: str, words: list[str], config: Verify) -> None:
     from bert.verification import verify
 
     if words:
-        raise UserError(f"{words[0]!r} is one word too many; usage: bert verify CHECKPOINT [key=value ...]")
+        raise UserError(
+            f"{words[0]!r} is one argument too many; usage: bert verify CHECKPOINT [key=value ...]"
+        )
     report = verify(checkpoint, config.tolerance)
     print(report)
     if not report.passed:
@@ -306,7 +308,7 @@ def _run(argv: Sequence[str]) -> None:
         return
     name, words = argv[0], list(argv[1:])
     if name not in COMMANDS:
-        raise UserError(f"bert has no command {name!r}, but {', '.join(COMMANDS)}")
+        raise UserError(f"bert has no command {name!r}; the commands are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     if "--help" in words or "-h" in words:
         print(help_text(command.schema, command.usage))

@@ -123,7 +123,7 @@ class _Rows:
                 self._refuse(self.places[i], error)
         if not kept:
             raise UserError(
-                f"{getattr(self.task, self.name)}: not one row can be used; the first: {self.refused[0]}"
+                f"{getattr(self.task, self.name)}: no row can be used; the first: {self.refused[0]}"
             )
         pairs = self.pairs if self.task.pair_column else None
         everything = Split(self.texts, pairs, np.zeros(len(self.texts)))

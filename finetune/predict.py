@@ -136,7 +136,7 @@ def load_classifier(run: Path, config: PredictConfig) -> tuple[Classifier, Finet
     model = checkpoint.load(folder, device=pick_device(config.device))
     if not isinstance(model, SequenceClassifier):
         raise UserError(
-            f"{folder}: holds a {type(model).__name__}, no classifier of texts; fine-tune it first"
+            f"{folder}: holds a {type(model).__name__}, not a classifier of texts; fine-tune it first"
         )
     trained = None if record is None else load_record(FinetuneConfig, record)
     max_length = trained.batch.max_length if trained else model.config.max_positions

@@ -68,7 +68,7 @@ def _index(text: str, index: Mapping[str, int]) -> int:
     near = difflib.get_close_matches(text, index, n=1)
     known = ", ".join(list(index)[:10]) + (", …" if len(index) > 10 else "")
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"label {text!r} is none of the task's labels: {known}{hint}")
+    raise ValueError(f"label {text!r} is not one of the task's labels: {known}{hint}")
 
 
 def _class(values: list[str], index: Mapping[str, int]) -> int:

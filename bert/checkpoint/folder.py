@@ -86,7 +86,7 @@ def load(
         config = replace(config, **(overrides or {}))
     except TypeError as error:
         raise UserError(
-            f"{folder}: a value of {CONFIG} or a changed one is of the wrong kind ({error})"
+            f"{folder}: a value of {CONFIG}, or of the overrides, has the wrong type ({error})"
         ) from error
     except (UserError, ValueError) as error:
         raise UserError(f"{folder}: {error}") from error
@@ -223,9 +223,9 @@ def _fill(model: Model, state: Mapping[str, Tensor], folder: Path, fresh_heads: 
     model.load_state_dict(found, strict=False, assign=True)
     incomplete = {_part(name) for name in found}
     if whole := [head for head in fresh if head not in incomplete]:
-        logger.info("%s: initialised afresh: %s", folder, ", ".join(whole))
+        logger.info("%s: newly initialised: %s", folder, ", ".join(whole))
     if lacking := [name for name in missing if _part(name) in incomplete]:
-        logger.warning("%s: the weights lack %s: initialised afresh", folder, ", ".join(lacking))
+        logger.warning("%s: the weights lack %s: newly initialised", folder, ", ".join(lacking))
 
 
 def _part(name: str) -> str:

@@ -31,7 +31,7 @@ def damage(folder: Path) -> str | None:
     except (OSError, ValueError) as error:
         return f"{MANIFEST} cannot be read ({error})"
     except (AttributeError, KeyError, TypeError):
-        return f"{MANIFEST} is no list of files with size and sha256"
+        return f"{MANIFEST} is not a list of files with size and sha256"
     for name, size, checksum in listed:
         path = folder / name
         if not path.is_file():

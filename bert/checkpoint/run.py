@@ -140,12 +140,12 @@ class Checkpoints:
         last = chosen.step if chosen else -1
         if chosen is not None and elsewhere:
             self.say(
-                f"resume: {resume} is not used, for {self.folder} has checkpoints of its own: the run goes on "
+                f"resume: {resume} is not used, because {self.folder} has checkpoints of its own: the run continues "
                 f"from step {last}; to start from the other again, choose another run_dir"
             )
         elif asked:
             if problem := manifest.damage(path):
-                raise UserError(f"resume: {resume} is no whole checkpoint ({problem}); use resume=auto")
+                raise UserError(f"resume: {resume} is not a complete checkpoint ({problem}); use resume=auto")
             chosen = Checkpoint(path)
             last = -1 if elsewhere else chosen.step
         for checkpoint in own:
@@ -192,7 +192,7 @@ class Checkpoints:
             self._prune()
         except Exception as error:
             self.failure = f"the checkpoint of step {step} could not be written ({error})"
-            self.say(f"{self.failure}; training goes on, the checkpoints before it are untouched")
+            self.say(f"{self.failure}; training continues; the checkpoints before it are untouched")
             shutil.rmtree(folder, ignore_errors=True)
 
     def _is_whole(self, checkpoint: Checkpoint) -> bool:

@@ -23,7 +23,7 @@ class Length:
         """above 0, up to 1; 0.0 if the length is a number of steps"""
         number = _parse(value)
         if number == 0 and not self.MAY_BE_ZERO:
-            raise ValueError(f"{value} is no length; give {RULE}")
+            raise ValueError(f"{value} is not a length; give {RULE}")
         if isinstance(number, int):
             self.steps = number
         elif number == 0:
@@ -103,4 +103,4 @@ def _parse(value: object) -> int | float:
         return int(value)
     elif isinstance(value, float) and 0 <= value < 1:
         return value
-    raise ValueError(f"{value} is no length; give {RULE}")
+    raise ValueError(f"{value} is not a length; give {RULE}")

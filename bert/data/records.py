@@ -61,7 +61,7 @@ def _check_pattern(pattern: str) -> None:
     try:
         groups = re.compile(pattern).groupindex
     except re.error as error:
-        raise ValueError(f"pattern: is no regular expression ({error})") from None
+        raise ValueError(f"pattern: is not a regular expression ({error})") from None
     if not groups:
         raise ValueError("pattern: has no named group; name the columns, e.g. (?P<label>\\w+) (?P<text>.+)")
 
@@ -113,7 +113,7 @@ class RowFile:
         if config.format == "auto" and config.pattern is not None:
             self.format = "lines"
         if not self.format:
-            raise UserError(f"{path}: the name does not tell the format; {GIVE_FORMAT}")
+            raise UserError(f"{path}: its name does not show the format; {GIVE_FORMAT}")
         self.size = self.path.stat().st_size
         self.bytes_read: Callable[[], int] = lambda: 0  # set by the reader
 

@@ -136,7 +136,7 @@ def start_processes(module: str, argv: Sequence[str]) -> int | None:
         rank, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            advice = "the same command goes on from the last checkpoint"
+            advice = "the same command continues from the last checkpoint"
             print(f"error: process {rank} was ended by {name}; {advice}", file=sys.stderr)
             return 128 - failure.exitcode
         return failure.exitcode

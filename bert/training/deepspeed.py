@@ -31,12 +31,14 @@ def prepare(
             "them; take adamw, or shard by --config_file configs/accelerate/fsdp2.yaml"
         )
     if config.training.precision == "fp16":
-        raise UserError("training.precision: is fp16, which DeepSpeed would scale by itself; take bf16")
+        raise UserError("training.precision: fp16 is not supported with DeepSpeed; use bf16")
     settings = accelerator.deepspeed_plugin.deepspeed_config
     sections = settings["zero_optimization"]
     offloads = [sections.get(name, {}).get("device") for name in ("offload_optimizer", "offload_param")]
     if sections.get("stage") not in (1, 2, 3) or any(device in ("cpu", "nvme") for device in offloads):
-        raise UserError("the launcher asks for more of DeepSpeed than zero_stage 1, 2 or 3 without offload")
+        raise UserError(
+            "the launcher asks for a DeepSpeed setting that is not supported; use zero_stage 1, 2 or 3, without offload"
+        )
     settings["train_micro_batch_size_per_gpu"] = settings["gradient_accumulation_steps"] = 1
     settings["train_batch_size"] = accelerator.num_processes  # nominal: DeepSpeed does not need the real size
     settings["gradient_clipping"] = config.optimizer.max_grad_norm

@@ -59,7 +59,7 @@ class Reporter:
             self.accelerator, self.run_dir, self.tracking, configuration.to_dict(config)
         )
         if step:
-            self.console.say(f"going on after step {step}")
+            self.console.say(f"continuing after step {step}")
         self.console.start()
         self._work = _Work()
 
@@ -156,7 +156,7 @@ class MetricsFile:
             self._failed = False
         except OSError as error:
             if not self._failed:
-                self.say(f"{self.path} could not be written ({error}); training goes on without it")
+                self.say(f"{self.path} could not be written ({error}); training continues without it")
             self._failed = True
 
 

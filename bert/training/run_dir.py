@@ -74,7 +74,7 @@ def check_run(
     the keys. `free_keys` and FREE_KEYS may differ. `made_from`: further entries for MADE_FROM."""
     if config.resume not in ("auto", "never") and not (Path(config.resume) / STATE).is_file():
         raise UserError(
-            f"resume: {config.resume} is no checkpoint of a run; give auto, never or RUN/checkpoints/step-N"
+            f"resume: {config.resume} is not a checkpoint of a run; give auto, never or RUN/checkpoints/step-N"
         )
     folder = Path(config.run_dir)
     if not (folder / CONFIG).is_file():
@@ -89,7 +89,7 @@ def check_run(
     if changed:
         raise UserError(
             f"run_dir: {folder} is a run of another configuration ({'; '.join(changed)}); "
-            "choose another run_dir, or the values it was begun with"
+            "choose another run_dir, or the values that it was started with"
         )
 
 

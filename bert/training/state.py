@@ -80,7 +80,7 @@ class LossMonitor:
         self.quiet_until = step + 100
         return (
             f"step {step}: the loss rose to {loss:.3f} from about {self.mean:.3f} (batch "
-            f"{digest or 'unknown'}); should it stay there, go on from an earlier checkpoint (resume=PATH)"
+            f"{digest or 'unknown'}); if it stays there, resume from an earlier checkpoint (resume=PATH)"
         )
 
 

@@ -115,7 +115,9 @@ class Trainer:
         state = self.state
         interrupted = self._stopping and (state.owes_evaluation or not self._ended)
         if interrupted:
-            self.reporter.console.say(f"stopped and saved after step {state.step}; the same command goes on")
+            self.reporter.console.say(
+                f"stopped and saved after step {state.step}; the same command continues the run"
+            )
         return Result(
             state.step,
             state.tokens,
@@ -138,7 +140,7 @@ class Trainer:
             if self.accelerator.num_processes > 1 and _is_lost_connection(error):
                 raise RunFailed(
                     f"another process of this run ended after step {self.state.step}; "
-                    "the same command goes on from the last checkpoint"
+                    "the same command continues from the last checkpoint"
                 ) from error
             raise
         finally:
@@ -286,7 +288,7 @@ class Trainer:
         """The best checkpoint; RunFailed if the last one could not be written."""
         self.checkpoints.wait()
         if self.checkpoints.failure:
-            raise RunFailed(f"{self.checkpoints.failure}; make room and start the same command again")
+            raise RunFailed(f"{self.checkpoints.failure}; free some space and start the same command again")
         return self.checkpoints.best()
 
 

@@ -159,7 +159,7 @@ def _format_of(config: SourceConfig, found: Sequence[File]) -> str:
         if kinds[file.suffix] is None:
             known = "|".join(sorted(READERS))
             raise UserError(
-                f"{file.path}: the name does not tell the format; set corpus.format to one of {known}"
+                f"{file.path}: its name does not show the format; set corpus.format to one of {known}"
             )
     if len(set(kinds.values())) > 1:
         raise UserError(

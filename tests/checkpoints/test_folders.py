@@ -124,7 +124,7 @@ def test_torn_weights_and_missing_tensors_are_refused(tmp_path, model):
     [
         ("[]", "config.json: is not a JSON object"),
         ('{"model_type"', "config.json: cannot be read as JSON"),
-        ('{"model_type": "bert", "hidden_size": "16"}', "wrong kind"),
+        ('{"model_type": "bert", "hidden_size": "16"}', "wrong type"),
     ],
 )
 def test_a_damaged_configuration_is_refused(tmp_path, model, content, message):
@@ -214,7 +214,7 @@ def test_what_a_head_lacks_is_named_and_the_rest_of_it_is_kept(tmp_path, model, 
     assert torch.equal(loaded.head.norm.weight, model.head.norm.weight)
     assert loaded.head.bias.tolist() == [0.0] * len(model.head.bias)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", f"{tmp_path / 'm'}: the weights lack head.bias, head.dense.bias: initialised afresh")
+        ("WARNING", f"{tmp_path / 'm'}: the weights lack head.bias, head.dense.bias: newly initialised")
     ]
 
 
@@ -224,4 +224,4 @@ def test_a_head_for_another_task_is_initialised_without_a_warning(tmp_path, mode
         loaded = checkpoint.load(tmp_path / "m", "PretrainingModel")
     assert torch.equal(loaded.head.bias, model.head.bias)
     assert [record.levelname for record in caplog.records] == ["INFO"]
-    assert caplog.records[0].getMessage().endswith("initialised afresh: pair, pooler")
+    assert caplog.records[0].getMessage().endswith("newly initialised: pair, pooler")

@@ -160,7 +160,7 @@ def test_a_disk_that_is_full(pretraining: Any, small_disk: Path) -> None:
             other.write(bytes(4096))
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
-    assert "No space left on device" in output and "make room" in output
+    assert "No space left on device" in output and "free some space" in output
     assert 0 < int(pretraining.checkpoints("parts")[-1].name.removeprefix("step-")) < 40
     assert all(manifest.damage(path) is None for path in pretraining.checkpoints("parts"))
     (small_disk / "other").unlink()
@@ -183,7 +183,7 @@ def test_files_that_may_not_grow(pretraining: Any) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
-    assert "the checkpoint of step 5 could not be written" in output and "make room" in output
+    assert "the checkpoint of step 5 could not be written" in output and "free some space" in output
     assert pretraining.checkpoints("parts") == []
     pretraining.run("parts")
     assert_identical(pretraining, "whole", "parts")
@@ -244,7 +244,7 @@ def test_a_process_that_dies_ends_the_run_soon(pretraining: Any, victim: int) ->
     ranks[victim].kill()
     output, _ = process.communicate(timeout=60)
     assert time.monotonic() - began < 30
-    assert f"error: process {victim} was ended by SIGKILL; the same command goes on" in output
+    assert f"error: process {victim} was ended by SIGKILL; the same command continues" in output
     if victim == 1:
         assert "error: another process of this run ended after step" in output
 

@@ -260,7 +260,7 @@ def test_a_batch_longer_than_the_model_reads_is_refused(pretraining: Any) -> Non
             r"objective\.mask_prob\.steps: a share of a run whose steps are not known",
         ),
         (["model.max_positions=8"], r"batch\.max_length: is \d+, but the model reads 8 tokens"),
-        (["resume=atuo"], "resume: atuo is no checkpoint of a run"),
+        (["resume=atuo"], "resume: atuo is not a checkpoint of a run"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_made(

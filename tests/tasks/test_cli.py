@@ -174,14 +174,14 @@ def test_help_and_overview(capsys):
 
 
 MISTAKES = {
-    "command": (["fill_mask"], "no command 'fill_mask', but fill-mask"),
+    "command": (["fill_mask"], "no command 'fill_mask'; the commands are fill-mask"),
     "no checkpoint": (["score"], "a checkpoint is missing; usage: bert score"),
     "no texts": (["score", "{bert}"], "either as words or by input=FILE"),
     "both": (["score", "{bert}", "a", "input=x.txt"], "not both"),
     "no folder": (["score", "nowhere", "a"], "nowhere: no such folder"),
     "no file": (["score", "{bert}", "input=nothing.txt"], "nothing.txt: no such file"),
     "folder": (["score", "{bert}", "input={tmp}"], "is a folder"),
-    "format": (["score", "{bert}", "input={tmp}/a.pdf"], "a.pdf: the name does not tell the format; give format=csv"),
+    "format": (["score", "{bert}", "input={tmp}/a.pdf"], "a.pdf: its name does not show the format; give format=csv"),
     "key": (["score", "{bert}", "a", "batch_token=3"], "batch_token: unknown key"),
     "value": (["fill-mask", "{bert}", "a", "top_k=0"], "top_k: 0 is not allowed"),
     "dashes": (["fill-mask", "{bert}", "--top-k", "3"], "--top-k: options are written top_k=VALUE"),
@@ -202,7 +202,7 @@ MISTAKES = {
     "own column": (["score", "{bert}", "input={tmp}/d.csv", "output={tmp}/o.jsonl"], "line 2: has a column 'score'"),
     "cells": (["score", "{bert}", "input={tmp}/e.csv"], "e.csv, line 3: has 3 cells for 2 columns"),
     "pattern": (["score", "{bert}", "input={tmp}/a.txt", "pattern=x"], "pattern: has no named group"),
-    "words": (["verify", "{bert}", "a"], "'a' is one word too many"),
+    "words": (["verify", "{bert}", "a"], "'a' is one argument too many"),
 }  # fmt: skip
 
 

@@ -147,7 +147,7 @@ MISTAKES: list[tuple[str, bytes, dict[str, Any], str]] = [
         "a.csv",
         b"text,label\nx,pos\ny,nge\n",
         {"labels": ["pos", "neg"]},
-        r"line 3: label 'nge' is none of the task's labels: pos, neg \(did you mean neg\?\)",
+        r"line 3: label 'nge' is not one of the task's labels: pos, neg \(did you mean neg\?\)",
     ),
     ("a.csv", b"text,label\nx,1\ny,high\n", {"kind": "regression"}, r"line 3: label 'high' is not a number"),
     ("a.csv", b"text,text\nx,1\n", {}, r"line 1: two columns are called 'text'"),
@@ -168,7 +168,7 @@ MISTAKES: list[tuple[str, bytes, dict[str, Any], str]] = [
         {"pattern": r"(?P<label>\w) (?P<text>.+)"},
         r"a\.txt, line 2: does not match the pattern",
     ),
-    ("a.dat", b"x\n", {}, r"a\.dat: the name does not tell the format; give format=csv\|tsv"),
+    ("a.dat", b"x\n", {}, r"a\.dat: its name does not show the format; give format=csv\|tsv"),
     (
         "a.txt",
         b"x\n",
@@ -204,12 +204,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_label_that_train_does_not_have(tmp_path: Path, csv_file: str) -> None:
     validation = write(tmp_path / "v.csv", "text,label\nx,a\ny,c\n")
-    with pytest.raises(UserError, match=r"v\.csv, line 3: label 'c' is none of the task's labels: a, b"):
+    with pytest.raises(UserError, match=r"v\.csv, line 3: label 'c' is not one of the task's labels: a, b"):
         load_task(task(train=csv_file, validation=validation))
     data = load_task(task(train=csv_file, validation=validation, bad_rows="skip"))
     assert data.validation.texts == ["x"]
     assert data.notes == [
-        f"1 rows of validation are left out, the first: {validation}, line 3: label 'c' is none of "
+        f"1 rows of validation are left out, the first: {validation}, line 3: label 'c' is not one of "
         "the task's labels: a, b"
     ]
 

@@ -77,7 +77,7 @@ def test_a_bad_row_leaves_no_predictions(finished: Path, workshop: Any, tmp_path
     (tmp_path / "other.csv").write_text("texts\na\n")
     with pytest.raises(UserError, match=r"no column 'text' \(did you mean texts\?\)"):
         predict.main([str(finished), str(tmp_path / "other.csv")])
-    with pytest.raises(UserError, match="no classifier of texts; fine-tune it first"):
+    with pytest.raises(UserError, match="not a classifier of texts; fine-tune it first"):
         predict.main([str(workshop.base), str(tmp_path / "new.csv")])
     with pytest.raises(UserError, match=r"p\.xlsx does not end in \.jsonl or \.csv or \.tsv"):
         predict.main([str(finished), str(tmp_path / "other.csv"), "text_column=texts", "output=p.xlsx"])

@@ -183,12 +183,12 @@ def test_where_a_run_starts_from(run: Run, tmp_path: Path) -> None:
     chosen = run.checkpoints.choose(elsewhere)
     assert chosen is not None and chosen.step == 2, "the same command goes on with the run's own checkpoints"
     assert run.said == [
-        f"resume: {elsewhere} is not used, for {run.checkpoints.folder} has checkpoints of its own: the run goes on "
-        "from step 2; to start from the other again, choose another run_dir"
+        f"resume: {elsewhere} is not used, because {run.checkpoints.folder} has checkpoints of its own: "
+        "the run continues from step 2; to start from the other again, choose another run_dir"
     ]
     with pytest.raises(UserError, match="has a checkpoint of step 2"):
         run.checkpoints.choose("never")
-    with pytest.raises(UserError, match="is no whole checkpoint"):
+    with pytest.raises(UserError, match="is not a complete checkpoint"):
         run.checkpoints.choose(str(run.checkpoints.folder / "step-9"))
 
 
@@ -213,7 +213,7 @@ def test_a_manifest_that_means_nothing_is_damage(run: Run, content: str) -> None
     (run.checkpoints.folder / "step-2" / manifest.MANIFEST).write_text(content)
     newest = run.checkpoints.newest()
     assert newest is not None and newest.step == 1
-    assert "no list of files with size and sha256" in run.said[0]
+    assert "not a list of files with size and sha256" in run.said[0]
 
 
 def test_a_copy_under_the_name_of_another_step_is_not_used(run: Run) -> None:

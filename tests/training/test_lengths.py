@@ -77,15 +77,15 @@ def test_every_length_follows_the_rule(schema: type, key: str, kind: type[Length
         "1.0": "1.0 is ambiguous; write 1 for one step or 100% for the whole run",
         "2.5": "2.5 is neither a whole number of steps nor a share of the run; write 2, or a share such as",
         "150%": "150% is more than the run; write at most 100%",
-        "-1": "-1 is no length; give steps, or a share of the run: 0.1 or 10%",
-        "-0.1": "-0.1 is no length",
-        "true": "True is no length",
-        "soon": "soon is no length",
+        "-1": "-1 is not a length; give steps, or a share of the run: 0.1 or 10%",
+        "-0.1": "-0.1 is not a length",
+        "true": "True is not a length",
+        "soon": "soon is not a length",
     }
     if kind is LengthOrZero:
         assert not read(schema, key, "0") and not read(schema, key, "0%")
     else:
-        refused["0"] = "0 is no length"
+        refused["0"] = "0 is not a length"
     for word, reason in refused.items():
         with pytest.raises(UserError) as caught:
             read(schema, key, word)

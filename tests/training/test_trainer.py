@@ -383,7 +383,7 @@ def test_a_disk_that_stays_full_fails_the_run_at_its_end(
     monkeypatch.setattr("bert.checkpoint.run.save_file", full)
     with pytest.raises(RunFailed, match="step 12 could not be written"):
         trainer.train()
-    assert losses(run_config)[-1] and "training goes on" in capfd.readouterr().err
+    assert losses(run_config)[-1] and "training continues" in capfd.readouterr().err
     monkeypatch.undo()
     trainer_of(run_config).train()
     assert steps_saved(run_config) == ["step-12", "step-8"]
@@ -409,7 +409,7 @@ def test_what_is_made_before_training_binds_the_keys_that_it_is_made_from(run_co
 
 
 def test_a_mistyped_checkpoint_to_resume_from_is_refused_at_once(run_config: Any) -> None:
-    with pytest.raises(UserError, match="resume: atuo is no checkpoint of a run; give auto, never or"):
+    with pytest.raises(UserError, match="resume: atuo is not a checkpoint of a run; give auto, never or"):
         open_run(run_config.but(resume="atuo"))
     assert not Path(run_config.run_dir).exists()
 

@@ -57,7 +57,7 @@ def test_metrics_on_a_full_disk_are_reported_once_and_the_run_goes_on() -> None:
     file = MetricsFile(Path("/dev/full"), said.append)
     file.append({"step": 1})
     file.append({"step": 2})
-    assert len(said) == 1 and "training goes on" in said[0]
+    assert len(said) == 1 and "training continues" in said[0]
 
 
 def test_arithmetic_of_a_step_by_hand() -> None:
