@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from bert.errors import UserError, run_command
-from bert.training.distributed import run_training
 from finetune import __main__ as command
 from finetune import predict
-from finetune.config import FinetuneConfig
 from finetune.train import train
 
 
@@ -127,11 +125,8 @@ def test_pairs(workshop: Any, tmp_path: Path) -> None:
         assert row["probabilities"][score["label"]] == pytest.approx(score["score"], abs=2e-6)
 
 
-def test_the_command_says_what_is_missing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["finetune"])
-    assert run_training("finetune", FinetuneConfig, command.DESCRIPTION, command.train) == 2
+def test_the_command_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(command.main, []) == 2
     assert "usage: accelerate launch -m finetune" in capsys.readouterr().err
     assert run_command(predict.main, ["run"]) == 2
     assert "usage: python -m finetune.predict RUN FILE" in capsys.readouterr().err
