@@ -94,23 +94,16 @@ class Runs:
         return output
 
     def kill(self, process: "subprocess.Popen[str]", number: int = signal.SIGKILL) -> None:
-        """Send a signal to every process of a command at once, and after SIGKILL wait until all are gone.
-
-        torch's launcher gives each of its processes a session of its own.
-        """
-        with contextlib.suppress(psutil.NoSuchProcess):
-            parent = psutil.Process(process.pid)
-            family = [parent, *parent.children(recursive=True)]
-            for one in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.send_signal(number)
+        """Send a signal to every process of a command at once, and after SIGKILL wait until all are gone."""
+        send(process, number)
         if number == signal.SIGKILL:
             process.communicate(timeout=60)  # ends when the last one that could write does
 
     def end(self) -> None:
         """Kill what still runs."""
         for process in self.started:
-            self.kill(process)
+            send(process, signal.SIGKILL)
+            process.wait()
 
     def config(self, run: str, *words: str) -> PretrainConfig:
         return configuration.load(PretrainConfig, self.recipe, [f"run_dir={self.folder / run}", *words])
@@ -144,6 +137,15 @@ class Runs:
         """Return when something has come about, or the command has ended."""
         while process.poll() is None and not ready():
             time.sleep(0.002)
+
+
+def send(process: "subprocess.Popen[str]", number: int) -> None:
+    """Send a signal to every process of a command: torch's launcher gives each of its own a session of its own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        for one in [parent, *parent.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
 
 
 def write_recipe(folder: Path) -> Path:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bert import config as configuration
+from bert.huggingface import family_of, obstacles
 from bert.model.config import EncoderConfig
 from bert.model.models import build
 from finetune.config import FinetuneConfig
@@ -96,15 +97,20 @@ def has_size(config: PretrainConfig, name: str) -> bool:
     )
 
 
+def shape_of(config: PretrainConfig) -> EncoderConfig:
+    """The model that a recipe trains, but for what only its tokenizer tells."""
+    values = {name: getattr(config.model, name) for name in EncoderConfig.__dataclass_fields__}
+    return EncoderConfig(**{**values, "vocab_size": config.tokenizer.vocab_size, "pad_token_id": 0})
+
+
+def architecture_of(config: PretrainConfig) -> str:
+    return "MaskedLanguageModel" if config.objective.pairing == "none" else "PretrainingModel"
+
+
 def parameters(config: PretrainConfig) -> float:
     """In millions."""
-    values = {name: getattr(config.model, name) for name in EncoderConfig.__dataclass_fields__}
-    values["vocab_size"] = config.tokenizer.vocab_size
     with torch.device("meta"):
-        model = build(
-            EncoderConfig(**values),
-            "MaskedLanguageModel" if config.objective.pairing == "none" else "PretrainingModel",
-        )
+        model = build(shape_of(config), architecture_of(config))
     return sum(parameter.numel() for parameter in model.parameters()) / 1e6
 
 
@@ -161,6 +167,9 @@ CLAIMS: dict[str, Callable[[PretrainConfig, re.Match[str]], Any]] = {
     r"(?<!no )sentence pairs|next-sentence prediction": lambda c, m: c.objective.pairing == "next_sentence",
     r"no sentence pairs": lambda c, m: c.objective.pairing == "none",
     r"whole words": lambda c, m: c.objective.masking == "whole_word",
+    r"RoBERTa with pre-norm": lambda c, m: (
+        family_of(shape_of(c), architecture_of(c)).model_type == "roberta-prelayernorm"
+    ),
     r"no dropout": lambda c, m: c.model.dropout == c.model.attention_dropout == 0,
     r"StableAdamW": lambda c, m: c.optimizer.name == "stable_adamw",
     r"Adam with decoupled weight decay": lambda c, m: (
@@ -204,6 +213,15 @@ def test_a_pretraining_header_keeps_its_word(path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(ROOT)
     assert kept(load(path), header(path)) >= 2
     assert re.search(r"% masking|masking that falls", header(path)), "a reader wants to know the masked share"
+
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_transformers_has_the_model_of_a_recipe(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = load(path)
+    assert family_of(shape_of(config), architecture_of(config)), obstacles(
+        shape_of(config), architecture_of(config)
+    )
 
 
 @pytest.mark.parametrize("path", FINETUNE, ids=lambda path: f"{path.parent.name}-{path.stem}")

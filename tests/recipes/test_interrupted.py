@@ -43,8 +43,8 @@ COMMON = (
     "tracking.log_every=1",
     "tracking.wandb=off",
 )
-TIMED = {"README.md", "training_state.json", "manifest.json"}
-"""files that tell how long something took"""
+OWN = {"README.md", "training_state.json", "manifest.json", "finetune.yaml"}
+"""files that tell where a run lies, or how long it took"""
 MACHINE = re.compile("second|memory|wait|mfu")
 """figures of a machine, not of what it learns"""
 
@@ -194,7 +194,7 @@ def assert_same(runs: Runs) -> None:
     for kept in (last, [folder / "model" for folder in folders]):
         names = [{file.name for file in folder.iterdir()} for folder in kept]
         assert names[0] == names[1]
-        for name in names[0] - TIMED:
+        for name in names[0] - OWN:
             assert (kept[0] / name).read_bytes() == (kept[1] / name).read_bytes(), name
     assert "optimizer.safetensors" in {file.name for file in last[0].iterdir()}
 
