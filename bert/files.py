@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all (atomic writes), and folders that one process uses at a time."""
+"""Atomic writes of files and folders, and locks on folders."""
 
 import errno
 import glob

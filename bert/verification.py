@@ -1,4 +1,4 @@
-"""Whether a checkpoint gives the same outputs in transformers and here, padded and packed, and saved and loaded again.
+"""`bert verify`: whether a checkpoint gives the same outputs in transformers and here, padded and packed, reloaded.
 
 Everything is computed in float64, where the order of a sum makes almost no difference: more than 1e-4 is a mistake.
 ModernBERT differs by up to about 1e-6, because transformers rotates queries and keys in float32.

@@ -24,9 +24,9 @@ PACKAGES = {
 FOLDERS = {
     "configs": "Ready configurations: model/ tokenizer/ pretrain/ finetune/, and accelerate/ for launching",
     "demo": "What `make demo` runs",
-    "docs": "The documents",
-    "benchmarks": "Speed, measured beside other tools",
-    "tests": "What holds all of it in place",
+    "docs": "The documentation",
+    "benchmarks": "Speed and memory, compared with other tools",
+    "tests": "Tests",
 }
 TREE = ("<!-- tree: written by docs/generate.py -->\n```\n", "```\n<!-- end of tree -->")
 NAMES = ("<!-- names: written by docs/generate.py -->\n", "<!-- end of names -->")

@@ -1,4 +1,4 @@
-"""Pretraining from text to a folder that `transformers` loads, told as a recipe."""
+"""Pretraining, step by step: from text to a folder that `transformers` loads."""
 
 import shutil
 from dataclasses import fields, replace

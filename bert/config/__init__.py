@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses are the schema; YAML files and `key=value` words fill them; pydantic validates.
+"""Configuration: dataclasses are the schema; YAML files and `key=value` words fill it; pydantic validates.
 
 The string under a field of a schema is its line of help. A section (a field whose type is a dataclass) may name a YAML
 file instead of its values. Keys may be dotted (`model.dropout`), on the command line and in files; a deeper key

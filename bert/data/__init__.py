@@ -1,1 +1,1 @@
-"""Shared by pretraining, fine-tuning and inference: rows of different lengths, packing, batches, files of rows."""
+"""Shared by all: rows of different lengths, sequence packing, micro-batches, files of rows."""

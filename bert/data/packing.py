@@ -1,4 +1,4 @@
-"""Sequence packing: which rows go into which micro-batch, within the token budget, the same number for each process.
+"""Sequence packing: which rows go into which micro-batch, within the token budget.
 
 `pack` is for packed and `pack_padded` for padded batches of pretraining; they give the processes equal work.
 `pack_by_length` is for fine-tuning, whose few micro-batches are made equally large. `by_length` is for inference on

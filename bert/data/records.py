@@ -1,6 +1,6 @@
-"""Files of rows. Errors name the file and line; results appear as whole files.
+"""Files of rows: csv, tsv, jsonl, parquet, lines that match a pattern, and plain text with a text on each line.
 
-csv, tsv, jsonl, parquet, lines that match a pattern, and plain text with a text on each line; in bounded memory.
+Errors name the file and line. Results appear as whole files. Memory is bounded.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""The encoder.
+"""The encoder: embeddings, layers and final norm, on padded or packed batches.
 
 (*) is (B, S) padded or (T,) packed · N sequences · M chosen tokens · R = M + N tokens that heads read · D hidden
 """

@@ -1,4 +1,6 @@
-"""Encoders with heads. With labels they return losses; the prediction head then runs only on labelled tokens.
+"""Models: an encoder with its heads.
+
+With labels they return losses; the prediction head then runs only on labelled tokens.
 
 (*) is (B, S) padded or (T,) packed · N sequences · M chosen positions · D hidden · V vocabulary · C classes
 """

@@ -1,4 +1,7 @@
-"""The outputs of models. A loss is a sum and a count: the mean of a step needs both, of all its micro-batches."""
+"""The outputs of models, and the losses.
+
+A loss is a sum and a count: the mean of a step needs both, of all its micro-batches.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields

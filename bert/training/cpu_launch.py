@@ -1,4 +1,4 @@
-"""Needed only for runs on CPUs; only they import this module.
+"""Runs on CPUs: processes, threads, memory and sharding. Only these runs import this module.
 
 Accelerate does less on CPUs than on GPUs: it starts one process even if several were asked for, it gives each
 process one thread, and it does not shard, although torch and DeepSpeed do. This module adds what is missing.

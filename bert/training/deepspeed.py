@@ -1,4 +1,4 @@
-"""Steps with DeepSpeed's ZeRO (Rajbhandari et al. 2020). (`checkpoint/gather.py` saves its shards as whole tensors.)
+"""Steps with DeepSpeed's ZeRO (Rajbhandari et al. 2020). `checkpoint/gather.py` saves its shards as whole tensors.
 
 DeepSpeed handles the gradients from the backward pass on: it accumulates them, averages them over the processes,
 clips them and updates the parameters, or skips a step whose gradients are not finite.

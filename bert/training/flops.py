@@ -1,4 +1,4 @@
-"""Arithmetic done by a step, and what the hardware could do."""
+"""Floating-point operations of a step, and the peak of the hardware."""
 
 import re
 

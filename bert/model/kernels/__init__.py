@@ -1,1 +1,1 @@
-"""Code that is written for speed on one kind of device: the same results as the plain code, in less time or memory."""
+"""Kernels: faster code for one kind of device, with the same results as the plain code."""
