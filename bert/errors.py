@@ -48,5 +48,5 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
 
 def _stdout_is_read() -> bool:
     poll = select.poll()
-    poll.register(STDOUT, 0)  # errors are reported in any case
+    poll.register(STDOUT, 0)  # poll always reports errors
     return not poll.poll(0)

@@ -85,7 +85,7 @@ def put_in_place(new: Path, folder: Path, owned: Sequence[str] = ("*",)) -> None
             (old / name).rename(folder / name)
         sync(folder.parent)
     except BaseException:
-        # What was done is read from the disk: an interruption may come before or after a rename.
+        # Look at the disk for what was done: an interruption may come before or after a rename.
         if not new.exists():
             for name in kept:
                 if not (old / name).exists():
@@ -152,7 +152,7 @@ def alone_in(folder: Path, notice: str = "", patience: float = -1) -> Iterator[N
             (folder / LOCK).unlink(missing_ok=True)
             lock.release()
     finally:
-        with suppress(OSError):  # it holds something
+        with suppress(OSError):  # the folder is not empty
             for path in made:
                 path.rmdir()
 

@@ -148,7 +148,7 @@ def read_dataset(dataset: str, split: str, label_column: str) -> tuple[Iterator[
     name, _, configuration = dataset.partition(":")
     try:
         table = datasets.load_dataset(name, configuration or None, split=split)
-    except Exception as error:  # of many libraries: no such name, no such split, no network, a damaged file
+    except Exception as error:  # from many libraries: no such name, no such split, no network, a damaged file
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"task.dataset: {dataset} ({split}) cannot be loaded: {reason}") from None
     if not len(table):

@@ -26,7 +26,7 @@ label is.
 CHUNK = 4096
 """rows that are sorted by length, computed and written at a time"""
 RECORD = "finetune.yaml"
-"""beside a finished model: the configuration it was trained with, which says how to read files for it"""
+"""file in the folder of a finished model: its training configuration, which says how to read files for it"""
 
 
 def predict(run: Path, file: Path, config: PredictConfig) -> None:
@@ -89,11 +89,11 @@ class Classifier:
     tokenizer: "Tokenizer"
     max_length: int
     micro_tokens: int
-    """token budget of a batch"""
+    """most tokens of a batch"""
 
     def columns(self, in_table: bool) -> list[str]:
-        """What each text gets: a prediction and, if labels have names, their probabilities; in a table each
-        probability has its own column."""
+        """The columns that are added: a prediction and, if labels have names, their probabilities; in a table a
+        column for each probability."""
         from finetune.tasks import KINDS
 
         labels = self.model.labels
@@ -103,7 +103,7 @@ class Classifier:
         return ["prediction", *(each if in_table else ["probabilities"])]
 
     def __call__(self, texts: list[str], pairs: list[str] | None, in_table: bool) -> Iterator[list[Any]]:
-        """The cells of these columns for each text (or pair)."""
+        """The cells of these columns, for each text (or pair)."""
         import torch
 
         from finetune.batches import tokenize_texts
@@ -124,7 +124,7 @@ class Classifier:
 
 
 def load_classifier(run: Path, config: PredictConfig) -> tuple[Classifier, FinetuneConfig | None]:
-    """The model of a run or checkpoint folder, and the configuration it was trained with, where known."""
+    """The model of a run or checkpoint folder, and its training configuration, if known."""
     from bert import checkpoint
     from bert.inference.common import pick_device
     from bert.model.models import SequenceClassifier
@@ -146,8 +146,8 @@ def load_classifier(run: Path, config: PredictConfig) -> tuple[Classifier, Finet
 def how_to_read(
     file: Path, config: PredictConfig, trained: FinetuneConfig | None
 ) -> tuple[FileConfig, list[str]]:
-    """The layout of `file` and its columns of text. Unless the configuration says how it is laid out, a file
-    with the ending of the training file is laid out as that one."""
+    """The format of `file` and its columns of text. Unless the configuration gives the format, a file with the suffix
+    of the training file is read like the training file."""
     layout = FileConfig(**{field.name: getattr(config, field.name) for field in fields(FileConfig)})
     text, pair = config.text_column, config.pair_column
     if trained is not None:

@@ -1,4 +1,4 @@
-"""The kinds of tasks, as a table: what a label in a file means, what logits mean, and what is measured.
+"""The kinds of tasks: how labels in files are read, what logits mean, and which metrics are measured.
 
 n examples · C classes or labels
 """
@@ -24,11 +24,11 @@ class Kind:
     """One kind of task."""
 
     values: Callable[[Any, TaskConfig], list[str]]
-    """what a label cell says, as texts; ValueError(why) when it cannot be used"""
+    """a cell with labels → the labels as texts; ValueError(why) if it cannot be used"""
     target: Callable[[list[str], Mapping[str, int]], Any]
-    """those texts → the target of an example, given the index of each label; ValueError(why)"""
+    """the labels as texts and the index of each label → the target of an example; ValueError(why)"""
     has_names: bool
-    """whether its labels are names that are learned from the training file"""
+    """whether labels have names, which are taken from the training file"""
     dtype: type
     """of the targets"""
     probabilities: Callable[[Tensor], Tensor]
@@ -36,13 +36,13 @@ class Kind:
     decide: Callable[[Tensor], Tensor]
     """logits (n, C) → predictions in the shape of the targets"""
     prediction: Callable[[Sequence[str], Array], Any]
-    """names of the labels and the probabilities (C,) of one text → what a user is told"""
+    """names of the labels and the probabilities (C,) of one text → the prediction"""
     metrics: tuple[str, ...]
-    """measured at each evaluation; the first is what the best checkpoint is chosen by"""
+    """measured at each evaluation; by default the first one chooses the best checkpoint"""
 
 
 def cell_text(value: Any) -> str:
-    """What a cell says: trimmed text; empty when it holds nothing. 1.0 of a numeric column reads as 1."""
+    """The content of a cell as trimmed text; empty if there is none. 1.0 of a numeric column becomes 1."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -126,7 +126,7 @@ REGRESSION = Kind(
 
 
 def label_index(task: TaskConfig, found: Sequence[str]) -> tuple[Labels, dict[str, int]]:
-    """The labels of a task, and the index of all that files may say: as configured, or else those found."""
+    """The labels of a task, and the index of each label that files may contain; configured, or else those found."""
     kind = KINDS[task.kind]
     if not kind.has_names:
         return Labels((task.label_column,), task.kind), {}
@@ -155,7 +155,7 @@ def _numbers_by_value(text: str) -> tuple[bool, int, str]:
 
 
 def measure(task: TaskConfig, targets: Array, logits: Tensor) -> dict[str, float]:
-    """The mean loss, in float64, and every metric of the task; F1 of a single class only where there are two."""
+    """The mean loss, in float64, and all metrics of the task; F1 of one class only if there are two classes."""
     kind = KINDS[task.kind]
     loss = PROBLEM_TYPES[task.kind](logits.double(), torch.from_numpy(targets))
     decisions = kind.decide(logits).numpy()
@@ -166,7 +166,7 @@ def measure(task: TaskConfig, targets: Array, logits: Tensor) -> dict[str, float
 
 
 def chosen_metric(task: TaskConfig, labels: Labels) -> str:
-    """The metric the best checkpoint is chosen by."""
+    """The metric that chooses the best checkpoint."""
     known = ["loss", *(name for name in KINDS[task.kind].metrics if name != "f1" or len(labels) == 2)]
     if task.metric is None:
         return known[1]

@@ -53,7 +53,7 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def alternatives(annotation: Any) -> list[Any]:
-    """The members of a union, or the annotation by itself; `Annotated` stays on."""
+    """The members of a union, or the annotation itself; `Annotated` is kept."""
     if get_origin(annotation) in (Union, types.UnionType):
         return [member for part in get_args(annotation) for member in alternatives(part)]
     return [annotation]

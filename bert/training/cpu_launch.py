@@ -146,7 +146,9 @@ def start_processes(module: str, argv: Sequence[str]) -> int | None:
 def _asked_of_accelerate() -> list[str] | None:
     """Arguments of torch's launcher for the processes that accelerate was asked for but has not started."""
     environment = os.environ
-    numbered = any(name.endswith(("RANK", "PMI_SIZE")) for name in environment)  # by torchrun or by mpirun
+    numbered = any(
+        name.endswith(("RANK", "PMI_SIZE")) for name in environment
+    )  # started by torchrun or mpirun
     if numbered or "MASTER_ADDR" not in environment:
         return None
     import psutil

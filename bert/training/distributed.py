@@ -79,7 +79,7 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
         accelerator = accelerator_on_cpus(make)
     else:
         if os.environ.get("WORLD_SIZE", "1") == "1":
-            os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # a single process shards nothing
+            os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # a single process does not shard
         accelerator = make()
     accelerator.gradient_accumulation_steps = 1
     if accelerator.distributed_type == "FSDP":

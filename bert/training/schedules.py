@@ -34,7 +34,7 @@ class Schedule:
         return self.config.min_lr_ratio + (1.0 - self.config.min_lr_ratio) * height
 
 
-# The shapes: 1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run that is left.
+# The shapes: 1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run still to come.
 
 
 def linear(schedule: Schedule, left: float) -> float:

@@ -79,7 +79,7 @@ class Trainer:
         self._stopping = False
         self._pause: Pause = "none"
         self._has_new_pace = False
-        """a kill must not lose what was measured: it is saved at once"""
+        """save at once, so that a kill does not lose the measurement"""
         self._prepare(model, start)
 
     def _prepare(self, model: Model, start: Checkpoint | None) -> None:
