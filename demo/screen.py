@@ -10,13 +10,13 @@ from bert.errors import UserError, run_command
 
 ROW = "  {:<36}{:>9}{:>9}   {}"
 NEXT = """\
-Now with a text of your own, a folder of .txt files, say:
+Now try your own text, for example a folder of .txt files:
 
   source .venv/bin/activate
   accelerate launch --config_file configs/accelerate/single.yaml -m pretrain \\
       demo/pretrain.yaml run_dir=runs/mine corpus.files=PATH/TO/TEXTS
 
-or ask this one:
+or use this encoder:
 
   bert fill-mask {run} "The [MASK] raises an error."
 """
@@ -27,14 +27,14 @@ def lines(run: Path, tuned: Path, untrained: Path) -> Iterator[tuple[str, str]]:
     pretrained, classifier = _last_line(run / "evaluations.jsonl"), _results(tuned)
     yield "bold", "An encoder, from raw text"
     yield "", _how(run)
-    yield "bold", ROW.format("On text it has never seen", "reached", "to beat", "").rstrip()
+    yield "bold", ROW.format("On held-out text", "reached", "to beat", "").rstrip()
     yield from (("", ROW.format(*row)) for row in _rows(pretrained, classifier, _results(untrained)))
     labels, texts = len(classifier["labels"]), classifier["texts"]["test"]
     yield (
         "dim",
         f"  ({texts:,} paragraphs that name no package, {labels} packages; chance {_percent(1 / labels)})\n",
     )
-    yield "bold", "Words it puts in the place of [MASK]"
+    yield "bold", "Words it predicts for [MASK]"
     for sentence, words in filled(run):
         yield "", f"  {sentence}\n      {words}"
     yield "", ""
@@ -42,7 +42,7 @@ def lines(run: Path, tuned: Path, untrained: Path) -> Iterator[tuple[str, str]]:
 
 
 def _how(run: Path) -> str:
-    """What it was trained on, for how long, and where it lies."""
+    """What it was trained on, for how long, and where it is."""
     from pretrain.data.store import Store
 
     store, last = Store(run / "store"), _last_line(run / "metrics.jsonl")
@@ -57,16 +57,16 @@ def _how(run: Path) -> str:
 def _rows(
     pretrained: dict[str, Any], tuned: dict[str, Any], untrained: dict[str, Any]
 ) -> list[tuple[str, ...]]:
-    """What was measured, beside what is reached without understanding."""
+    """The measured values, and the baselines."""
     shares = {
         name: _percent(value) for name, value in pretrained.items() if name.endswith(("accuracy", "chance"))
     }
     losses = [f"{pretrained[name]:.2f}" for name in ("mlm_loss", "unigram_loss")]
     accuracies = [_percent(results["test"]["accuracy"]) for results in (tuned, untrained)]
     return [
-        ("masked words guessed", shares["mlm_accuracy"], shares["unigram_accuracy"], "always the commonest"),
+        ("masked words guessed", shares["mlm_accuracy"], shares["unigram_accuracy"], "most frequent word"),
         ("loss of these guesses (nats)", *losses, "word frequencies"),
-        ("does sentence B follow A?", shares["nsp_accuracy"], shares["nsp_chance"], "always the likelier"),
+        ("does sentence B follow A?", shares["nsp_accuracy"], shares["nsp_chance"], "more frequent answer"),
         ("which package is a paragraph from?", *accuracies, "not pretrained"),
     ]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Turn a pretrained encoder into a classifier of texts or of pairs of texts. The finished model is RUN/model, a
-Hugging Face directory; RUN/results.json is what it measures."""
+Hugging Face directory; RUN/results.json has its metrics."""
 
 
 def train(config: FinetuneConfig) -> "Result":

@@ -20,8 +20,8 @@ USAGE = """\
 usage: python -m finetune.predict RUN FILE [key=value ...]
 
 Label the texts of FILE (csv, tsv, jsonl, parquet, txt, or lines by a pattern) with the model of RUN, the folder
-of a run or of a checkpoint. Every row comes out in its place: its columns, its prediction, and how probable each
-label is.
+of a run or of a checkpoint. The output has the rows in the same order: their columns, the prediction, and the
+probability of each label.
 """
 CHUNK = 4096
 """rows that are sorted by length, computed and written at a time"""

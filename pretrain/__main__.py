@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bert.training.state import Result
 
 DESCRIPTION = """\
-Pretrain a BERT-style encoder. The tokenizer is trained and the store prepared where they are missing. The
+Pretrain a BERT-style encoder. The tokenizer is trained and the corpus prepared, if they are missing. The
 finished model is RUN/model, a Hugging Face directory."""
 
 
