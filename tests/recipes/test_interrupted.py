@@ -217,7 +217,7 @@ def carried_out(
     request: pytest.FixtureRequest, texts: Path, prepared: Any, encoder: Path, tmp_path_factory: Any
 ) -> Iterator[Callable[[Path], Runs]]:
     """From a recipe to its runs, when they are done; those of all recipes to be tested are under way."""
-    tested = [item for item in request.session.items if item.path == Path(__file__)]
+    tested = [item for item in request.session.items if "carried_out" in getattr(item, "fixturenames", ())]
     every: dict[Path, Runs] = {}
     futures: dict[Path, Future[None]] = {}
     with ThreadPoolExecutor(PROCESSES) as pool:
@@ -254,3 +254,39 @@ def test_a_fine_tuning_recipe(recipe: Path, carried_out: Any) -> None:
     results = [json.loads((runs.folder / run / "results.json").read_text()) for run in ("whole", "parts")]
     assert without_times(results[0]) == without_times(results[1])
     assert_loads(runs.folder / "parts" / "model", transformers.AutoModelForSequenceClassification)
+
+
+BY_THE_CLOCK = [
+    recipe for recipe in PRETRAIN if "hours" in yaml12.load(recipe.read_text(encoding="utf-8"))["training"]
+]
+
+
+@pytest.mark.parametrize("recipe", BY_THE_CLOCK, ids=name)
+def test_a_recipe_by_the_clock_keeps_its_number_of_steps(
+    recipe: Path, texts: Path, prepared: Any, encoder: Path, tmp_path: Path
+) -> None:
+    """Some seconds in place of hours: killed when the number is fixed, stopped, finished by the same command."""
+    runs, seconds = Runs(recipe.relative_to(ROOT), tmp_path), 8
+    words = pretraining_words(recipe, texts, prepared, encoder)
+    words = (*(word for word in words if not word.startswith(("training.hours", "training.steps"))),)
+    words = (*words, f"training.hours={seconds / 3600}")
+
+    def state() -> Any:
+        newest = runs.checkpoints("parts")[-1:]
+        return json.loads((newest[0] / "training_state.json").read_text())["run"] if newest else {}
+
+    try:
+        killed = runs.start("parts", *words)
+        runs.wait_for(lambda: bool(state().get("pace")), killed)
+        runs.kill(killed)
+        fixed, before = state()["pace"]["steps"], runs.step("parts")
+        stopped = runs.start("parts", *words)
+        runs.wait_for(lambda: runs.step("parts") > before, stopped)
+        runs.kill(stopped, signal.SIGTERM)
+        runs.finish(stopped, EXIT_INTERRUPTED)
+        runs.run("parts", *words)
+    finally:
+        runs.end()
+    pace = state()["pace"]
+    assert pace["steps"] == fixed >= pace["from_step"] + pace["length"] == runs.step("parts") > before
+    assert 0.5 * seconds < state()["seconds"] < 3 * seconds
