@@ -80,7 +80,7 @@ class Row:
         """The text in a column; UserError with the hint if there is none, or if the row cannot be used."""
         text = self.values.get(column)
         if self.problem is not None:
-            problem = self.problem
+            problem = f"{self.problem}; {hint}"
         elif column not in self.values:
             problem = f"{column!r} is not there, only {', '.join(map(str, self.values)) or 'nothing'}; {hint}"
         elif not isinstance(text, str):

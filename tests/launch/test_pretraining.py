@@ -213,7 +213,7 @@ def test_a_run_recorded_by_an_earlier_version_is_still_evaluated(finished: Path,
     [
         (["nowhere"], "nowhere: is no run folder"),
         (["RUN", "pairs=nothing-*.jsonl"], "pairs: no file nothing-"),
-        (["RUN", "pairs=README.md"], "line 1: is no JSON object with sentence_good"),
+        (["RUN", "pairs=README.md"], "line 1: is not JSON (Expecting value, column 1); minimal pairs are"),
         (["RUN", "sequence=5"], "sequence: unknown key"),
         ([], "a run is missing"),
     ],
