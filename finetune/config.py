@@ -82,7 +82,7 @@ class FinetuneConfig:
     """seed of the new head, the order of the texts and dropout"""
     resume: str = "auto"
     """auto: continue the run in run_dir; never: refuse if there is one; a path: go back to that checkpoint of this
-    run, or start a new run from that one of another"""
+    run, or start a new run from another run's checkpoint"""
     batch: BatchConfig = field(default_factory=BatchConfig)
     """what one optimizer step trains on: batch size, sequence packing, gradient accumulation"""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-5))

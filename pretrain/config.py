@@ -46,7 +46,7 @@ class PretrainConfig:
     """seed of everything random"""
     resume: str = "auto"
     """auto: continue the run in run_dir; never: refuse if there is one; a path: go back to that checkpoint of this
-    run, or start a new run from that one of another"""
+    run, or start a new run from another run's checkpoint"""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """the text to learn from"""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
