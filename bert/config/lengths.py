@@ -1,5 +1,6 @@
 """One rule for every length within a run: a number of steps, or a share of the run."""
 
+import math
 import re
 from decimal import Decimal
 from typing import Any
@@ -94,7 +95,7 @@ def _parse(value: object) -> int | float:
         return value
     elif value == 1.0 and isinstance(value, float):
         raise ValueError("1.0 is ambiguous; write 1 for one step or 100% for the whole run")
-    elif isinstance(value, float) and value > 1:
+    elif isinstance(value, float) and 1 < value < math.inf:
         if not value.is_integer():
             raise ValueError(
                 f"{value} is neither a whole number of steps nor a share of the run; write {round(value)}, "

@@ -79,6 +79,8 @@ def test_every_length_follows_the_rule(schema: type, key: str, kind: type[Length
         "150%": "150% is more than the run; write at most 100%",
         "-1": "-1 is not a length; give steps, or a share of the run: 0.1 or 10%",
         "-0.1": "-0.1 is not a length",
+        ".inf": "inf is not a length",
+        ".nan": "nan is not a length",
         "true": "True is not a length",
         "soon": "soon is not a length",
     }
