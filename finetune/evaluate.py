@@ -12,7 +12,7 @@ from bert.checkpoint.run import Checkpoint
 from bert.data.batch import to_device
 from bert.model.models import SequenceClassifier
 from bert.training.distributed import from_main
-from bert.training.logging import read_metrics
+from bert.training.logging import read_evaluations
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
 from finetune.batches import TokenizedSplit, evaluation_batches
 from finetune.config import FinetuneConfig
@@ -56,9 +56,10 @@ class Evaluator:
 
     def remember(self, start: Checkpoint | None) -> None:
         """Load the scores of the run that continues from `start`."""
-        path = Path(self.config.run_dir) / "evaluations.jsonl"
-        lines = from_main(self.accelerator, lambda: read_metrics(path)) if start else []
-        self.scores = [self._score(line) for line in lines if start and line["step"] <= start.step]
+        if start is not None:
+            run_dir = Path(self.config.run_dir)
+            lines = from_main(self.accelerator, lambda: read_evaluations(run_dir, start))
+            self.scores = [self._score(line) for line in lines]
 
     def __call__(self, model: nn.Module, should_stop: ShouldStop) -> Evaluation:
         assert isinstance(model, SequenceClassifier)

@@ -18,7 +18,7 @@ from bert.model.models import MaskedLanguageModel, PretrainingModel
 from bert.tokenizer import Tokenizer
 from bert.training import schedules
 from bert.training.distributed import from_main, make_accelerator
-from bert.training.logging import read_metrics
+from bert.training.logging import read_evaluations
 from bert.training.run_dir import alone, open_run
 from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
@@ -173,8 +173,7 @@ def held_out(
     total = partial(accelerator.reduce, reduction="sum")
     evaluate = HeldOut(batches, tokenizer, config.evaluation.sentences, accelerator.device, total)
     if start is not None:
-        lines = read_metrics(Path(config.run_dir) / "evaluations.jsonl")
-        evaluate.remember([line for line in lines if line["step"] <= start.step])
+        evaluate.remember(read_evaluations(Path(config.run_dir), start))
     return evaluate
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bert import config as configuration
+from bert.checkpoint.run import Checkpoint
 from bert.data.batch import StepData
 from bert.files import write_text
 from bert.model.config import EncoderConfig
@@ -22,6 +23,8 @@ from bert.training.tracking import Console, Trackers, peak_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+EVALUATIONS = "evaluations.jsonl"
 
 
 @dataclass
@@ -46,20 +49,20 @@ class Reporter:
         self.accelerator, self.run_dir, self.shape, self.tracking = accelerator, run_dir, shape, tracking
         self.console = Console(accelerator.is_main_process)
         self._steps = MetricsFile(run_dir / "metrics.jsonl", self.console.say)
-        self._evaluations = MetricsFile(run_dir / "evaluations.jsonl", self.console.say)
+        self._evaluations = MetricsFile(run_dir / EVALUATIONS, self.console.say)
         self._work = _Work()
         self._evaluated = 0.0
 
-    def open(self, config: Any, step: int) -> None:
-        """Start, or continue after `step`."""
+    def open(self, config: Any, state: RunState) -> None:
+        """Start, or continue after the step of `state`."""
         if self.accelerator.is_main_process:
-            self._steps.truncate(step)
-            self._evaluations.truncate(step)
+            self._steps.truncate(state.step)
+            self._evaluations.truncate(state.evaluated_until)
         self._trackers = Trackers(
             self.accelerator, self.run_dir, self.tracking, configuration.to_dict(config)
         )
-        if step:
-            self.console.say(f"continuing after step {step}")
+        if state.step:
+            self.console.say(f"continuing after step {state.step}")
         self.console.start()
         self._work = _Work()
 
@@ -158,6 +161,12 @@ class MetricsFile:
             if not self._failed:
                 self.say(f"{self.path} could not be written ({error}); training continues without it")
             self._failed = True
+
+
+def read_evaluations(run_dir: Path, start: Checkpoint) -> list[dict[str, Any]]:
+    """The evaluations of a run up to the checkpoint that it continues from."""
+    last = RunState.restored(start.state["run"]).evaluated_until
+    return [line for line in read_metrics(run_dir / EVALUATIONS) if line["step"] <= last]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -110,6 +110,11 @@ class RunState:
     owes_evaluation: bool = False
     """the evaluation after this step was cut short; the continued run starts with it"""
 
+    @property
+    def evaluated_until(self) -> int:
+        """The last step whose evaluation, if it has one, is done."""
+        return self.step - self.owes_evaluation
+
     @classmethod
     def restored(cls, saved: Mapping[str, Any]) -> "RunState":
         """The state from its `dataclasses.asdict` that was saved as JSON."""

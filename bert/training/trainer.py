@@ -129,7 +129,7 @@ class Trainer:
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
-        self.reporter.open(self.config, self.state.step)
+        self.reporter.open(self.config, self.state)
         self._began = time.monotonic() - self.state.seconds
         try:
             yield

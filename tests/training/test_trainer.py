@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 from bert import checkpoint
 from bert.config import LengthOrZero
 from bert.errors import RunFailed, UserError
-from bert.training.logging import read_metrics
+from bert.training.logging import read_evaluations, read_metrics
 from bert.training.run_dir import open_run
 from bert.training.state import Evaluation, EvaluationStopped
 from bert.training.step import Stepper
-from bert.training.trainer import Trainer
+from bert.training.trainer import Trainer, find_start
 
 CURVE = Path(__file__).parent / "loss_curve.json"
 
@@ -164,6 +164,37 @@ def test_an_evaluation_that_a_signal_cuts_short_is_made_up_for(
     unwatched = run_config.but(run_dir=run_config.run_dir + "-unwatched")
     trainer_of(unwatched).train()
     assert losses(config) == losses(unwatched)
+
+
+def test_an_evaluation_that_is_made_up_for_twice_counts_once(
+    run_config: Any, trainer_of: Callable[..., Trainer], counting: Any
+) -> None:
+    """A signal cuts the evaluation after step 4 short; the continued run repeats it, and is killed before it saves."""
+    config = run_config.but(training={"evaluate_every": 4, "save_every": 100, "keep_best": False})
+    asked = itertools.count(1)
+    remembered = []
+
+    def evaluate(model: Any, should_stop: Callable[[], bool]) -> Evaluation:
+        if next(asked) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if should_stop():
+            raise EvaluationStopped
+        return Evaluation({"x": 1.0}, score=1.0)
+
+    def continued(source: Any = None) -> Trainer:
+        trainer = trainer_of(config, source, evaluate=evaluate)
+        start = find_start(trainer.accelerator, config)
+        assert start is not None
+        remembered.append([line["step"] for line in read_evaluations(Path(config.run_dir), start)])
+        return trainer
+
+    assert trainer_of(config, evaluate=evaluate).train().interrupted
+    with pytest.raises(Killed):
+        continued(UntilStep(counting(), 6)).train()
+    assert [line["step"] for line in lines(config, "evaluations.jsonl")] == [4]
+    continued().train()
+    assert remembered == [[], []], "the checkpoint of step 4 still owes its evaluation"
+    assert [line["step"] for line in lines(config, "evaluations.jsonl")] == [4, 8, 12]
 
 
 def test_an_evaluation_may_end_the_run(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
