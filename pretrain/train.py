@@ -26,6 +26,8 @@ from bert.verification import verify
 from pretrain.card import model_card
 from pretrain.config import PretrainConfig
 from pretrain.continuing import continue_from, load_model, run_settings, take_tokenizer
+from pretrain.corpus.shards import is_finished
+from pretrain.corpus.sources import open_corpus
 from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
 from pretrain.data.objective import MaskProbRamp
 from pretrain.heldout import HeldOut
@@ -91,6 +93,8 @@ def carry_out(config: PretrainConfig, accelerator: "Accelerator") -> Result:
 def prepare(config: PretrainConfig) -> None:
     """The run's folder, its tokenizer and its store, each made where it is missing."""
     open_run(config, FREE_KEYS, MADE_FROM)
+    if not is_finished(store_folder(config)):
+        open_corpus(config.corpus)  # finds a mistake in it, before a tokenizer is copied
     take_tokenizer(config)
     ensure_tokenizer(config)
     ensure_store(config)

@@ -99,9 +99,22 @@ def finetuning(folder: Path, **values: Any) -> Callable[[], Any]:
 def test_a_mistake_leaves_no_run(
     tmp_path: Path, command: Callable[..., Any], values: dict[str, Any], said: str
 ) -> None:
-    (tmp_path / "corpus.txt").touch()
+    (tmp_path / "corpus.txt").write_text("" if said == "empty" else "A sentence of words.\n")
     with pytest.raises(UserError, match=said):
         command(tmp_path, **values)()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_mistake_in_the_corpus_leaves_no_copied_tokenizer(tmp_path: Path) -> None:
+    from pretrain.tokenizer import ensure_tokenizer
+
+    (tmp_path / "corpus.txt").write_text("A sentence of words. Another one.\n" * 50)
+    values: dict[str, Any] = {"corpus": {"files": [str(tmp_path / "corpus.txt")]}}
+    values |= {"tokenizer": {"vocab_size": 60, "path": str(tmp_path / "tokenizer")}}
+    ensure_tokenizer(configuration.from_dict(PretrainConfig, values))
+    mistaken = {"corpus": {"files": ["nowhere/*.txt"]}, "tokenizer": {"from": str(tmp_path / "tokenizer")}}
+    with pytest.raises(UserError, match="nowhere"):
+        pretraining(tmp_path, **mistaken)()
     assert not (tmp_path / "runs").exists()
 
 
