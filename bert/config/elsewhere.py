@@ -1,6 +1,7 @@
 """What our keys are called elsewhere: in transformers, in ModernBERT's recipes and in Google's BERT.
 
-`--help` and docs/coming-from.md show this table, so that readers find a key by the name they know.
+`--help` and docs/coming-from.md show this table, and the error for an unknown key uses it, so that readers find a key
+by the name they know.
 """
 
 from collections.abc import Container
@@ -209,3 +210,8 @@ TABLE = (
 def of(keys: Container[str]) -> list[Elsewhere]:
     """The rows of some keys."""
     return [row for row in TABLE if row.key in keys]
+
+
+def called(name: str, keys: Container[str]) -> list[Elsewhere]:
+    """The rows of those of some keys that have this name elsewhere."""
+    return [row for row in of(keys) if name in " ".join(row[1:4]).split()]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
-from bert.config import yaml12
+from bert.config import elsewhere, yaml12
 from bert.config.schema import (
     alternatives,
     default_of,
@@ -79,11 +79,18 @@ class Filling:
         return into
 
     def _nearest_key(self, prefix: str, word: str, names: Iterable[str]) -> str:
-        """A suggestion for an unknown key: a similar key in its section, or a key of this name in another one."""
+        """A suggestion for an unknown key: what the key of this name in another toolkit is called here, a similar key
+        in its section, or a key of this name in another one."""
         from bert.config.help import keys_of
 
-        elsewhere = [key.name for key in keys_of(self.schema) if key.name.rpartition(".")[2] == word]
-        found = [prefix + name for name in difflib.get_close_matches(word, list(names), n=1)] or elsewhere
+        keys = [key.name for key in keys_of(self.schema)]
+        if rows := elsewhere.called(word, keys) or elsewhere.called(prefix + word, keys):
+            ours = [
+                f"{row.key} ({row.differs})" if row.differs and len(rows) > 1 else row.key for row in rows
+            ]
+            return f"; here it is {' and '.join(ours)}"
+        in_others = [key for key in keys if key.rpartition(".")[2] == word]
+        found = [prefix + name for name in difflib.get_close_matches(word, list(names), n=1)] or in_others
         return f" (did you mean {' or '.join(found)}?)" if found else f"; known here: {', '.join(names)}"
 
     def _below(

@@ -7,7 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from bert.config import elsewhere, help_text
+from bert.config import elsewhere, help_text, load
+from bert.errors import UserError
 from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
 
@@ -34,6 +35,27 @@ def test_what_is_generated_is_as_it_would_be_now(generate: ModuleType) -> None:
 @pytest.fixture(scope="module")
 def keys(generate: ModuleType) -> set[str]:
     return {key.name for schema in generate.REFERENCES.values() for key in generate.keys_of(schema)}
+
+
+@pytest.mark.parametrize(
+    ("word", "here"),
+    [
+        ("mlm_probability=0.2", "mlm_probability: unknown key; here it is objective.mask_prob"),
+        (
+            "per_device_train_batch_size=8",
+            "batch.sequences (a whole optimizer step: of all micro-batches on all",
+        ),
+        ("per_device_train_batch_size=8", "and batch.micro_tokens (tokens that one process holds at a time"),
+        ("training.max_steps=8", "training.max_steps: unknown key; here it is training.steps"),
+        ("max_duration=1ep", "here it is training.steps (max_duration in ba) and training.tokens"),
+        ("optimizer.lr=1e-3", "optimizer.lr: unknown key; here it is optimizer.learning_rate"),
+        ("learning_rate=1e-3", "here it is optimizer.learning_rate"),
+    ],
+)
+def test_a_name_of_another_toolkit_is_refused_with_ours(word: str, here: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        load(PretrainConfig, None, [word])
+    assert here in str(refusal.value)
 
 
 def test_names_elsewhere_are_of_keys_that_exist(keys: set[str]) -> None:

@@ -216,6 +216,8 @@ def test_a_union_of_a_value_and_a_section() -> None:
         ("model.layer=1", ["model.layer: unknown key", "did you mean model.layers?"]),
         ("layers=1", ["layers: unknown key", "did you mean model.layers?"]),
         ("zzz=1", ["zzz: unknown key", "known here: run_dir, seed"]),
+        ("output_dir=x", ["output_dir: unknown key; here it is run_dir"]),
+        ("model.num_hidden_layers=1", ["model.num_hidden_layers: unknown key", "known here: layers"]),
         ("seed.x=1", ["seed.x: unknown key", "seed has no keys below it"]),
         ("rate=fast", ["rate: fast is not allowed", "float > 0"]),
         ("rate=0", ["rate: 0 is not allowed", "float > 0"]),
