@@ -72,10 +72,8 @@ class HeldOut:
 
         Raises EvaluationStopped if the run is told to stop meanwhile.
         """
-        sums = torch.zeros(4, dtype=torch.float64)  # loss and correct of mlm, of nsp
-        asked = torch.zeros(
-            len(self.unigram) + 2, dtype=torch.float64
-        )  # how often each token, each pair label
+        # Loss and number of correct answers, of mlm and of nsp; how often each token and each pair label is asked for.
+        sums, asked = (torch.zeros(size, dtype=torch.float64) for size in (4, len(self.unigram) + 2))
         for step in range(len(self.batches)):
             if should_stop():
                 raise EvaluationStopped

@@ -129,9 +129,8 @@ def too_long(index: int, length: int, max_length: int) -> TextError:
 
 def logits_at(model: MaskedLanguageModel, batch: dict[str, Any], positions: Tensor) -> Iterator[Tensor]:
     """A packed batch and positions (M,) → float32 logits, in parts of (HEAD_POSITIONS, V)."""
-    output = model(
-        **batch, masked_positions=positions
-    )  # the whole model: submodules of a sharded model have no weights
+    # The whole model is called, because submodules of a sharded model have no weights.
+    output = model(**batch, masked_positions=positions)
     logits = output.logits if output.prediction_logits is None else output.prediction_logits
     for some in logits.split(HEAD_POSITIONS):
         yield some.float()

@@ -146,10 +146,8 @@ def start_processes(module: str, argv: Sequence[str]) -> int | None:
 def _asked_of_accelerate() -> list[str] | None:
     """Arguments of torch's launcher for the processes that accelerate was asked for but has not started."""
     environment = os.environ
-    numbered = any(
-        name.endswith(("RANK", "PMI_SIZE")) for name in environment
-    )  # started by torchrun or mpirun
-    if numbered or "MASTER_ADDR" not in environment:
+    by_others = any(name.endswith(("RANK", "PMI_SIZE")) for name in environment)  # by torchrun or mpirun
+    if by_others or "MASTER_ADDR" not in environment:
         return None
     import psutil
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file

@@ -151,9 +151,8 @@ class Trainer:
         training, state = self.config.training, self.state
         pin_memory = self.accelerator.device.type == "cuda"
         source = None
-        while (
-            source is not self.source
-        ):  # the source changes once: when a run measured in hours knows its number of steps
+        # The source changes once: when a run measured in hours knows its number of steps.
+        while source is not self.source:
             source = self.source
             with closing(batches(source, state.step, training.num_workers, pin_memory)) as steps:
                 if state.owes_evaluation:
@@ -261,9 +260,8 @@ class Trainer:
         state.score, state.evaluation, state.ended = evaluation.score, evaluation.metrics, evaluation.stop
         state.best_score = evaluation.score if improved else state.best_score
         self.reporter.evaluation(state, evaluation, time.perf_counter() - began)
-        self._stopping = (
-            self._should_stop()
-        )  # a signal that came during the evaluation need not wait for another step
+        # A signal that came during the evaluation need not wait for another step.
+        self._stopping = self._should_stop()
         return improved and self.config.training.keep_best
 
     def _should_stop(self) -> bool:
