@@ -35,7 +35,6 @@ __all__ = [
     "load_record",
     "parse_command",
     "read_yaml",
-    "save",
     "to_dict",
 ]
 
@@ -58,7 +57,7 @@ def load(schema: type[T], path: Path | str | None, overrides: Sequence[str] = ()
 
 
 def load_record(schema: type[T], path: Path | str) -> T:
-    """Fill `schema` from a file that `save` wrote, in this version or in an earlier one.
+    """Fill `schema` from a file with what `dump` gave, in this version or in an earlier one.
 
     FORMER_KEYS and FORMER_VALUES of a schema map names and values of earlier versions to those of today. Users who
     write a former key get an error that names the new one.
@@ -68,21 +67,16 @@ def load_record(schema: type[T], path: Path | str) -> T:
     return filling.validate()
 
 
-def from_dict(schema: type[T], values: Mapping[str, Any], source: str = "") -> T:
-    """Fill `schema` from a mapping; `source` names its origin in messages."""
-    filling = Filling(schema, source)
-    filling.add(values.items(), source)
+def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
+    """Fill `schema` from a mapping."""
+    filling = Filling(schema, "")
+    filling.add(values.items(), "")
     return filling.validate()
 
 
 def dump(config: Any) -> str:
-    """A configuration as YAML text."""
+    """A configuration as YAML text, which `load` reads back to an equal one."""
     return yaml12.dump(to_dict(config))
-
-
-def save(config: Any, path: Path | str) -> None:
-    """Write a configuration as a YAML file that `load` reads back to an equal one."""
-    Path(path).write_text(dump(config), encoding="utf-8")
 
 
 def parse_command(schema: type[T], argv: Sequence[str], usage: str) -> T:

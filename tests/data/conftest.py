@@ -11,9 +11,9 @@ import pytest
 
 from bert.data.batch import StepData
 from bert.tokenizer import Tokenizer
-from pretrain.corpus.shards import write_documents
 from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
+from tests.stores import write_documents
 
 OBJECTIVE = ObjectiveConfig()
 BATCH = BatchConfig(sequences=24, micro_tokens=300, max_length=64)

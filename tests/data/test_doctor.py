@@ -14,8 +14,8 @@ from bert.tokenizer import Tokenizer
 from pretrain import doctor
 from pretrain.checks import text
 from pretrain.checks.page import show
-from pretrain.corpus.shards import write_documents
 from pretrain.data.store import Store
+from tests.stores import write_documents
 
 WORDS = [
     "the",

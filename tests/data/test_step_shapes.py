@@ -9,10 +9,10 @@ import pytest
 
 from bert.config import Length
 from bert.errors import UserError
-from pretrain.corpus.shards import write_documents
 from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
 from pretrain.data.objective import BatchConfig, MaskProbRamp, ObjectiveConfig, PhaseConfig
 from pretrain.data.plan import phase_at, phases_of
+from tests.stores import write_documents
 
 OBJECTIVE = ObjectiveConfig()
 BATCH = BatchConfig(sequences=24, micro_tokens=300, max_length=64)

@@ -15,10 +15,10 @@ from bert.config import from_dict
 from bert.training.loader import batches as loaded
 from pretrain import train
 from pretrain.config import PretrainConfig
-from pretrain.corpus.shards import write_documents
 from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.examples import Blocks
 from pretrain.data.objective import BatchConfig, MaskProbRamp, ObjectiveConfig
+from tests.stores import write_documents
 
 OBJECTIVE = ObjectiveConfig()
 BATCH = BatchConfig(sequences=24, micro_tokens=300, max_length=64)

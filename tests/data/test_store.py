@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert.errors import UserError
-from pretrain.corpus.shards import Shard, make_table, write_documents, write_shard
+from pretrain.corpus.shards import Shard, make_table, write_shard
 from pretrain.data.store import Store
+from tests.stores import write_documents
 
 sentences = st.lists(st.integers(0, 999), max_size=6)
 documents = st.lists(st.lists(sentences, max_size=5), max_size=12)

@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from pretrain.corpus import documentation
-from pretrain.corpus.shards import write_documents
 from pretrain.corpus.text import key
+from tests.stores import write_documents
 
 ROOT = Path(__file__).parents[2]
 

@@ -73,9 +73,9 @@ def test_one_graph_serves_every_batch(monkeypatch, kind, backend, compiler):
 @pytest.fixture
 def run_batches(tmp_path):
     """The steps of a run over a corpus of random tokens, in micro-batches of one shape."""
-    from pretrain.corpus.shards import write_documents
     from pretrain.data.dataset import PretrainingBatches
     from pretrain.data.objective import BatchConfig, ObjectiveConfig
+    from tests.stores import write_documents
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(5, V))]
     (tmp_path / "vocab.txt").write_text("\n".join(words))

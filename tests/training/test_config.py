@@ -380,7 +380,7 @@ def test_what_is_dumped_loads_back_equal(value: Run) -> None:
 
 def test_what_is_saved_loads_back_equal(tmp_path: Path) -> None:
     value = run("model.from=off", "rate=1e-12", "masking.start=1", "masking.end=0.5", "cache=x")
-    config.save(value, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(config.dump(value))
     assert config.load(Run, tmp_path / "config.yaml") == value
 
 

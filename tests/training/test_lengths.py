@@ -163,5 +163,5 @@ def test_a_record_of_this_version_keeps_one_step_as_one_step(tmp_path: Path) -> 
         "batch.phases=[{steps: 1}, {steps: 100%}]",
     ]
     typed = config.load(PretrainConfig, None, [*words, "schedule.warmup=1", "schedule.cooldown=100%"])
-    config.save(typed, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(config.dump(typed))
     assert config.load_record(PretrainConfig, tmp_path / "config.yaml") == typed
