@@ -101,13 +101,16 @@ def bert_template(cls: tuple[str, int], sep: tuple[str, int]) -> Any:
 
 
 def write(folder: Path, backend: Tokenizer, config: Mapping[str, Any]) -> None:
-    """Write tokenizer.json, tokenizer_config.json and, for WordPiece, vocab.txt; each file appears whole."""
+    """Write tokenizer.json, tokenizer_config.json and, for WordPiece, vocab.txt; each file appears whole.
+
+    tokenizer.json comes last: a folder that has it is complete.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
     if isinstance(backend.model, models.WordPiece):
         tokens = sorted(backend.get_vocab().items(), key=lambda item: item[1])
         write_text(folder / "vocab.txt", "".join(f"{token}\n" for token, _ in tokens))
     write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
 
 
 def config_for(

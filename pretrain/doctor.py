@@ -19,7 +19,7 @@ USAGE = """\
 usage: python -m pretrain.doctor CONFIG.yaml [key=value ...]
 
 Check text, batches and model of a pretraining run, and forecast its time, memory and disk on this machine.
-The tokenizer is trained and the store prepared where they are missing; nothing else is kept.
+The tokenizer is trained and the store prepared where they are missing. Both are kept, and the counts of examples.
 """
 
 

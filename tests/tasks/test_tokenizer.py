@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from bert import tokenizer_files
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 
@@ -205,6 +206,20 @@ def test_found_in_a_run(tokenizer, tmp_path, place):
     tokenizer.save(tmp_path / place)
     assert Tokenizer.load(tmp_path).digest == tokenizer.digest
     assert Tokenizer.load(tmp_path / place / "tokenizer.json").digest == tokenizer.digest
+
+
+def test_a_folder_with_a_tokenizer_json_is_complete(tokenizer, tmp_path, monkeypatch):
+    """Commands that find a tokenizer.json train none: a kill may leave it only after all other files."""
+    real, written = tokenizer_files.write_text, []
+
+    def write_text(path, text):
+        real(path, text)
+        written.append(path.name)
+
+    monkeypatch.setattr(tokenizer_files, "write_text", write_text)
+    tokenizer.save(tmp_path)
+    assert written[-1] == "tokenizer.json"
+    assert sorted(written) == ["tokenizer.json", "tokenizer_config.json", "vocab.txt"]
 
 
 def test_padding_and_truncation_of_a_file_are_left_out(tokenizer, tmp_path):
