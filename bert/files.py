@@ -144,7 +144,7 @@ def alone_in(folder: Path, notice: str = "", patience: float = -1) -> Iterator[N
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+        lock = FileLock(folder / LOCK, fallback_to_soft=False)
         _acquire(lock, notice, patience)
         try:
             yield
@@ -167,7 +167,7 @@ def _acquire(lock: "BaseFileLock", notice: str, patience: float) -> None:
             print(notice, flush=True)
         lock.acquire(timeout=patience)
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
 
 

@@ -1,6 +1,8 @@
 """Files and folders appear whole or not at all, whatever fails or is killed; one process works in a folder."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -208,6 +210,21 @@ def test_a_folder_that_another_process_works_in_is_waited_for(
         (run / "made").touch()
     assert time.monotonic() - began < 10
     assert os.listdir(run) == ["made"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_on_a_file_system_without_locks_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A lock that were a file, as libraries make it there, would outlive a process that is killed."""
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with alone_in(tmp_path / "run"), alone_in(tmp_path / "run", patience=0.2):
+        (tmp_path / "run" / "made").touch()
+    assert os.listdir(tmp_path / "run") == ["made"]
 
 
 def test_a_folder_that_nothing_was_put_into_goes_again(tmp_path: Path) -> None:
