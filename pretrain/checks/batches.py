@@ -2,11 +2,11 @@
 
 import itertools
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 
-from bert.data.batch import IGNORED
+from bert.data.batch import IGNORED, Layout
 from bert.tokenizer import Tokenizer
 from pretrain.checks.text import histogram
 from pretrain.data.dataset import PretrainingBatches
@@ -35,7 +35,7 @@ def examples(batches: PretrainingBatches) -> dict[str, Any]:
 def packing(batches: PretrainingBatches) -> dict[str, Any]:
     """The number of micro-batches of a step, and the padding fraction in every layout."""
     padding_fractions = {}
-    layouts: tuple[Literal["packed", "padded"], ...] = ("packed", "padded")
+    layouts: tuple[Layout, ...] = get_args(Layout)
     for layout, static in itertools.product(layouts, (False, True)):
         other = replace(batches.batch, layout=layout, static_shapes=static)
         name = f"{layout}, static shapes" if static else layout

@@ -11,10 +11,8 @@ from pretrain.data.store import Store, evenly_spread
 
 SAMPLED_DOCUMENTS = 2_000
 SAMPLED_SENTENCES = 4_000_000
-SCRIPTS = {
-    "Cjk": "Han",
-    "Fullwidth": "Latin",
-}  # scripts whose letters have another first word in their Unicode name
+SCRIPTS = {"Cjk": "Han", "Fullwidth": "Latin"}
+"""scripts whose letters have another first word in their Unicode name"""
 
 
 def sizes(store: Store, heldout: Store) -> dict[str, Any]:
