@@ -100,6 +100,20 @@ def test_a_run_at_the_baseline_hears_why(pretraining: Any, finished: Path, monke
     )
 
 
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_the_advice_at_the_baseline_is_for_the_norm_of_the_model(
+    pretraining: Any, monkeypatch: Any, norm: str
+) -> None:
+    config = pretraining.config("any", f"model.norm={norm}")
+    part = held_out(config)
+    monkeypatch.setattr(part, "measure", lambda model, should_stop: {"mlm_loss": 5.0, "unigram_loss": 5.0})
+    model = build_model(config, part.tokenizer, None)
+    part(model, lambda: False)
+    report = part(model, lambda: False).report
+    assert "schedule.warmup" in report
+    assert ("configs/model/modern-mini.yaml" in report) == (norm == "post"), "a pre-norm model has it already"
+
+
 def test_a_sentence_without_a_mask_is_refused_before_anything_is_trained(pretraining: Any) -> None:
     with pytest.raises(UserError, match=r"evaluation\.sentences: 'It is so\.' has no \[MASK\]"):
         held_out(pretraining.config("any"), sentences=["It is [MASK].", "It is so."])
