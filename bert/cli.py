@@ -21,7 +21,7 @@ usage: bert COMMAND CHECKPOINT ...
 
   bert fill-mask       the most probable tokens for each mask of a text
   bert embed           texts as vectors
-  bert attention-maps  how much each token of a text attends to each other one, by layer and head
+  bert attention-maps  how much each token of a text attends to every other one, by layer and head
   bert score           how plausible sentences are: their pseudo-log-likelihood
   bert verify          whether transformers computes the same from a checkpoint as this package
 
@@ -277,7 +277,7 @@ COMMANDS = {
         attention_maps,
         "usage: bert attention-maps CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\n"
         "For each text its tokens and `attentions`, nested lists of layers × heads × tokens × tokens: how\n"
-        "much each token (row) attends to each other one (column).",
+        "much each token (row) attends to every one (column).",
     ),
     "score": Command(
         Texts,

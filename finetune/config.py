@@ -41,7 +41,9 @@ class TaskConfig(FileConfig):
     bad_rows: Literal["error", "skip"] = "error"
     """error: a row without text or without a valid label stops the run; skip: it is left out"""
     metric: str | None = None
-    """metric that chooses the best checkpoint; the default depends on the kind of task"""
+    """metric that chooses the best checkpoint; the default is the first one. single_label: accuracy, macro_f1,
+    matthews, with two classes also f1; multi_label: micro_f1, macro_f1, accuracy; regression: pearson, spearman;
+    all: loss"""
     patience: NonNegativeInt = 0
     """early stopping: stop after this many evaluations in a row without a better one; 0 never stops early"""
 

@@ -37,7 +37,7 @@ class EvaluateConfig:
     pseudo_perplexity: NonNegativeInt = 200
     """on how many held-out sentences to measure the pseudo-perplexity; 0 leaves it out"""
     pairs: list[str] = field(default_factory=list)
-    """files of minimal pairs (jsonl with sentence_good and sentence_bad, as BLiMP), globs allowed"""
+    """files of minimal pairs (jsonl with sentence_good and sentence_bad, as in BLiMP), globs allowed"""
     micro_tokens: PositiveInt = 16_384
     """token budget of a forward pass"""
     device: str = "auto"

@@ -23,7 +23,7 @@ USAGE = """\
 usage: python -m pretrain.tokenizer CONFIG.yaml [key=value ...]
 
 Learn the vocabulary of a corpus, or take one over (tokenizer.from). The folder is RUN/tokenizer, and its report.json
-tells tokens per word, unknown tokens and bytes per token. A tokenizer that is there already stays as it is.
+has tokens per word, unknown tokens and bytes per token. A tokenizer that is already there is not changed.
 """
 REPORT = "report.json"
 

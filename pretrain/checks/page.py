@@ -62,7 +62,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
         [
             ("first_loss", "loss at first", number),
             ("last_loss", "loss at last", number),
-            ("steps", "steps, a minute at most", number),
+            ("steps", "steps in at most a minute", number),
         ],
     ),
     "forecast": (

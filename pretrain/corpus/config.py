@@ -52,7 +52,7 @@ class CorpusConfig:
     sources: list[SourceConfig] = field(default_factory=list)
     """a weighted mixture instead of files: a list of {files, format, text_column, weight}"""
     heldout_share: Probability = 0.01
-    """share of the documents held out for validation; a hash of its text decides for each document, always alike"""
+    """share of the documents held out for validation; a hash of a document's text decides, so they stay the same"""
     sentences: Literal["auto", "lines", "none"] = "auto"
     """auto finds sentences in any script; lines: one sentence on each line; none: a paragraph counts as one"""
     normalize: bool = True
