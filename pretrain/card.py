@@ -1,8 +1,10 @@
 """The model card of a pretrained encoder: data, recipe, measured results."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 from bert import config as configuration
+from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
 from bert.training.state import RunState
@@ -73,8 +75,15 @@ def model_card(
         held_out=f"{Store(store, 'heldout').num_documents:,}",
         files=", ".join(f"`{file}`" for file in sources),
         results=_results(state),
-        recipe=configuration.dump(config),
+        recipe=configuration.dump(_with_shape(config, model)),
     )
+
+
+def _with_shape(config: PretrainConfig, model: MaskedLanguageModel) -> PretrainConfig:
+    """The configuration with the shape that the model has: the vocabulary is the tokenizer's, and with `model.from` the
+    shape is that of the checkpoint."""
+    shape = {field.name: getattr(model.config, field.name) for field in fields(EncoderConfig)}
+    return replace(config, model=replace(config.model, **shape))
 
 
 def _results(state: RunState) -> str:

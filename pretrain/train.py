@@ -194,6 +194,6 @@ def finish(config: PretrainConfig, result: Result) -> None:
     if not report.passed:
         raise RunFailed(f"{run_dir / 'model'} does not mean the same to transformers and to us, see above")
     print(
-        f"the finished model is {run_dir / 'model'}; to ask it: bert fill-mask {run_dir} 'A sentence with a [MASK].'",
+        f"the finished model is {run_dir / 'model'}; to try it: bert fill-mask {run_dir} 'A sentence with a [MASK].'",
         flush=True,
     )

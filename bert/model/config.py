@@ -44,7 +44,7 @@ ProblemType = Annotated[str, PROBLEM_TYPES]
 @dataclass(frozen=True)
 class EncoderConfig:
     vocab_size: PositiveInt = 30522
-    """number of tokens the model reads and predicts"""
+    """number of tokens the model reads and predicts; in pretraining always that of the tokenizer"""
     pad_vocab_multiple: PositiveInt = 1
     """round the rows of the embedding table up to a multiple of this; never predicted, trimmed on export"""
     hidden_size: PositiveInt = 256
@@ -116,7 +116,7 @@ class EncoderConfig:
     gradient_checkpointing: bool = False
     """gradient checkpointing: recompute each layer in the backward pass; less memory, about a third more time"""
     pad_token_id: NonNegativeInt = 0
-    """id of the padding token"""
+    """id of the padding token; in pretraining always that of the tokenizer"""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:

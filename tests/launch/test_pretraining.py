@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bert import checkpoint
+from bert.config import yaml12
 from bert.errors import UserError, run_command
 from bert.huggingface import BY_TOKEN
 from bert.inference import score
@@ -251,6 +252,9 @@ def test_the_finished_model_is_a_hugging_face_directory_with_a_card(finished: Pa
     assert not names & {"optimizer.safetensors", "training_state.json", "manifest.json"}
     card = (finished / "model" / "README.md").read_text()
     assert "for 3\nsteps on" in card and "accuracy at masked tokens" in card and "run_dir:" in card
+    recipe = yaml12.load(card.split("```yaml\n")[1].split("```")[0])
+    shape = json.loads((finished / "model" / "config.json").read_text())
+    assert recipe["model"]["vocab_size"] == shape["vocab_size"], "the tokenizer's, not the default"
     fill = transformers.pipeline("fill-mask", str(finished / "model"))
     assert len(fill("The [MASK] is a function.")) == 5
 
