@@ -99,7 +99,7 @@ def split_sentences(paragraph: str) -> list[str]:
 
 
 def _ends(text: str) -> Iterator[int]:
-    """The positions where sentences end, but for the end of the text."""
+    """The positions where sentences end, except the end of the text."""
     start = 0
     for match in _CANDIDATE.finditer(text):
         if _is_end(text, start, match):

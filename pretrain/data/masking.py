@@ -124,7 +124,7 @@ class Masking:
 def fill_quota(
     keys: np.ndarray, places: np.ndarray, row: np.ndarray, sizes: np.ndarray, quota: np.ndarray
 ) -> np.ndarray:
-    """bool (G,): the groups that are chosen: of each row in random order, but for those that would exceed its quota.
+    """bool (G,): the groups that are chosen: of each row in random order, except those that would exceed its quota.
 
     If every group of a row exceeds the quota, the first one is chosen nevertheless: each row has something to
     predict. A row has three words of 3, 1 and 2 tokens and a quota of 4; its random order is word 0, 2, 1. Word 0

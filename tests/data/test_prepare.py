@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bert.config import from_dict, save
+from bert.config import dump, from_dict
 from bert.errors import UserError, run_command
 from bert.tokenizer import Tokenizer
 from pretrain import prepare
@@ -353,7 +353,7 @@ prepare.ensure_store(load(PretrainConfig, sys.argv[1]))
 def test_a_second_command_waits_for_the_first(folder, capsys):
     config = make_config(folder)
     ensure_tokenizer(config)
-    save(config, folder / "config.yaml")
+    (folder / "config.yaml").write_text(dump(config))
     first = subprocess.Popen([sys.executable, "-c", SLOW, str(folder / "config.yaml")])
     while first.poll() is None and not (folder / "run/store/progress/options.json").exists():
         time.sleep(0.01)
@@ -367,7 +367,7 @@ def test_a_second_command_waits_for_the_first(folder, capsys):
 def test_a_full_disk_ends_in_a_line_and_leaves_nothing_torn(folder, monkeypatch, capsys):
     config = make_config(folder)
     ensure_tokenizer(config)
-    save(config, folder / "config.yaml")
+    (folder / "config.yaml").write_text(dump(config))
     command = [str(folder / "config.yaml")]
 
     def full(descriptor):
@@ -386,7 +386,7 @@ def test_no_mapped_file_is_larger_than_its_space(folder, monkeypatch, capsys):
     def full(descriptor, offset, length):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    save(make_config(folder), folder / "config.yaml")
+    (folder / "config.yaml").write_text(dump(make_config(folder)))
     monkeypatch.setattr(os, "posix_fallocate", full)
     assert run_command(prepare.main, [str(folder / "config.yaml")]) == 1
     assert "No space left on device" in capsys.readouterr().err
