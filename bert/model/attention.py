@@ -18,7 +18,7 @@ class AttentionContext:
     """What all layers with the same window share in a forward pass; made once."""
 
     backend: Backend
-    plan: Any
+    ready: Any
     """what the backend prepared for this batch and window"""
     rotation: Rotation | None
     maps: list[Tensor] | None
@@ -43,7 +43,7 @@ class Attention(nn.Module):
         if context.rotation is not None:
             q, k = context.rotation(q), context.rotation(k)
         dropout = self.dropout if self.training else 0.0
-        mixed = context.backend.attend(q, k, v, context.plan, dropout, context.maps)
+        mixed = context.backend.attend(q, k, v, context.ready, dropout, context.maps)
         return self.out(select(mixed.flatten(-2), output_positions))
 
 

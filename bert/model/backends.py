@@ -35,13 +35,13 @@ class Backend(Protocol):
         """What each layer with this window needs to know about the batch."""
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, plan: Any, dropout: float, maps: list[Tensor] | None
+        self, q: Tensor, k: Tensor, v: Tensor, ready: Any, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
         """(*, H, d) three times → (*, H, d)."""
 
 
 @dataclass
-class RowPlan:
+class RowsAndMask:
     """Sequences as rows, and the attention mask."""
 
     rows: Rows
@@ -57,42 +57,42 @@ class _Rows:
     def refuses(self, device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
         return None
 
-    def prepare(self, layout: Layout, window: int | None) -> RowPlan:
+    def prepare(self, layout: Layout, window: int | None) -> RowsAndMask:
         rows, device = layout.rows(), layout.position_ids.device
-        return RowPlan(rows, visible_keys(rows.real, rows.length, window, device))
+        return RowsAndMask(rows, visible_keys(rows.real, rows.length, window, device))
 
 
 class Eager(_Rows):
     """softmax(QKᵀ / √d + mask) V, step by step. Only this one can return the probabilities."""
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, plan: RowPlan, dropout: float, maps: list[Tensor] | None
+        self, q: Tensor, k: Tensor, v: Tensor, ready: RowsAndMask, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        q, k, v = (plan.rows.read(x).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (ready.rows.read(x).transpose(1, 2) for x in (q, k, v))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        if plan.visible is not None:
+        if ready.visible is not None:
             # The lowest finite number, not -inf: the softmax of a row of -inf is NaN.
-            scores = scores.masked_fill(~plan.visible, torch.finfo(scores.dtype).min)
+            scores = scores.masked_fill(~ready.visible, torch.finfo(scores.dtype).min)
         probabilities = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(q.dtype)
         if maps is not None:
             maps.append(probabilities)
         mixed = F.dropout(probabilities, dropout) @ v
-        return plan.rows.write(mixed.transpose(1, 2))
+        return ready.rows.write(mixed.transpose(1, 2))
 
 
 class Sdpa(_Rows):
     """torch's `scaled_dot_product_attention`."""
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, plan: RowPlan, dropout: float, maps: list[Tensor] | None
+        self, q: Tensor, k: Tensor, v: Tensor, ready: RowsAndMask, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        q, k, v = (plan.rows.read(x).transpose(1, 2) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=plan.visible, dropout_p=dropout)
-        return plan.rows.write(mixed.transpose(1, 2))
+        q, k, v = (ready.rows.read(x).transpose(1, 2) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=ready.visible, dropout_p=dropout)
+        return ready.rows.write(mixed.transpose(1, 2))
 
 
 @dataclass
-class VarlenPlan:
+class VarlenRows:
     offsets: Tensor
     """int32: where sequences start and end, up to the last token of the batch"""
     max_length: int
@@ -114,15 +114,15 @@ class Varlen:
             return f"varlen has no heads of width {head_size}"
         return None
 
-    def prepare(self, layout: Packed, window: int | None) -> VarlenPlan:
+    def prepare(self, layout: Packed, window: int | None) -> VarlenRows:
         reach = -1 if window is None else window // 2
-        return VarlenPlan(layout.covering_offsets, layout.row_length, (reach, reach))
+        return VarlenRows(layout.covering_offsets, layout.row_length, (reach, reach))
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, plan: VarlenPlan, dropout: float, maps: list[Tensor] | None
+        self, q: Tensor, k: Tensor, v: Tensor, ready: VarlenRows, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        ends, length = plan.offsets, plan.max_length
-        mixed = varlen_attn(q, k, v, ends, ends, length, length, window_size=plan.window)
+        ends, length = ready.offsets, ready.max_length
+        mixed = varlen_attn(q, k, v, ends, ends, length, length, window_size=ready.window)
         return cast(Tensor, mixed)
 
 
@@ -152,10 +152,16 @@ class Flex:
         return _compiled(flex.create_block_mask)(visible, None, None, length, length, device=sequence.device)
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, plan: flex.BlockMask, dropout: float, maps: list[Tensor] | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        ready: flex.BlockMask,
+        dropout: float,
+        maps: list[Tensor] | None,
     ) -> Tensor:
         rows = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
-        mixed = _compiled(flex.flex_attention)(*rows, block_mask=plan)
+        mixed = _compiled(flex.flex_attention)(*rows, block_mask=ready)
         return mixed.squeeze(0).transpose(0, 1)
 
 

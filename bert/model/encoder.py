@@ -129,7 +129,7 @@ class Encoder(nn.Module):
         contexts = {
             window: AttentionContext(
                 backend=backend,
-                plan=backend.prepare(layout, window),
+                ready=backend.prepare(layout, window),
                 rotation=self.embeddings.positions.rotation(layout.position_ids, window),
                 maps=maps,
             )

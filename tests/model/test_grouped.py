@@ -37,25 +37,25 @@ def test_agrees_with_eager_in_values_and_gradients(window: int | None) -> None:
 def test_gradient_under_dropout() -> None:
     packed = layout((3, STRIDE + 2))
     backend = BACKENDS["grouped"]
-    plan = backend.prepare(packed, None)
+    ready = backend.prepare(packed, None)
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)  # the same mask at every point
-        return backend.attend(q, k, v, plan, 0.3, None)[:-UNUSED]
+        return backend.attend(q, k, v, ready, 0.3, None)[:-UNUSED]
 
     torch.manual_seed(1)
     q, k, v = torch.randn(3, len(packed.position_ids), 1, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(attend, (q, k, v), fast_mode=True)
-    assert not torch.allclose(attend(q, k, v), backend.attend(q, k, v, plan, 0.0, None)[:-UNUSED])
+    assert not torch.allclose(attend(q, k, v), backend.attend(q, k, v, ready, 0.0, None)[:-UNUSED])
 
 
 def test_dropout_keeps_the_mean() -> None:
     torch.manual_seed(0)
     packed = layout((STRIDE,) * 3)
     backend = BACKENDS["grouped"]
-    plan = backend.prepare(packed, None)
+    ready = backend.prepare(packed, None)
     q, k, v = torch.randn(3, len(packed.position_ids), HEADS, WIDTH)
-    exact = backend.attend(q, k, v, plan, 0.0, None)
-    mean = torch.stack([backend.attend(q, k, v, plan, 0.2, None) for _ in range(200)]).mean(0)
+    exact = backend.attend(q, k, v, ready, 0.0, None)
+    mean = torch.stack([backend.attend(q, k, v, ready, 0.2, None) for _ in range(200)]).mean(0)
     assert (mean - exact).abs().max() < 0.2
     assert (mean - exact).abs().mean() < 0.03

@@ -76,9 +76,9 @@ class Grouped:
         return _group(layout, window)
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, plan: Grouping, dropout: float, maps: list[Tensor] | None
+        self, q: Tensor, k: Tensor, v: Tensor, ready: Grouping, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        return _Attend.apply(q, k, v, plan, dropout)
+        return _Attend.apply(q, k, v, ready, dropout)
 
 
 def _group(layout: Packed, window: int | None) -> Grouping:
@@ -107,11 +107,11 @@ class _Attend(torch.autograd.Function):
     """Keeps the probabilities and writes out the backward pass: autograd would copy twice as much."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Grouping, dropout: float) -> Tensor:
-        ctx.plan, ctx.scale, ctx.kept_scale = plan, q.shape[-1] ** -0.5, 1.0
-        flat, parts = plan.places_like(q)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, ready: Grouping, dropout: float) -> Tensor:
+        ctx.ready, ctx.scale, ctx.kept_scale = ready, q.shape[-1] ** -0.5, 1.0
+        flat, parts = ready.places_like(q)
         saved: list[Tensor | None] = []
-        for group, part in zip(plan.groups, parts, strict=True):
+        for group, part in zip(ready.groups, parts, strict=True):
             rows_q, rows_k, rows_v = group.rows(q), group.rows(k), group.rows(v)
             scores = torch.baddbmm(group.bias(rows_q), rows_q, rows_k.transpose(1, 2), alpha=ctx.scale)
             probabilities = used = scores.softmax(-1)
@@ -123,13 +123,13 @@ class _Attend(torch.autograd.Function):
             torch.mul(mixed, ctx.kept_scale, out=part)
             saved += [rows_q, rows_k, rows_v, probabilities, kept]
         ctx.save_for_backward(*saved)
-        return flat.index_select(0, plan.places)
+        return flat.index_select(0, ready.places)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        flats, parts = zip(*(ctx.plan.places_like(grad) for _ in range(3)), strict=True)
-        for i, group in enumerate(ctx.plan.groups):
+        flats, parts = zip(*(ctx.ready.places_like(grad) for _ in range(3)), strict=True)
+        for i, group in enumerate(ctx.ready.groups):
             rows_q, rows_k, rows_v, probabilities, kept = saved[5 * i : 5 * i + 5]
             rows_grad = group.rows(grad, zero_padding=True) * ctx.kept_scale
             d_probabilities = torch.bmm(rows_grad, rows_v.transpose(1, 2))
@@ -146,4 +146,4 @@ class _Attend(torch.autograd.Function):
             )
             for part, d in zip(parts, d_rows, strict=True):
                 part[i].copy_(d.unflatten(0, (len(group.tokens), -1)).transpose(1, 2))
-        return *(flat.index_select(0, ctx.plan.places) for flat in flats), None, None
+        return *(flat.index_select(0, ctx.ready.places) for flat in flats), None, None
