@@ -284,7 +284,7 @@ COMMANDS = {
         score,
         "usage: bert score CHECKPOINT SENTENCE ... | input=FILE [key=value ...]\n\n"
         "The pseudo-log-likelihood of sentences (Salazar et al. 2020), in nats: the sum of the log\n"
-        "probability of each token when it alone is masked; and the number of tokens.",
+        "probability of each token when it alone is masked. JSON lines have the number of tokens too.",
     ),
     "verify": Command(
         Verify,
