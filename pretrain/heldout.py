@@ -55,7 +55,8 @@ class HeldOut:
         report = [f"  {line}" for line in self.filled(model)]
         self._flat = self._flat + 1 if is_flat(metrics) else 0
         if self._flat == 2:
-            report.append(PLATEAU.format(advice=ADVICE[model.config.norm], **metrics))
+            advice = POST_NORM_ADVICE if model.config.norm == "post" else ADVICE
+            report.append(PLATEAU.format(advice=advice, **metrics))
         return Evaluation(metrics, score=-metrics["mlm_loss"], report="\n".join(report))
 
     def remember(self, evaluations: Sequence[Mapping[str, float]]) -> None:
@@ -144,14 +145,15 @@ PLATEAU = (
     "the loss is that of guessing by word frequency alone ({unigram_loss:.2f}): the model does not look at "
     "the words around a mask yet. {advice}"
 )
-ADVICE = {
-    "post": "Post-norm encoders (norm=post, as BERT's) often stay here for thousands of steps and then leave it "
+POST_NORM_ADVICE = (
+    "Post-norm encoders (norm=post, as BERT's) often stay here for thousands of steps and then leave it "
     "suddenly. More steps, a longer schedule.warmup or another learning rate help; pre-norm encoders "
-    "(configs/model/modern-mini.yaml) hardly know this phase",
-    "pre": "More steps help; if thousands of them change nothing, try another learning rate or a longer "
-    "schedule.warmup",
-}
-"""what to do about it, by the norm of the model"""
+    "(configs/model/modern-mini.yaml) hardly know this phase"
+)
+ADVICE = (
+    "More steps help; if thousands of them change nothing, try another learning rate or a longer "
+    "schedule.warmup"
+)
 
 
 def _asked(batch: dict, vocab_size: int) -> Tensor:
