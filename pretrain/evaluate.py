@@ -1,6 +1,7 @@
 """The command `python -m pretrain.evaluate`: measure an encoder on held-out text and on minimal pairs."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -191,10 +192,17 @@ def main(argv: Sequence[str]) -> None:
     if not argv or "=" in argv[0] or argv[0].startswith("-"):
         raise UserError("a run is missing; usage: python -m pretrain.evaluate RUN [key=value ...]")
     run, config = Path(argv[0]), configuration.load(EvaluateConfig, None, argv[1:])
-    result = evaluate(run, config)
     output = Path(config.output) if config.output else run / "evaluation.json"
-    write_text(output, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    if run.is_dir() and not os.access(output.parent, os.W_OK):
+        raise UserError(f"output: {output} cannot be written; give another file as output=FILE")
+    result = evaluate(run, config)
     show(result)
+    try:
+        write_text(output, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"output: {output} cannot be written ({error.strerror}); give another file as output=FILE"
+        ) from None
     print(f"written to {output}")
 
 

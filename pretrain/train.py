@@ -1,6 +1,7 @@
 """Pretraining, step by step: from text to a folder that `transformers` loads."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -151,12 +152,28 @@ def build_model(
         assert isinstance(model, MaskedLanguageModel)
         if start is not None:
             padding = {"pad_vocab_multiple": model.config.pad_vocab_multiple}
-            model.load_state_dict(load_model(start.path, architecture, padding).state_dict())
+            saved = load_model(start.path, architecture, padding).state_dict()
+            _check_shapes(start.path, saved, model.state_dict())
+            model.load_state_dict(saved)
     elif start is not None:
         model = load_model(start.path, architecture, run_settings(config))  # model.from may be gone by now
     else:
         model = continue_from(config.model.from_, architecture, config, tokenizer)
     return model.train()
+
+
+def _check_shapes(path: Path, saved: Mapping[str, torch.Tensor], ours: Mapping[str, torch.Tensor]) -> None:
+    """UserError if the weights of a checkpoint do not fit the model of this run."""
+
+    def shape(weights: Mapping[str, torch.Tensor], name: str) -> str:
+        return f"{tuple(weights[name].shape)}" if name in weights else "missing"
+
+    for name in {**ours, **saved}:
+        if (there := shape(saved, name)) != (here := shape(ours, name)):
+            raise UserError(
+                f"resume: the model of {path} has another shape ({name}: {there} there, {here} here); give this run "
+                "the same model.* keys and vocabulary, or take its weights by model.from"
+            )
 
 
 def held_out(

@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from bert.checkpoint.gather import load_optimizer
 from bert.checkpoint.run import Checkpoint, Checkpoints, Saver
 from bert.data.batch import StepData
-from bert.errors import RunFailed
+from bert.errors import RunFailed, UserError
 from bert.model.models import Model
 from bert.training import deepspeed, optimizers, schedules
 from bert.training.clock import Clock, Pace, Pause
@@ -76,6 +76,15 @@ class Trainer:
         self.checkpoints = Checkpoints(
             run_dir, self.reporter.console.say, training.keep_last, training.keep_best
         )
+        if (
+            start is not None
+            and self._ended
+            and start.path.resolve().parent != self.checkpoints.folder.resolve()
+        ):
+            raise UserError(
+                f"resume: {start.path} is of step {start.step}, where this run has already ended; make the run longer "
+                "(training.steps, .tokens, .hours or .epochs), or start from an earlier checkpoint"
+            )
         self._stopping = False
         self._pause: Pause = "none"
         self._has_new_pace = False

@@ -267,6 +267,36 @@ def test_a_batch_longer_than_the_model_reads_is_refused(pretraining: Any) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["training.steps=2"], "is of step 3, where this run has already ended; make the run longer"),
+        (["training.steps=3"], "is of step 3, where this run has already ended"),
+        (["training.steps=9", "model.num_layers=1"], r"another shape \(.*layers\.1.* there, missing here\)"),
+        (
+            ["training.steps=9", "model.hidden_size=16"],
+            r"another shape \(.*, 16\) here\); give this run the same",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_run_that_does_not_fit_is_refused(
+    pretraining: Any, finished: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    source = finished / "checkpoints" / "step-3"
+    with pytest.raises(UserError, match=said):
+        train(pretraining.config("other", *SHORT, *words, f"resume={source}"))
+    assert not (tmp_path / "other" / "metrics.jsonl").exists()
+
+
+def test_a_measurement_whose_file_cannot_be_written_is_refused_first(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for output in (tmp_path / "nowhere" / "result.json", tmp_path):
+        words = [str(finished), "sequences=8", "pseudo_perplexity=0", f"output={output}"]
+        assert run_command(evaluate.main, words) == 2
+        assert f"error: output: {output} cannot be written" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         (["training.steps=null"], r"training\.steps: nothing ends the run"),
         (["training.steps=3", "schedule.warmup=9"], r"schedule\.warmup"),
         (
@@ -279,6 +309,7 @@ def test_a_batch_longer_than_the_model_reads_is_refused(pretraining: Any) -> Non
         ),
         (["model.max_positions=8"], r"batch\.max_length: is \d+, but the model reads 8 tokens"),
         (["resume=atuo"], "resume: atuo is not a checkpoint of a run"),
+        (["training.timeout_minutes=1e300"], r"training\.timeout_minutes: 1e\+300 is not allowed"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_made(
