@@ -103,7 +103,7 @@ class TrainingConfig:
     """steps between evaluations (validation loss); 0 evaluates at the end only"""
     max_skipped: PositiveInt = 20
     """stop the run after this many steps in a row whose loss or gradient is not finite"""
-    timeout_minutes: Annotated[float, Gt(0), Le(1e6)] = 30
+    timeout_minutes: Annotated[float, Gt(0), Le(1_000_000)] = 30
     """end the run if a process has waited this long for another one"""
 
 

@@ -129,3 +129,5 @@ class BatchConfig:
             )
         if any(phase.steps is None for phase in self.phases[:-1]):
             raise ValueError("phases: each phase but the last needs its steps")
+        if sum(phase.steps.share for phase in self.phases[:-1] if phase.steps) >= 1.0:
+            raise ValueError("phases: those before the last take the whole run; shorten one of them")

@@ -107,6 +107,10 @@ def test_mistakes_in_the_batch() -> None:
         BatchConfig(micro_tokens=300, max_length=128, phases=(PhaseConfig(max_length=512),))
     with pytest.raises(ValueError, match=r"phases: each phase but the last"):
         BatchConfig(phases=(PhaseConfig(), PhaseConfig()))
+    with pytest.raises(ValueError, match=r"phases: those before the last take the whole run"):
+        BatchConfig(
+            phases=(PhaseConfig(steps=Length("60%")), PhaseConfig(steps=Length("40%")), PhaseConfig())
+        )
 
 
 def test_another_tokenizer_is_refused(make: Any, tmp_path: Path, tokenizer_file: Path) -> None:
