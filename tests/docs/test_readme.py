@@ -161,7 +161,7 @@ def carry_out_document(document: Path) -> None:
             keys = {word.partition("=")[0] for word in words}
             given = [f"run_dir=runs/{document.stem}-{number}", *GIVEN[package]]
             words += [word for word in given if word.partition("=")[0] not in keys]
-        words = [word.replace("=/shared/", "=") for word in words]
+        words = [word.replace("=/mnt/", "=") for word in words]
         carry_out(module, words)
 
 
