@@ -15,16 +15,19 @@ from bert.errors import UserError, run_command
 from bert.training.config import TrainingConfig
 from bert.training.distributed import from_main, leave, make_accelerator
 
+def say(text):  # torch's launcher starts python -u, whose print writes the end of a line apart from the line
+    os.write(1, f"{text}\\n".encode())
+
 def main(argv):
     accelerator = make_accelerator(TrainingConfig())
     rank = accelerator.process_index
-    print(f"{rank} knows {from_main(accelerator, lambda: {'rank': rank, 'none': None})}", flush=True)
+    say(f"{rank} knows {from_main(accelerator, lambda: {'rank': rank, 'none': None})}")
     def refuse():
         raise UserError("key: is wrong")
     try:
         from_main(accelerator, refuse)
     except UserError as error:
-        print(f"{rank} ends by {error}", flush=True)
+        say(f"{rank} ends by {error}")
     leave()
 
 sys.exit(run_command(main, []))
