@@ -189,11 +189,15 @@ class Checkpoints:
             put_in_place(folder, target)  # one that is there is damaged
             self._whole[target] = _stamps(target)
             self.failure = None
-            self._prune()
         except Exception as error:
             self.failure = f"the checkpoint of step {step} could not be written ({error})"
             self.say(f"{self.failure}; training continues; the checkpoints before it are untouched")
             shutil.rmtree(folder, ignore_errors=True)
+            return
+        try:
+            self._prune()
+        except OSError as error:
+            self.say(f"older checkpoints could not be removed ({error}); training continues")
 
     def _is_whole(self, checkpoint: Checkpoint) -> bool:
         """Whether a checkpoint is whole. It is read once, and again only if the stamps of its files change."""

@@ -58,6 +58,26 @@ def test_the_newest_and_the_best_are_kept(run: Run) -> None:
     assert sorted(path.name for path in run.checkpoints.folder.iterdir()) == ["step-2", "step-4", "step-5"]
 
 
+def test_an_old_one_that_cannot_be_removed_is_no_failure_of_the_new_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.save(1)
+    run.save(2)
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if target.name.startswith("removed-"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    run.save(3)
+    assert run.checkpoints.failure is None and run.steps == [1, 2, 3]
+    assert run.said == [
+        "older checkpoints could not be removed ([Errno 13] Permission denied); training continues"
+    ]
+
+
 @pytest.mark.parametrize(
     "harm, said",
     [
