@@ -26,7 +26,7 @@ _PROBLEM_TYPES: dict[ProblemType, str] = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
-BY_TOKEN = ("encoder.embeddings.tokens.weight", "head.bias")
+BY_TOKEN = ("encoder.embeddings.tokens.weight", "head.decoder.weight", "head.bias")
 """Our parameters with a row for each token of the vocabulary."""
 
 
@@ -57,8 +57,8 @@ def export_config(config: EncoderConfig, architecture: str, labels: Labels | Non
         theirs = {
             "model_type": family.model_type,
             "architectures": [family.classes[architecture]],
-            **family.write_config(config),
             "tie_word_embeddings": True,
+            **family.write_config(config),
             **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
         }
         read_back = family.read_config(theirs)
@@ -101,8 +101,12 @@ def export_state(
             if family is None
             else family.their_names(architecture, name)
         )
-        theirs.update(zip(names, tensor.chunk(len(names)) if names else (), strict=True))
-        if not names:
+        if len(names) > 1:
+            heights = config.qkv_heights if ".qkv." in name else len(tensor) // len(names)
+            theirs.update(zip(names, tensor.split(heights), strict=True))
+        elif names:
+            theirs[names[0]] = tensor
+        else:
             own[name] = tensor
     return theirs, own
 

@@ -84,9 +84,11 @@ class Family:
 _UNSEEN = {"pad_vocab_multiple", "init_std", "init_outputs", "backend", "gradient_checkpointing", "pooler"}
 _UNSEEN |= {"dropout", "attention_dropout", "embedding_dropout", "classifier_dropout"}
 # fields that can be written in several ways,
-_SPELLED = {"layer_pattern", "window", "rotary_base", "rotary_base_local"}
+_SPELLED = {"layer_pattern", "window", "rotary_base", "rotary_base_local", "num_kv_heads", "head_width"}
 # and fields that only some classes read.
 _HEAD_FIELDS = {
+    "head": ("MaskedLanguageModel", "PretrainingModel"),
+    "tied_decoder": ("MaskedLanguageModel", "PretrainingModel"),
     "head_activation": ("MaskedLanguageModel", "PretrainingModel"),
     "head_bias": ("MaskedLanguageModel", "PretrainingModel"),
     "decoder_bias": ("MaskedLanguageModel", "PretrainingModel"),
@@ -99,9 +101,14 @@ def structure(config: EncoderConfig, architecture: str) -> dict[str, Any]:
     """All that the outputs of a model in evaluation depend on, each written in one way."""
     values = {k: v for k, v in asdict(config).items() if k not in _UNSEEN | _SPELLED}
     values = {k: v for k, v in values.items() if architecture in _HEAD_FIELDS.get(k, (architecture,))}
-    if "head_activation" in values or values.get("classifier") == "transform":
+    if values.get("head") == "none":
+        del values["head_activation"], values["head_bias"]
+    elif "head" in values or values.get("classifier") == "transform":
         values["head_activation"] = config.head_activation or config.activation
         values["head_bias"] = config.head_bias
+    if values.get("head") == "two_layer":
+        values["head_width"] = config.head_width or config.hidden_size
+    values["kv_heads"] = config.kv_heads
     values["windows"] = tuple(w and w // 2 for w in config.windows)
     rotary = config.positions == "rotary"
     values["bases"] = (config.rotary_base, config.rotary_base_local or config.rotary_base) if rotary else None

@@ -44,6 +44,11 @@ def _write_bases(ours: EncoderConfig) -> dict[str, dict[str, Any]]:
     }
 
 
+def write_pooling(ours: EncoderConfig) -> str:
+    """Theirs has only two; a model with another is not expressed by it."""
+    return "mean" if ours.pooling == "mean" else "cls"
+
+
 _TRANSFORM = {"head.dense": "head.dense", "head.norm": "head.norm"}
 _PREDICTIONS = {**_TRANSFORM, "head.bias": "decoder.bias"}
 
@@ -123,7 +128,7 @@ MODERNBERT = Family(
             default=0.0,
             write=lambda ours: ours.dropout if ours.classifier_dropout is None else ours.classifier_dropout,
         ),
-        Field("pooling", "classifier_pooling", "cls"),
+        Field("pooling", "classifier_pooling", "cls", write=write_pooling),
         Field("init_std", "initializer_range", 0.02),
         Field("pad_token_id", "pad_token_id", 50283),
     ),

@@ -26,20 +26,23 @@ class AttentionContext:
 
 
 class Attention(nn.Module):
-    """softmax(QKᵀ / √d) V in H heads, with one projection for Q, K and V (Vaswani et al. 2017, 3.2)."""
+    """softmax(QKᵀ / √d) V in H heads, with one projection for Q, K and V (Vaswani et al. 2017, 3.2).
+
+    Several heads of queries may share one of keys and values (grouped-query attention, Ainslie et al. 2023).
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
+        self.heads = (config.num_heads, config.kv_heads, config.kv_heads)
         self.dropout = config.attention_dropout
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
+        self.qkv = nn.Linear(config.hidden_size, sum(config.qkv_heights), bias=config.attention_bias)
         self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
 
     def forward(
         self, hidden: Tensor, context: AttentionContext, output_positions: Tensor | None = None
     ) -> Tensor:
         """(*, D) → (*, D), or (R, D) of the tokens at `output_positions` (R,)."""
-        q, k, v = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        q, k, v = self.qkv(hidden).unflatten(-1, (sum(self.heads), -1)).split(self.heads, -2)
         if context.rotation is not None:
             q, k = context.rotation(q), context.rotation(k)
         dropout = self.dropout if self.training else 0.0

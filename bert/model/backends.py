@@ -1,6 +1,7 @@
 """Implementations of attention. Each prepares once per forward pass and window, and attends once per layer.
 
-q, k, v and the result are (*, H, d), where (*) is (B, S) padded or (T,) packed, H heads of width d.
+q and the result are (*, H, d), where (*) is (B, S) padded or (T,) packed, H heads of width d. k and v are (*, K, d):
+each of their K heads serves H / K of the queries.
 """
 
 import functools
@@ -37,7 +38,7 @@ class Backend(Protocol):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, ready: Any, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        """(*, H, d) three times → (*, H, d)."""
+        """(*, H, d) and (*, K, d) twice → (*, H, d)."""
 
 
 @dataclass
@@ -69,6 +70,8 @@ class Eager(_Rows):
         self, q: Tensor, k: Tensor, v: Tensor, ready: RowsAndMask, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
         q, k, v = (ready.rows.read(x).transpose(1, 2) for x in (q, k, v))
+        if _shared(q, k):
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if ready.visible is not None:
             # The lowest finite number, not -inf: the softmax of a row of -inf is NaN.
@@ -87,8 +90,15 @@ class Sdpa(_Rows):
         self, q: Tensor, k: Tensor, v: Tensor, ready: RowsAndMask, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
         q, k, v = (ready.rows.read(x).transpose(1, 2) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=ready.visible, dropout_p=dropout)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=ready.visible, dropout_p=dropout, enable_gqa=_shared(q, k)
+        )
         return ready.rows.write(mixed.transpose(1, 2))
+
+
+def _shared(q: Tensor, k: Tensor) -> bool:
+    """Whether heads of keys serve several heads of queries; for (T, H, d) and (N, H, S, d)."""
+    return q.shape[1] != k.shape[1]
 
 
 @dataclass
@@ -122,7 +132,9 @@ class Varlen:
         self, q: Tensor, k: Tensor, v: Tensor, ready: VarlenRows, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
         ends, length = ready.offsets, ready.max_length
-        mixed = varlen_attn(q, k, v, ends, ends, length, length, window_size=ready.window)
+        mixed = varlen_attn(
+            q, k, v, ends, ends, length, length, window_size=ready.window, enable_gqa=_shared(q, k)
+        )
         return cast(Tensor, mixed)
 
 
@@ -161,7 +173,7 @@ class Flex:
         maps: list[Tensor] | None,
     ) -> Tensor:
         rows = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
-        mixed = _compiled(flex.flex_attention)(*rows, block_mask=ready)
+        mixed = _compiled(flex.flex_attention)(*rows, block_mask=ready, enable_gqa=_shared(q, k))
         return mixed.squeeze(0).transpose(0, 1)
 
 

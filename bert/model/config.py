@@ -22,9 +22,17 @@ CLASSIFIERS = Table(
     pooler="bert.model.heads:Pooler",
     dense="bert.model.heads:DropoutPooler",
     transform="bert.model.heads:Transform",
+    gelu="bert.model.heads:GeluPooler",
+    none="torch.nn:Identity",
 )
 FEED_FORWARDS = Table(mlp="bert.model.feedforward:FeedForward", glu="bert.model.feedforward:GatedFeedForward")
+HEADS = Table(
+    transform="bert.model.heads:TransformHead",
+    two_layer="bert.model.heads:TwoLayerHead",
+    none="bert.model.heads:MaskedLanguageHead",
+)
 LAYERS = Table(post="bert.model.layer:PostNormLayer", pre="bert.model.layer:PreNormLayer")
+NORMS = Table(layer="bert.model.norms:layer_norm", rms="bert.model.norms:rms_norm")
 POSITIONS = Table(
     learned="bert.model.positions:LearnedPositions",
     sinusoidal="bert.model.positions:SinusoidalPositions",
@@ -53,6 +61,8 @@ class EncoderConfig:
     """number of encoder layers"""
     num_heads: PositiveInt = 4
     """attention heads; each is hidden_size / num_heads wide"""
+    num_kv_heads: PositiveInt | None = None
+    """heads of keys and values, each shared by several of the queries (grouped-query attention); null is num_heads"""
     intermediate_size: PositiveInt = 1024
     """width between the two projections of a feed-forward"""
     max_positions: PositiveInt = 512
@@ -69,10 +79,14 @@ class EncoderConfig:
     """base of the rotary wavelengths in local layers; null is rotary_base"""
     norm: Annotated[str, LAYERS] = "post"
     """post: layer norm after each residual sum (BERT); pre: before attention and feed-forward, and once at the end"""
+    norm_kind: Annotated[str, NORMS] = "layer"
+    """layer: layer norm (Ba et al. 2016); rms: without the mean (Zhang and Sennrich 2019), which has no bias"""
     norm_eps: PositiveFloat = 1e-12
-    """added to the variance inside a layer norm"""
+    """added to the variance inside a norm"""
     norm_bias: bool = True
     """layer norms have a bias"""
+    embedding_norm: bool = True
+    """the embeddings are normed (BERT, ModernBERT)"""
     first_norm_identity: bool = False
     """no layer norm before the first attention, because the embeddings are normed already (ModernBERT)"""
     feed_forward: Annotated[str, FEED_FORWARDS] = "mlp"
@@ -95,16 +109,22 @@ class EncoderConfig:
     """dropout of the embeddings; null is dropout"""
     pooler: bool = True
     """EncoderModel has a pooler: a projection and tanh of the first token"""
+    head: Annotated[str, HEADS] = "transform"
+    """what comes before the decoder: projection, activation and norm (BERT); two projections with activations; none"""
+    head_width: PositiveInt | None = None
+    """width between the projections of head=two_layer; null is hidden_size"""
     head_activation: Activation | None = None
     """activation function of the prediction head; null is activation"""
     head_bias: bool = True
     """the prediction head's projection has a bias"""
     decoder_bias: bool = True
-    """the tied decoder has a bias per token"""
+    """the decoder has a bias per token"""
+    tied_decoder: bool = True
+    """the decoder's weights are the token embeddings; if not, it has weights of its own"""
     classifier: Annotated[str, CLASSIFIERS] = "pooler"
-    """head of a classifier before its last projection: as BERT's, RoBERTa's or ModernBERT's"""
-    pooling: Literal["cls", "mean"] = "cls"
-    """what a sequence classifier reads: the first token, or the mean of all tokens"""
+    """head of a classifier before its last projection: as BERT's, RoBERTa's, ModernBERT's or EuroBERT's; or none"""
+    pooling: Literal["cls", "mean", "late"] = "cls"
+    """what a sequence classifier reads: the first token, the mean of all tokens, or their mean after the head"""
     classifier_dropout: Probability | None = None
     """dropout before a classifier's last projection; null is dropout"""
     init_std: PositiveFloat = 0.02
@@ -123,6 +143,12 @@ class EncoderConfig:
             raise ValueError(
                 f"num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}; take a divisor"
             )
+        if self.num_heads % self.kv_heads:
+            raise ValueError(
+                f"num_kv_heads: {self.num_kv_heads} does not divide num_heads {self.num_heads}; take a divisor"
+            )
+        if self.norm_kind == "rms" and self.norm_bias:
+            raise ValueError("norm_bias: norm_kind=rms has no bias; set it to false")
         if self.positions == "rotary" and self.head_size % 2:
             raise ValueError(f"num_heads: rotary positions need an even head width, here {self.head_size}")
         if not self.layer_pattern or set(self.layer_pattern) - set("GL"):
@@ -141,6 +167,16 @@ class EncoderConfig:
     @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def qkv_heights(self) -> tuple[int, int, int]:
+        """Rows of the projections for queries, keys and values, which lie one after the other in one matrix."""
+        of_keys = self.kv_heads * self.head_size
+        return self.hidden_size, of_keys, of_keys
 
     @property
     def padded_vocab_size(self) -> int:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from bert.model.config import POSITIONS, EncoderConfig
 from bert.model.kernels.dropout import Dropout
+from bert.model.norms import norm
 from bert.model.positions import Positions
 
 
@@ -15,7 +16,7 @@ class Embeddings(nn.Module):
         self.tokens = nn.Embedding(config.padded_vocab_size, config.hidden_size)
         self.segments = nn.Embedding(config.num_segments, config.hidden_size) if config.num_segments else None
         self.positions: Positions = POSITIONS[config.positions](config)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.norm = norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = Dropout(
             config.dropout if config.embedding_dropout is None else config.embedding_dropout
         )

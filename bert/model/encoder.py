@@ -16,6 +16,7 @@ from bert.model.backends import Backend
 from bert.model.config import LAYERS, EncoderConfig
 from bert.model.embeddings import Embeddings
 from bert.model.layout import Layout, Packed, Padded
+from bert.model.norms import norm
 
 
 @dataclass
@@ -62,11 +63,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(LAYERS[config.norm](config) for _ in range(config.num_layers))
         if config.first_norm_identity:
             self.layers[0].attention_norm = nn.Identity()
-        self.final_norm: nn.Module = (
-            nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
-            if config.norm == "pre"
-            else nn.Identity()
-        )
+        self.final_norm = norm(config) if config.norm == "pre" else nn.Identity()
 
     def forward(
         self,

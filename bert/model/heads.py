@@ -1,11 +1,14 @@
 """Heads on top of the encoder. D hidden, V vocabulary, C classes, N sequences, (*) any shape."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert.model.config import ACTIVATIONS, EncoderConfig
 from bert.model.kernels.cross_entropy import consuming_cross_entropy
+from bert.model.norms import norm
 from bert.model.outputs import Loss
 
 
@@ -16,24 +19,41 @@ class Transform(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.head_bias)
         self.activation = ACTIVATIONS[config.head_activation or config.activation]
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.norm = norm(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(*, D) → (*, D)."""
         return self.norm(self.activation(self.dense(hidden)))
 
 
-class MaskedLanguageHead(Transform):
-    """Logits for every token of the vocabulary. The decoder's weights are the token embeddings (tied)."""
+class MaskedLanguageHead(nn.Module):
+    """Logits for every token of the vocabulary.
+
+    The decoder's weights are the token embeddings (tied), or its own. Subclasses compute `features` before it.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__(config)
+        super().__init__()
         self.vocab_size = config.vocab_size
         self.bias = nn.Parameter(torch.zeros(config.padded_vocab_size)) if config.decoder_bias else None
+        self.decoder = (
+            None
+            if config.tied_decoder
+            else nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
+        )
 
-    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:  # type: ignore[override]
+    @staticmethod
+    def num_weights(config: EncoderConfig) -> int:
+        """Weights of the projections before the decoder."""
+        return 0
+
+    def features(self, hidden: Tensor) -> Tensor:
+        """(*, D) → (*, D), what the decoder reads."""
+        return hidden
+
+    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
         """(*, D) and the embedding table (padded V, D) → (*, V)."""
-        logits = F.linear(super().forward(hidden), embeddings, self.bias)
+        logits = F.linear(self.features(hidden), self._weight(embeddings), self.bias)
         return logits[..., : self.vocab_size]
 
     def loss(self, hidden: Tensor, embeddings: Tensor, labels: Tensor) -> Loss:
@@ -43,11 +63,51 @@ class MaskedLanguageHead(Transform):
             bias = embeddings.new_zeros(len(embeddings)) if bias is None else bias
             rows = torch.arange(len(bias), device=bias.device)
             bias = bias.masked_fill(rows >= self.vocab_size, -torch.inf)
-        return consuming_cross_entropy(F.linear(super().forward(hidden), embeddings), bias, labels)
+        logits = F.linear(self.features(hidden), self._weight(embeddings))
+        return consuming_cross_entropy(logits, bias, labels)
+
+    def _weight(self, embeddings: Tensor) -> Tensor:
+        return embeddings if self.decoder is None else self.decoder.weight
+
+
+class TransformHead(MaskedLanguageHead):
+    """BERT's: norm(activation(dense x)) comes before the decoder."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        transform = Transform(config)
+        self.dense, self.activation, self.norm = transform.dense, transform.activation, transform.norm
+
+    @staticmethod
+    def num_weights(config: EncoderConfig) -> int:
+        return config.hidden_size**2
+
+    def features(self, hidden: Tensor) -> Tensor:
+        return self.norm(self.activation(self.dense(hidden)))
+
+
+class TwoLayerHead(MaskedLanguageHead):
+    """UltraBERT's: activation(output(activation(dense x))) comes before the decoder."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        width = config.head_width or config.hidden_size
+        self.dense = nn.Linear(config.hidden_size, width, bias=config.head_bias)
+        self.output = nn.Linear(width, config.hidden_size, bias=config.head_bias)
+        self.activation = ACTIVATIONS[config.head_activation or config.activation]
+
+    @staticmethod
+    def num_weights(config: EncoderConfig) -> int:
+        return 2 * config.hidden_size * (config.head_width or config.hidden_size)
+
+    def features(self, hidden: Tensor) -> Tensor:
+        return self.activation(self.output(self.activation(self.dense(hidden))))
 
 
 class Pooler(nn.Module):
     """tanh(dense x) of a sequence's first token."""
+
+    activation: Callable[..., Tensor] = staticmethod(torch.tanh)
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -55,7 +115,7 @@ class Pooler(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(N, D) → (N, D)."""
-        return self.dense(pooled).tanh()
+        return self.activation(self.dense(pooled))
 
 
 class DropoutPooler(Pooler):
@@ -67,6 +127,12 @@ class DropoutPooler(Pooler):
 
     def forward(self, pooled: Tensor) -> Tensor:
         return super().forward(self.dropout(pooled))
+
+
+class GeluPooler(DropoutPooler):
+    """EuroBERT's classification head is RoBERTa's with a GELU."""
+
+    activation = staticmethod(F.gelu)
 
 
 def classifier_dropout(config: EncoderConfig) -> float:

@@ -23,7 +23,7 @@ def standard_deviations(config: EncoderConfig) -> list[tuple[str, float]]:
 def initialise(model: nn.Module, config: EncoderConfig) -> None:
     """Weights from a normal distribution cut at two standard deviations (as Google's BERT), biases 0, norms 1.
 
-    `model` may also be a part of a model, such as a new head. Embedding rows that pad the vocabulary are 0.
+    `model` may also be a part of a model, such as a new head. Rows that pad the vocabulary are 0.
     """
     table = standard_deviations(config)
     for name, module in model.named_modules():
@@ -33,10 +33,10 @@ def initialise(model: nn.Module, config: EncoderConfig) -> None:
                 nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
             else:
                 nn.init.zeros_(module.weight)
-        elif isinstance(module, nn.LayerNorm):
+        elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             nn.init.ones_(module.weight)
         if isinstance(getattr(module, "bias", None), nn.Parameter):
             nn.init.zeros_(module.bias)
-        if name.endswith("embeddings.tokens"):
+        if name.endswith(("embeddings.tokens", "decoder")):
             with torch.no_grad():
                 module.weight[config.vocab_size :] = 0

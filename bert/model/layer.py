@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from bert.model.attention import Attention, AttentionContext, select
 from bert.model.config import FEED_FORWARDS, EncoderConfig
 from bert.model.kernels.dropout import Dropout
+from bert.model.norms import norm
 
 
 class PostNormLayer(nn.Module):
@@ -19,11 +20,9 @@ class PostNormLayer(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
-        self.attention_norm: nn.Module = nn.LayerNorm(
-            config.hidden_size, eps=config.norm_eps, bias=config.norm_bias
-        )
+        self.attention_norm = norm(config)
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config)
-        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.feed_forward_norm = norm(config)
         self.dropout = Dropout(config.dropout)
 
     def forward(

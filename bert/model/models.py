@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bert.data.batch import IGNORED
-from bert.model.config import CLASSIFIERS, PROBLEM_TYPES, EncoderConfig, Labels
+from bert.model.config import CLASSIFIERS, HEADS, PROBLEM_TYPES, EncoderConfig, Labels
 from bert.model.encoder import Encoded, Encoder
 from bert.model.heads import MaskedLanguageHead, Pooler, Transform, classifier_dropout
 from bert.model.init import initialise
@@ -57,7 +57,7 @@ class MaskedLanguageModel(Model):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        self.head = MaskedLanguageHead(config)
+        self.head: MaskedLanguageHead = HEADS[config.head](config)
 
     def forward(
         self,
@@ -144,8 +144,11 @@ class SequenceClassifier(Model):
         """Labels (N,), -100 ignored, or (N, C), NaN ignored → logits (N, C), losses["classification"]."""
         nothing = input_ids.new_empty(0) if self.config.pooling == "cls" else None
         encoded, output = self.encode(input_ids, batch, chosen=nothing)
-        pooled = encoded.mean() if self.config.pooling == "mean" else encoded.first()
-        output.logits = self.classifier(self.dropout(self.pooler(pooled)))
+        if self.config.pooling == "late":
+            pooled = encoded.layout.mean(self.pooler(encoded.last_hidden_state))
+        else:
+            pooled = self.pooler(encoded.mean() if self.config.pooling == "mean" else encoded.first())
+        output.logits = self.classifier(self.dropout(pooled))
         if labels is not None:
             loss = PROBLEM_TYPES[self.labels.problem_type](output.logits, labels)
             output.losses["classification"] = loss

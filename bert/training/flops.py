@@ -2,7 +2,7 @@
 
 import re
 
-from bert.model.config import EncoderConfig
+from bert.model.config import HEADS, EncoderConfig
 
 PEAK_FLOPS = {
     "gb200": 2500e12,
@@ -64,9 +64,10 @@ def training_flops(config: EncoderConfig, tokens: int, sequences: int, predicted
     width = config.hidden_size
     after_attention = width**2 + (3 if config.feed_forward == "glu" else 2) * width * config.intermediate_size
     length = tokens / max(sequences, 1)
-    flops = 6.0 * predicted * (width**2 + width * config.padded_vocab_size)
+    head = HEADS[config.head].num_weights(config) + width * config.padded_vocab_size
+    flops = 6.0 * predicted * head
     for number, window in enumerate(config.windows, 1):
         seen = length if window is None else min(length, window)
-        flops += tokens * (6 * 3 * width**2 + 12 * seen * width)
+        flops += tokens * (6 * width * sum(config.qkv_heights) + 12 * seen * width)
         flops += 6 * after_attention * (tokens if number < config.num_layers else predicted + sequences)
     return flops

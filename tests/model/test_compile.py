@@ -34,13 +34,14 @@ def batch(seed):
 
 ROTARY = {"norm": "pre", "positions": "rotary", "feed_forward": "glu", "first_norm_identity": True}
 ROTARY |= {"layer_pattern": "GLL", "window": 8, "norm_bias": False}
+EURO = ROTARY | {"num_kv_heads": 1, "norm_kind": "rms", "head": "none", "tied_decoder": False}
 
 
 @pytest.mark.parametrize(
     "backend, compiler",
     [("auto", "aot_eager"), ("flex", "aot_eager"), pytest.param("auto", "inductor", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("kind", [{}, ROTARY], ids=["bert", "modern"])
+@pytest.mark.parametrize("kind", [{}, ROTARY, EURO], ids=["bert", "modern", "euro"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
 def test_one_graph_serves_every_batch(monkeypatch, kind, backend, compiler):
     torch._dynamo.reset()

@@ -18,17 +18,18 @@ def layout(lengths: tuple[int, ...] = LENGTHS) -> Packed:
     return Packed(positions, offsets, max(lengths))
 
 
-@pytest.mark.parametrize("window", [None, 6, 40])
-def test_agrees_with_eager_in_values_and_gradients(window: int | None) -> None:
+@pytest.mark.parametrize("window, sharing", [(None, 1), (6, 1), (40, 1), (None, 3), (6, 3)])
+def test_agrees_with_eager_in_values_and_gradients(window: int | None, sharing: int) -> None:
     torch.manual_seed(0)
     packed = layout()
-    qkv = torch.randn(len(packed.position_ids), 3, HEADS, WIDTH, dtype=torch.float64, requires_grad=True)
-    upstream = torch.randn_like(qkv[:, 0])
+    heads = (sharing * HEADS, HEADS, HEADS)
+    qkv = torch.randn(len(packed.position_ids), sum(heads), WIDTH, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn_like(qkv[:, : heads[0]])
     upstream[-UNUSED:] = 0
     results = []
     for name in ("eager", "grouped"):
         backend = BACKENDS[name]
-        mixed = backend.attend(*qkv.unbind(1), backend.prepare(packed, window), 0.0, None)
+        mixed = backend.attend(*qkv.split(heads, 1), backend.prepare(packed, window), 0.0, None)
         results.append((mixed[:-UNUSED], *torch.autograd.grad(mixed, qkv, upstream)))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)

@@ -26,6 +26,8 @@ def test_the_configuration_loads_no_torch():
     [
         ({"hidden_size": 30, "num_heads": 4}, "num_heads"),
         ({"hidden_size": 12, "num_heads": 4, "positions": "rotary"}, "num_heads"),
+        ({"num_heads": 4, "num_kv_heads": 3}, "num_kv_heads"),
+        ({"norm_kind": "rms"}, "norm_bias"),
         ({"layer_pattern": "GX"}, "layer_pattern"),
         ({"layer_pattern": ""}, "layer_pattern"),
         ({"position_offset": 2, "positions": "rotary"}, "position_offset"),

@@ -17,7 +17,9 @@ from bert.model.config import (
     BACKENDS,
     CLASSIFIERS,
     FEED_FORWARDS,
+    HEADS,
     LAYERS,
+    NORMS,
     POSITIONS,
     PROBLEM_TYPES,
     EncoderConfig,
@@ -41,7 +43,9 @@ KEYS = {
     "model.backend": BACKENDS,
     "model.classifier": CLASSIFIERS,
     "model.feed_forward": FEED_FORWARDS,
+    "model.head": HEADS,
     "model.norm": LAYERS,
+    "model.norm_kind": NORMS,
     "model.positions": POSITIONS,
     "optimizer.name": OPTIMIZERS,
     "schedule.name": SCHEDULES,
@@ -81,19 +85,22 @@ def test_every_entry_is_there() -> None:
     assert all(entry is not None for table in TABLES for entry in table.values())
 
 
-@pytest.mark.parametrize("key", ["activation", "feed_forward", "norm", "positions", "classifier"])
+@pytest.mark.parametrize(
+    "key", ["activation", "feed_forward", "norm", "norm_kind", "positions", "classifier", "head"]
+)
 def test_an_entry_makes_a_part_of_the_model(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table, used = KEYS[f"model.{key}"], []
     known = next(iter(table))
 
-    def mine(argument: Any) -> Any:
+    def mine(*arguments: Any) -> Any:
         used.append(key)
-        return table[known](argument)
+        return table[known](*arguments)
 
     monkeypatch.setitem(table, "mine", mine)
     config = EncoderConfig(**SMALL, **{key: "mine"})
-    model = models.build(config, "SequenceClassifier", Labels(("a", "b")))
-    assert model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 2)
+    architecture = "MaskedLanguageModel" if key == "head" else "SequenceClassifier"
+    model = models.build(config, architecture, Labels(("a", "b")))
+    assert model(torch.tensor([[1, 2, 3]])).logits.shape[0] == 1
     assert used
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,24 @@ def test_arithmetic_of_a_step_by_hand() -> None:
     last = 100 * (attention + 12 * 4 * 8) + (15 + 10) * after
     expected = first + last + 15 * 6 * (8 * 8 + 8 * 10)
     assert training_flops(config, tokens=100, sequences=10, predicted=15) == expected
+
+
+def test_arithmetic_with_shared_keys_and_without_a_head_by_hand() -> None:
+    config = EncoderConfig(
+        vocab_size=10,
+        hidden_size=8,
+        num_layers=1,
+        num_heads=4,
+        num_kv_heads=1,
+        intermediate_size=32,
+        head="none",
+    )
+    attention, after = 6 * (8 + 2 + 2) * 8 + 12 * 10 * 8, 6 * (8 * 8 + 2 * 8 * 32)
+    expected = 100 * attention + (15 + 10) * after + 15 * 6 * 8 * 10
+    assert training_flops(config, tokens=100, sequences=10, predicted=15) == expected
+    wide = replace(config, head="two_layer", head_width=20)
+    more = training_flops(wide, tokens=100, sequences=10, predicted=15) - expected
+    assert more == 15 * 6 * (8 * 20 + 20 * 8)
 
 
 def test_peaks_are_found_by_the_devices_name() -> None:

@@ -3,7 +3,8 @@
 On CPUs torch's scaled_dot_product_attention has no fast kernel with dropout, and the backward pass of its flash
 kernel takes several times as long as plain matrix products at the lengths of pretraining.
 
-T tokens · N sequences of a group · S its longest · H heads · R = N·H · d head size · P places of all groups
+T tokens · N sequences of a group · S its longest · H heads · K heads of keys and values · R = N·K · Q = S·H/K, the
+queries of a head of keys, those of one head of queries after those of the other · d head size · P places of all groups
 """
 
 from dataclasses import dataclass, field
@@ -29,21 +30,31 @@ class Group:
     """the attention mask: bool, broadcasts to (N, 1, S, S); None if every query sees every key"""
     biases: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
-    def rows(self, x: Tensor, zero_padding: bool = False) -> Tensor:
-        """(T, H, d) → (R, S, d)."""
+    def rows(self, x: Tensor, kv_heads: int, zero_padding: bool = False) -> Tensor:
+        """(T, H, d) → (R, Q, d), or (T, K, d) → (R, S, d)."""
         places = x.index_select(0, self.tokens.flatten())
         if zero_padding and self.padding is not None:
             places.index_fill_(0, self.padding, 0)
-        return places.unflatten(0, self.tokens.shape).transpose(1, 2).flatten(0, 1)
+        return (
+            places.unflatten(0, self.tokens.shape)
+            .transpose(1, 2)
+            .reshape(len(self.tokens) * kv_heads, -1, x.shape[-1])
+        )
+
+    def heads(self, rows: Tensor, heads: int) -> Tensor:
+        """(R, Q, d) or (R, S, d) → (N, S, heads, d), the reverse of `rows`."""
+        return rows.view(len(self.tokens), heads, -1, rows.shape[-1]).transpose(1, 2)
 
     def bias(self, q: Tensor) -> Tensor:
-        """(R, S, S) of q's type for q (R, S, d): 0 where a query sees a key, else the lowest finite number."""
+        """(R, Q, S) of q's type for q (R, Q, d): 0 where a query sees a key, else the lowest finite number."""
         if q.dtype not in self.biases:
             n, s = self.tokens.shape
             bias = q.new_zeros(1, 1, 1, 1)
             if self.visible is not None:
                 bias = q.new_zeros(self.visible.shape).masked_fill_(~self.visible, torch.finfo(q.dtype).min)
-            self.biases[q.dtype] = bias.expand(n, len(q) // n, s, s).reshape(-1, s, s)
+            self.biases[q.dtype] = bias.expand(n, q.shape[:2].numel() // (n * s), s, s).reshape(
+                *q.shape[:2], s
+            )
         return self.biases[q.dtype]
 
 
@@ -53,10 +64,10 @@ class Grouping:
     places: Tensor
     """(T,) the place of each token among the P places of all groups; P for tokens of no sequence"""
 
-    def places_like(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """An empty (P + 1, H, d) for x (T, H, d), and its part (N, S, H, d) for each group."""
+    def places_like(self, x: Tensor, heads: int) -> tuple[Tensor, list[Tensor]]:
+        """An empty (P + 1, heads, d) for x (T, H, d), and its part (N, S, heads, d) for each group."""
         sizes = [group.tokens.numel() for group in self.groups]
-        flat = x.new_empty(sum(sizes) + 1, *x.shape[1:])
+        flat = x.new_empty(sum(sizes) + 1, heads, x.shape[-1])
         flat[-1] = 0
         parts = flat[:-1].split(sizes)
         return flat, [
@@ -109,17 +120,19 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, ready: Grouping, dropout: float) -> Tensor:
         ctx.ready, ctx.scale, ctx.kept_scale = ready, q.shape[-1] ** -0.5, 1.0
-        flat, parts = ready.places_like(q)
+        ctx.heads = q.shape[1], k.shape[1], k.shape[1]
+        heads, kv_heads = q.shape[1], k.shape[1]
+        flat, parts = ready.places_like(q, heads)
         saved: list[Tensor | None] = []
         for group, part in zip(ready.groups, parts, strict=True):
-            rows_q, rows_k, rows_v = group.rows(q), group.rows(k), group.rows(v)
+            rows_q, rows_k, rows_v = (group.rows(x, kv_heads) for x in (q, k, v))
             scores = torch.baddbmm(group.bias(rows_q), rows_q, rows_k.transpose(1, 2), alpha=ctx.scale)
             probabilities = used = scores.softmax(-1)
             kept = None
             if dropout:
                 kept, ctx.kept_scale = draw_kept(probabilities, dropout)
                 used = probabilities * kept
-            mixed = torch.bmm(used, rows_v).unflatten(0, (len(group.tokens), -1)).transpose(1, 2)
+            mixed = group.heads(torch.bmm(used, rows_v), heads)
             torch.mul(mixed, ctx.kept_scale, out=part)
             saved += [rows_q, rows_k, rows_v, probabilities, kept]
         ctx.save_for_backward(*saved)
@@ -128,10 +141,10 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        flats, parts = zip(*(ctx.ready.places_like(grad) for _ in range(3)), strict=True)
+        flats, parts = zip(*(ctx.ready.places_like(grad, heads) for heads in ctx.heads), strict=True)
         for i, group in enumerate(ctx.ready.groups):
             rows_q, rows_k, rows_v, probabilities, kept = saved[5 * i : 5 * i + 5]
-            rows_grad = group.rows(grad, zero_padding=True) * ctx.kept_scale
+            rows_grad = group.rows(grad, ctx.heads[1], zero_padding=True) * ctx.kept_scale
             d_probabilities = torch.bmm(rows_grad, rows_v.transpose(1, 2))
             used = probabilities
             if kept is not None:
@@ -144,6 +157,6 @@ class _Attend(torch.autograd.Function):
                 torch.bmm(d_scores.transpose(1, 2), rows_q),
                 torch.bmm(used.transpose(1, 2), rows_grad),
             )
-            for part, d in zip(parts, d_rows, strict=True):
-                part[i].copy_(d.unflatten(0, (len(group.tokens), -1)).transpose(1, 2))
+            for part, d, heads in zip(parts, d_rows, ctx.heads, strict=True):
+                part[i].copy_(group.heads(d, heads))
         return *(flat.index_select(0, ctx.ready.places) for flat in flats), None, None
