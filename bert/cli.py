@@ -12,6 +12,7 @@ from bert.config import NonNegativeFloat, PositiveInt, help_text, load
 from bert.config.schema import yaml_name
 from bert.data.records import FileConfig, Row, RowFile, check_output, npy_writer, row_writer
 from bert.errors import UserError, run_command
+from bert.model.config import EMBEDDING_POOLING
 
 if TYPE_CHECKING:
     from bert.inference.common import ModelSource
@@ -55,7 +56,7 @@ class FillMask(Texts):
 class Embed(Texts):
     output: str | None = None
     """file for the vectors: .npy (a float32 matrix, a row a text) or .jsonl; stdout if not given"""
-    pooling: Literal["mean", "cls", "max"] = "mean"
+    pooling: Literal["mean", "cls", "max"] = EMBEDDING_POOLING
     """how one vector is made from those of a text's tokens: their mean, the first one, or the largest values"""
     normalise: bool = False
     """give every vector the length 1"""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bert import checkpoint, huggingface
+from bert.checkpoint import embedding_files
 from bert.checkpoint import folder as checkpoint_folder
 from bert.data.batch import Layout, token_batch
 from bert.data.ragged import Ragged
@@ -140,6 +141,7 @@ def _compare_with_transformers(
         report.failures.append(f"transformers misses weights: {', '.join(sorted(missing))}")
     if loading["unexpected_keys"]:
         report.notes.append(f"transformers leaves out {', '.join(sorted(loading['unexpected_keys']))}")
+    report.notes += embedding_files.differences(report.folder, model.config)
     if their_ids != tokenizer.encode_batch(TEXTS):
         report.failures.append("transformers' tokenizer gives other ids than ours")
 

@@ -203,9 +203,13 @@ def finish(config: PretrainConfig, result: Result) -> None:
     run_dir = Path(config.run_dir)
     last = run_dir / "checkpoints" / f"step-{result.step}"
     with replacing(run_dir / "model", checkpoint.OWNED) as aside:
-        for file in last.iterdir():
-            if not is_for_training_only(file.name):
-                shutil.copyfile(file, aside / file.name)
+        shutil.copytree(
+            last,
+            aside,
+            ignore=lambda _, names: [name for name in names if is_for_training_only(name)],
+            copy_function=shutil.copyfile,
+            dirs_exist_ok=True,
+        )
     report = verify(run_dir / "model")
     print(report, flush=True)
     if not report.passed:

@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: config.json, model.safetensors, the tokenizer's files, README.md.
+"""A checkpoint is a folder: config.json, model.safetensors, the tokenizer's files, README.md, how it embeds texts.
 
 If transformers has an architecture that computes the same, the folder has transformers' names and schema, and
 transformers loads it. Weights that it has no place for (a pair head on a ModernBERT) are in own.safetensors.
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bert import huggingface
-from bert.checkpoint import manifest
+from bert.checkpoint import embedding_files, manifest
 from bert.errors import UserError
 from bert.files import replacing
 from bert.model.config import Labels
@@ -34,8 +34,10 @@ SHARDS = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 OWN_WEIGHTS = "own.safetensors"
 """weights that transformers has no place for, under our names"""
-OWNED = (CONFIG, "model*.safetensors", SHARDS, PICKLE, "own*.safetensors")
-"""files that a checkpoint removes from an older one in its place, so that no old weights are read as its own"""
+ONNX = "onnx"
+"""folder of an exported graph with the same weights"""
+OWNED = (CONFIG, "model*.safetensors", SHARDS, PICKLE, "own*.safetensors", ONNX, *embedding_files.FILES)
+"""what a checkpoint removes from an older one in its place, so that no old weights are read as its own"""
 
 Path_ = str | os.PathLike[str]
 logger = logging.getLogger("bert")
@@ -140,6 +142,8 @@ def describe(
     if config["model_type"] == huggingface.NATIVE:
         why = huggingface.obstacles(model.config, type(model).__name__)
         logger.warning("transformers cannot load this encoder, only bert.load can; %s", why)
+    else:
+        embedding_files.write(folder, model.config)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if tokenizer is not None:
         num_segments = model.config.num_segments

@@ -17,7 +17,7 @@ def write(folder: Path) -> None:
         for path in files
     }
     (folder / MANIFEST).write_text(json.dumps(entries, indent=1), encoding="utf-8")
-    for path in [*files, folder / MANIFEST, folder]:
+    for path in [*files, *{path.parent for path in files} - {folder}, folder / MANIFEST, folder]:
         sync(path)
 
 

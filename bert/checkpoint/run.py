@@ -227,7 +227,7 @@ class Checkpoints:
 
 def _stamps(folder: Path) -> list[tuple[str, int, int]]:
     """Name, size and modification time of each file."""
-    files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    files = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*"))]
     return [(name, about.st_size, about.st_mtime_ns) for name, about in files]
 
 

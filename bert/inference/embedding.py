@@ -18,6 +18,7 @@ from bert.inference.common import (
     packed_batch,
     tokenize_and_cut,
 )
+from bert.model.config import EMBEDDING_POOLING
 from bert.model.encoder import Encoded
 from bert.model.layout import Packed
 from bert.model.models import Model
@@ -31,7 +32,7 @@ logger = logging.getLogger("bert")
 def embed(
     source: ModelSource,
     texts: str | Sequence[str],
-    pooling: Pooling = "mean",
+    pooling: Pooling = EMBEDDING_POOLING,
     normalise: bool = False,
     max_length: int | None = None,
     batch_tokens: int = BATCH_TOKENS,

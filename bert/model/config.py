@@ -45,6 +45,9 @@ PROBLEM_TYPES = Table(
 )
 """What a classifier's labels are, and its loss."""
 
+EMBEDDING_POOLING: Literal["mean", "cls", "max"] = "mean"
+"""how one vector is made from those of a text's tokens, unless asked otherwise"""
+
 Activation = Annotated[str, ACTIVATIONS]
 ProblemType = Annotated[str, PROBLEM_TYPES]
 

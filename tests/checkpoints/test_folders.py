@@ -14,6 +14,7 @@ from bert.errors import UserError
 from bert.model.config import EncoderConfig
 from bert.model.models import build
 
+EMBEDDING = {"modules.json", "1_Pooling", "sentence_bert_config.json"}
 CONFIG = EncoderConfig(vocab_size=30, hidden_size=16, num_heads=2, num_layers=1, intermediate_size=16)
 
 
@@ -36,7 +37,8 @@ class Words:
 def test_a_checkpoint_holds_the_card_the_tokenizer_and_what_else_is_given(tmp_path, model):
     checkpoint.save(model, tmp_path / "a" / "b", Words(), card="# A model\n", extra={"scores.json": "{}"})
     names = {path.name for path in (tmp_path / "a" / "b").iterdir()}
-    assert names == {"config.json", "model.safetensors", "vocab.txt", "README.md", "scores.json"}
+    given = {"vocab.txt", "README.md", "scores.json"}
+    assert names == {"config.json", "model.safetensors", *EMBEDDING, *given}
     assert (tmp_path / "a" / "b" / "README.md").read_text() == "# A model\n"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
@@ -47,13 +49,23 @@ def test_saving_again_replaces_the_weights_and_leaves_the_rest(tmp_path, model):
     shares = ("model-00001-of-00002.safetensors", "own-00001-of-00002.safetensors", checkpoint.SHARDS)
     for name in (checkpoint.OWN_WEIGHTS, *shares):
         (tmp_path / "m" / name).write_text("of an older model")
+    (tmp_path / "m" / "onnx").mkdir()
+    (tmp_path / "m" / "onnx" / "model.onnx").write_text("of an older model")
     checkpoint.save(model, tmp_path / "m")
     assert equal(checkpoint.load(tmp_path / "m"), model)
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
-        "config.json",
-        "model.safetensors",
-        "notes.txt",
-    ]
+    names = {path.name for path in (tmp_path / "m").iterdir()}
+    assert names == {"config.json", "model.safetensors", "notes.txt", *EMBEDDING}
+
+
+def test_the_manifest_knows_files_in_folders(tmp_path, model):
+    checkpoint.save(model, tmp_path)
+    manifest.write(tmp_path)
+    assert manifest.damage(tmp_path) is None
+    pooling = tmp_path / "1_Pooling" / "config.json"
+    pooling.write_text(pooling.read_text().replace("true", "null"))
+    assert manifest.damage(tmp_path).startswith("1_Pooling/config.json has changed")
+    pooling.unlink()
+    assert manifest.damage(tmp_path) == "1_Pooling/config.json is missing"
 
 
 def test_a_failure_leaves_the_old_checkpoint_as_it_was(tmp_path, model):
@@ -98,7 +110,7 @@ def test_what_is_missing_is_named(tmp_path, model, missing):
             checkpoint.load(tmp_path / "other")
         return
     for path in (tmp_path / "m").iterdir():
-        if missing in (path.name, "all"):
+        if path.is_file() and missing in (path.name, "all"):
             path.unlink()
     with pytest.raises(
         UserError, match="config.json" if missing != "model.safetensors" else "model.safetensors"

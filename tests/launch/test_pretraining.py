@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bert import checkpoint
+from bert.checkpoint import embedding_files
 from bert.config import yaml12
 from bert.errors import UserError, run_command
 from bert.huggingface import BY_TOKEN
@@ -249,6 +250,7 @@ def test_the_finished_model_is_a_hugging_face_directory_with_a_card(finished: Pa
         "tokenizer_config.json",
         "vocab.txt",
     } <= names
+    assert embedding_files.differences(finished / "model", checkpoint.load(finished).config) == []
     assert not names & {"optimizer.safetensors", "training_state.json", "manifest.json"}
     card = (finished / "model" / "README.md").read_text()
     assert "for 3\nsteps on" in card and "accuracy at masked tokens" in card and "run_dir:" in card

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bert import checkpoint
-from bert.checkpoint import manifest
+from bert.checkpoint import embedding_files, manifest
 from bert.training.logging import read_metrics
 
 pytestmark = [pytest.mark.launch, pytest.mark.timeout(1200)]
@@ -98,6 +98,7 @@ def test_shares_of_a_checkpoint_are_a_hugging_face_directory(runs: Runs) -> None
     theirs = transformers.BertForPreTraining.from_pretrained(folder)
     ours = checkpoint.load(folder).encoder.embeddings.tokens.weight
     assert torch.equal(theirs.bert.embeddings.word_embeddings.weight, ours)
+    assert embedding_files.differences(folder, checkpoint.load(folder).config) == []
     assert {"model.safetensors", "optimizer.safetensors"} <= runs.files("one", 3)
 
 

@@ -192,7 +192,9 @@ def assert_same(runs: Runs) -> None:
         assert lines[0] == lines[1] and lines[0], name
     last = [runs.checkpoints(folder.name)[-1] for folder in folders]
     for kept in (last, [folder / "model" for folder in folders]):
-        names = [{file.name for file in folder.iterdir()} for folder in kept]
+        names = [
+            {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} for folder in kept
+        ]
         assert names[0] == names[1]
         for name in names[0] - OWN:
             assert (kept[0] / name).read_bytes() == (kept[1] / name).read_bytes(), name
