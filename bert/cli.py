@@ -26,7 +26,8 @@ usage: bert COMMAND CHECKPOINT ...
   bert score           how plausible sentences are: their pseudo-log-likelihood
   bert verify          whether transformers computes the same from a checkpoint as this package
 
-CHECKPOINT is the folder of a run or of a checkpoint. `bert COMMAND --help` lists the keys of a command.
+CHECKPOINT is the folder of a run or of a checkpoint. `bert COMMAND --help` lists the keys of a command;
+`bert --version` prints the versions of this package and of those below it.
 """
 
 
@@ -308,6 +309,9 @@ def _run(argv: Sequence[str]) -> None:
         print(OVERVIEW, end="")
         return
     name, words = argv[0], list(argv[1:])
+    if name == "--version":
+        print(_versions())
+        return
     if name not in COMMANDS:
         raise UserError(f"bert has no command {name!r}; the commands are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
@@ -318,6 +322,20 @@ def _run(argv: Sequence[str]) -> None:
     if not texts:
         raise UserError(f"a checkpoint is missing; {command.usage.splitlines()[0]}")
     command.function(texts[0], texts[1:], load(command.schema, None, options))
+
+
+def _versions() -> str:
+    """One line: our version and those of the packages that most often matter in a report."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    def of(name: str) -> str:
+        try:
+            return f"{name} {version(name)}"
+        except PackageNotFoundError:
+            return f"{name} (not installed)"
+
+    ours, *others = map(of, ("bert-pretraining", "torch", "transformers", "accelerate"))
+    return f"{ours} with {', '.join(others)}; Python {sys.version.split()[0]}"
 
 
 def _sort_words(words: list[str], schema: type) -> tuple[list[str], list[str]]:

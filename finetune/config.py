@@ -74,6 +74,8 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
+    RECIPES = "finetune"
+
     run_dir: str
     """folder of the run: configuration, metrics, checkpoints and the finished model"""
     model: ModelConfig

@@ -40,6 +40,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
+    RECIPES = "pretrain"
+
     run_dir: str = "runs/bert"
     """folder of the run: tokenizer, store, checkpoints, metrics and the finished model"""
     seed: NonNegativeInt = 0

@@ -1,4 +1,4 @@
-"""python -m pretrain.doctor CONFIG.yaml [key=value ...]: check a run before it starts.
+"""python -m pretrain.doctor CONFIG [key=value ...]: check a run before it starts.
 
 A missing tokenizer is trained and a missing store prepared. Then the text, the batches and the model are checked, and
 the cost of a step on this machine is measured.
@@ -16,7 +16,7 @@ from bert.errors import run_command
 from pretrain.config import PretrainConfig
 
 USAGE = """\
-usage: python -m pretrain.doctor CONFIG.yaml [key=value ...]
+usage: python -m pretrain.doctor CONFIG [key=value ...]
 
 Check text, batches and model of a pretraining run, and forecast its time, memory and disk on this machine.
 The tokenizer is trained and the store prepared where they are missing. Both are kept, and the counts of examples.

@@ -1,4 +1,4 @@
-"""python -m pretrain.prepare CONFIG.yaml [key=value ...]: tokenise the corpus into a store, or go on with that.
+"""python -m pretrain.prepare CONFIG [key=value ...]: tokenise the corpus into a store, or go on with that.
 
 1. The corpus is divided into units of work, by its files alone.
 2. A small sample is tokenised, to forecast the disk space and time of the whole.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pretrain.corpus.worker import Job
 
 USAGE = """\
-usage: python -m pretrain.prepare CONFIG.yaml [key=value ...]
+usage: python -m pretrain.prepare CONFIG [key=value ...]
 
 Tokenise the corpus into RUN/store, from which training reads; the tokenizer is trained where it is missing. The same
 command continues an interrupted preparation.

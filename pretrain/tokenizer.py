@@ -1,4 +1,4 @@
-"""python -m pretrain.tokenizer CONFIG.yaml [key=value ...]: train a tokenizer on a corpus, or copy an existing one.
+"""python -m pretrain.tokenizer CONFIG [key=value ...]: train a tokenizer on a corpus, or copy an existing one.
 
 It is trained on a sample of bounded size from all files, and measured on held-out documents. The folder gets the files
 that transformers reads, and report.json: the settings, tokens per word, unknown tokens, bytes per token.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bert.tokenizer import Tokenizer
 
 USAGE = """\
-usage: python -m pretrain.tokenizer CONFIG.yaml [key=value ...]
+usage: python -m pretrain.tokenizer CONFIG [key=value ...]
 
 Learn the vocabulary of a corpus, or take one over (tokenizer.from). The folder is RUN/tokenizer, and its report.json
 has tokens per word, unknown tokens and bytes per token. A tokenizer that is already there is not changed.

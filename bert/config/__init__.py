@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
-from bert.config import yaml12
+from bert.config import recipes, yaml12
 from bert.config.filling import Filling, read_yaml
 from bert.config.lengths import Length, LengthOrZero
 from bert.config.schema import to_dict
@@ -48,10 +48,12 @@ Probability = Annotated[float, Ge(0), Le(1)]
 
 
 def load(schema: type[T], path: Path | str | None, overrides: Sequence[str] = ()) -> T:
-    """Fill `schema` from a YAML file (or from nothing) and then from dotted `key=value` words."""
-    filling = Filling(schema, "" if path is None else str(path))
-    if path is not None:
-        filling.add(read_yaml(Path(path)).items(), str(path))
+    """Fill `schema` from a YAML file (or from nothing) and then from dotted `key=value` words. The name of a shipped
+    recipe stands for its file."""
+    file = None if path is None else recipes.locate(schema, str(path))
+    filling = Filling(schema, "" if file is None else str(file))
+    if file is not None:
+        filling.add(read_yaml(file, schema).items(), str(file))
     filling.add([_split_override(word) for word in overrides], "command line")
     return filling.validate()
 
@@ -80,17 +82,34 @@ def dump(config: Any) -> str:
 
 
 def parse_command(schema: type[T], argv: Sequence[str], usage: str) -> T:
-    """Read `CONFIG.yaml [key=value ...]`; with `--help` print every key and end with exit code 0."""
+    """Read `CONFIG [key=value ...]`, where CONFIG is a YAML file or the name of a recipe.
+
+    `--help` prints every key, `--list` the recipes and `--show NAME` one of them, and ends with exit code 0.
+    """
+    command = usage.strip().splitlines()[0].removeprefix("usage: ")
     if "--help" in argv or "-h" in argv:
         print(help_text(schema, usage))
+        raise SystemExit(0)
+    if recipes.folder_of(schema) is not None and argv and argv[0] in ("--list", "--show"):
+        _print_recipes(schema, argv, command.partition("-m ")[2].split()[0])
         raise SystemExit(0)
     paths = [word for word in argv if "=" not in word]
     strange = [word for word in argv if word.startswith("-")] or paths[1:]
     if not argv or strange:
         reason = f"{strange[0]} is not a key=value word" if strange else "a configuration is missing"
-        shown = usage.strip().splitlines()[0].removeprefix("usage: ")
-        raise UserError(f"{reason}; usage: {shown} (--help lists the keys)")
+        lists = "--help lists the keys, --list the recipes"
+        raise UserError(f"{reason}; usage: {command} ({lists})")
     return load(schema, paths[0] if paths else None, [word for word in argv if "=" in word])
+
+
+def _print_recipes(schema: type, argv: Sequence[str], module: str) -> None:
+    match argv:
+        case ["--list"]:
+            print(recipes.listing(schema, module))
+        case ["--show", name]:
+            print(recipes.show(schema, name), end="")
+        case _:
+            raise UserError(f"usage: python -m {module} --list, or python -m {module} --show NAME")
 
 
 def help_text(schema: type, usage: str) -> str:

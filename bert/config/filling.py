@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
-from bert.config import elsewhere, yaml12
+from bert.config import elsewhere, recipes, yaml12
 from bert.config.schema import (
     alternatives,
     default_of,
@@ -21,12 +21,13 @@ from bert.config.schema import (
 from bert.errors import UserError
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty file is an empty mapping."""
+def read_yaml(path: Path, schema: type = object) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping. The error for a missing file names a recipe of
+    `schema` that may be meant."""
     try:
         values = yaml12.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file{_nearest_file(path)}") from None
+        raise UserError(f"{path}: no such file{recipes.near(schema, str(path))}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a YAML file ({error})") from None
     except yaml12.YAMLError as error:
@@ -123,7 +124,7 @@ class Filling:
     def _section(self, annotation: Any, value: Any, source: str, full: str, into: dict[str, Any]) -> Any:
         """The value of a section: a mapping of its keys, or the name of a file with one."""
         if isinstance(value, str) and not any(part is str for part in alternatives(annotation)):
-            path = _find_file(value, source, full)
+            path = _find_file(section_of(annotation), value, source, full)
             value, source = read_yaml(path), str(path)
         if value is None and type(None) not in alternatives(annotation):
             value = {}
@@ -201,12 +202,12 @@ def _locate(schema: type, location: Sequence[int | str]) -> tuple[str, Any]:
     return ".".join(keys), annotation
 
 
-def _find_file(name: str, source: str, key: str) -> Path:
-    """The file of a section: in the current folder, or else in the folder of the file that names it."""
-    for path in (Path(name), Path(source).parent / name):
+def _find_file(section: type, name: str, source: str, key: str) -> Path:
+    """The file of a section: in the current folder, or else in the folder of the file that names it, or a recipe."""
+    for path in (Path(name), Path(source).parent / name, recipes.locate(section, name)):
         if path.is_file():
             return path
-    raise UserError(f"{_origin(source)}{key}: no file {name}{_nearest_file(Path(name))}")
+    raise UserError(f"{_origin(source)}{key}: no file {name}{recipes.near(section, name)}")
 
 
 def _origin(source: str) -> str:
@@ -216,9 +217,3 @@ def _origin(source: str) -> str:
 def _nearest(word: str, known: Iterable[str]) -> str:
     found = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {found[0]}?)" if found else ""
-
-
-def _nearest_file(path: Path) -> str:
-    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    found = difflib.get_close_matches(path.name, names, n=1)
-    return f" (did you mean {path.parent / found[0]}?)" if found else ""

@@ -54,6 +54,8 @@ ProblemType = Annotated[str, PROBLEM_TYPES]
 
 @dataclass(frozen=True)
 class EncoderConfig:
+    RECIPES = "model"
+
     vocab_size: PositiveInt = 30522
     """number of tokens the model reads and predicts; in pretraining always that of the tokenizer"""
     pad_vocab_multiple: PositiveInt = 1

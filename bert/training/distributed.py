@@ -26,9 +26,9 @@ C = TypeVar("C")
 T = TypeVar("T")
 
 USAGE = """\
-usage: accelerate launch -m {name} CONFIG.yaml [key=value ...]
-       torchrun --nproc_per_node N -m {name} CONFIG.yaml [key=value ...]
-       python -m {name} CONFIG.yaml [key=value ...]            (one process)
+usage: accelerate launch -m {name} CONFIG [key=value ...]
+       torchrun --nproc_per_node N -m {name} CONFIG [key=value ...]
+       python -m {name} CONFIG [key=value ...]            (one process)
 
 {description}
 The same command continues an interrupted run.
@@ -41,7 +41,7 @@ exit codes: 0 finished · 1 the run failed · 2 a mistake in the configuration o
 def run_training(
     name: str, argv: Sequence[str], schema: type[C], description: str, train: Callable[[C], "Result"]
 ) -> None:
-    """Carry out the command of an application, `python -m NAME CONFIG.yaml [key=value ...]`."""
+    """Carry out the command of an application, `python -m NAME CONFIG [key=value ...]`."""
     config = parse_command(schema, argv, USAGE.format(name=name, description=description))
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
         from bert.training.cpu_launch import start_processes

@@ -71,6 +71,8 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
+    RECIPES = "tokenizer"
+
     path: str | None = None
     """folder of the tokenizer; by default RUN_DIR/tokenizer"""
     from_: str | None = None

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bert import config as configuration
+from bert.config import recipes
 from bert.huggingface import family_of, obstacles
 from bert.model.config import EncoderConfig
 from bert.model.models import build
@@ -248,13 +249,12 @@ def test_a_fine_tuning_header_keeps_its_word(path: Path, monkeypatch: pytest.Mon
 def test_the_command_of_a_header_is_of_its_own_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it says to type is this file and words that the configuration has."""
     monkeypatch.chdir(ROOT)
-    name = str(path.relative_to(ROOT))
     for line in path.read_text(encoding="utf-8").splitlines():
         if re.match("#   .* -m (pretrain|finetune) ", line):
             words = shlex.split(line.lstrip("# "))
             at = words.index("-m")
             schema = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[words[at + 1]]
-            assert words[at + 2] == name
+            assert recipes.locate(schema, words[at + 2]).samefile(path)
             configuration.load(schema, path, words[at + 3 :])
 
 
