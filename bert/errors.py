@@ -33,20 +33,44 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
         finally:
             print(end="", flush=True)
     except (UserError, RunFailed) as error:
-        if is_main_process():
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        _say(f"error: {error}")
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
+        _say("interrupted; the same command continues, or begins again")
         return 130
     except BrokenPipeError:
         if _stdout_is_read():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # python flushes again when it ends
+        _close_stdout()
         return 141
+    except OSError as error:
+        if not _stdout_fails():
+            raise
+        _close_stdout()
+        _say(f"error: the output cannot be written ({error.strerror})")
+        return 1
     return 0
+
+
+def _say(line: str) -> None:
+    if is_main_process():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _stdout_is_read() -> bool:
     poll = select.poll()
     poll.register(STDOUT, 0)  # poll always reports errors
     return not poll.poll(0)
+
+
+def _stdout_fails() -> bool:
+    """Whether what was printed cannot be written: it is still there, so another attempt fails too."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _close_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # python flushes again when it ends

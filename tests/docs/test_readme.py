@@ -9,9 +9,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
+
+from bert.config import recipes
+from finetune.config import FinetuneConfig
+from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 SHARED = ["training.num_workers=0", "tracking.wandb=off", "tracking.log_every=1"]
@@ -47,20 +52,23 @@ TOPICS = {
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
 PROGRAMS = ("accelerate launch ", "python -m ", "torchrun ", "bert ")
 MEANT = {
-    "pretrain": {"CONFIG.yaml": "configs/pretrain/mini.yaml", "RUN": "runs/mini"},
+    "pretrain": {"CONFIG": "mini", "RUN": "runs/mini"},
     "finetune": {
-        "CONFIG.yaml": "configs/finetune/classification.yaml",
+        "CONFIG": "classification",
         "RUN": "runs/topics",
         "FILE": "my-labels.csv",
     },
     "bert": {"RUN": "runs/mini", "CHECKPOINT": "runs/mini", "TEXT": "Rain and wind."},
 }
 """What a reader puts in the place of a word."""
+RECIPES = {
+    name for schema in (PretrainConfig, FinetuneConfig) for name in recipes.named(recipes.folder_of(schema))
+}
 GIVEN = {
     "pretrain": ["corpus.files=my-texts"],
     "finetune": ["model.from=runs/mini", "task.train=my-labels.csv", "task.validation=null"],
 }
-"""What a reader of the guides gives beside a file of `configs/`, where a command does not."""
+"""What a reader of the guides gives beside a recipe, where a command does not."""
 
 
 def blocks(language: str, document: Path = ROOT / "README.md") -> list[str]:
@@ -90,8 +98,13 @@ def module_and_words(command: list[str]) -> tuple[str, list[str]]:
     if command[0] == "bert":
         return "bert.cli", command[1:]
     at = command.index("-m")
-    module, words = command[at + 1], command[at + 2 :]
-    return module, [*words, *(TINY[module.partition(".")[0]] if words[0].endswith(".yaml") else [])]
+    module, words = command[at + 1], list(takewhile(lambda word: word != ">", command[at + 2 :]))
+    return module, [*words, *(TINY[module.partition(".")[0]] if has_configuration(words) else [])]
+
+
+def has_configuration(words: list[str]) -> bool:
+    """Whether the first word is a configuration: a recipe, a file, or a word that stands for one."""
+    return words[0] == "CONFIG" or words[0].endswith(".yaml") or words[0] in RECIPES
 
 
 def carry_out(module: str, words: list[str]) -> None:
@@ -157,7 +170,7 @@ def carry_out_document(document: Path) -> None:
         module, words = module_and_words(command)
         package = module.partition(".")[0]
         words = [MEANT[package].get(word, word) for word in words]
-        if words[0].startswith("configs/"):
+        if has_configuration(words):
             keys = {word.partition("=")[0] for word in words}
             given = [f"run_dir=runs/{document.stem}-{number}", *GIVEN[package]]
             words += [word for word in given if word.partition("=")[0] not in keys]
@@ -185,4 +198,4 @@ def test_every_command_of_the_table_exists(root: Path) -> None:
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
     from bert.cli import COMMANDS
 
-    assert set(re.findall(r"`bert ([\w-]+)", table)) == set(COMMANDS)
+    assert set(re.findall(r"`bert (\w[\w-]*)", table)) == set(COMMANDS)

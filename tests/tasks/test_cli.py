@@ -268,6 +268,40 @@ def test_a_reader_that_stops_early_is_no_error(folders, command):
     assert (done.stdout, done.stderr) == ("141\n", "")
 
 
+@pytest.mark.launch
+@pytest.mark.parametrize(
+    "command", ["-m bert.cli --help", "-m bert.cli --version", "-m pretrain --help", "-m finetune --list"]
+)
+def test_output_that_cannot_be_written_is_one_line(command):
+    line = f"{sys.executable} {command} > /dev/full; echo $?"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    said = "error: the output cannot be written (No space left on device)\n"
+    assert (done.stdout, done.stderr) == ("1\n", said)
+
+
+def test_ctrl_c_is_one_line(capsys):
+    def main(argv):
+        raise KeyboardInterrupt
+
+    assert run_command(main, []) == 130
+    assert capsys.readouterr().err == "interrupted; the same command continues, or begins again\n"
+
+
+def test_another_error_of_the_system_is_not_taken_for_one_of_the_output():
+    def main(argv):
+        raise OSError(28, "No space left on device", "elsewhere")
+
+    with pytest.raises(OSError, match="elsewhere"):
+        run_command(main, [])
+
+
+def test_the_version_is_one_line(capsys):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(
+        r"bert-pretraining \S+ with torch \d\S*, .*; Python 3\.\S+\n", capsys.readouterr().out
+    )
+
+
 def test_a_pipe_that_breaks_elsewhere_is_an_error():
     def main(argv):
         raise BrokenPipeError("of a worker process")
