@@ -1,22 +1,21 @@
 """The model card of a fine-tuned model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import bert.config as configuration
-from finetune.config import FinetuneConfig
+from finetune.config import KINDS, FinetuneConfig
 from finetune.data import TaskData
 
 _TEMPLATE = """\
 ---
 library_name: transformers
-pipeline_tag: text-classification
+pipeline_tag: {pipeline}
 ---
 
 # {title}
 
-{start}, fine-tuned on {num_train} {what} to tell {labels}.
+{start}, fine-tuned on {num_train} {what} {labels}.
 
 | | {metrics} |
 |---|{rules}|
@@ -27,8 +26,8 @@ pipeline_tag: text-classification
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", "PATH OF THIS FOLDER")
-classify({call})
+answer = pipeline("{pipeline}", "PATH OF THIS FOLDER")
+answer({call})
 ```
 
 ## Recipe
@@ -45,9 +44,8 @@ def model_card(config: FinetuneConfig, data: TaskData, results: dict[str, Any]) 
     rows = [
         f"| {name} | {' | '.join(f'{v:.4f}' for v in values.values())} |" for name, values in measured.items()
     ]
-    pair = config.task.pair_column is not None
+    kind = KINDS[config.task.kind]
     start = "An encoder" if config.model.pretrained else "A randomly initialised encoder"
-    labels = ", ".join(data.labels.names)
     everything = configuration.to_dict(config)
     recipe = {
         key: _told(everything[key]) for key in ("seed", "task", "batch", "optimizer", "schedule", "training")
@@ -56,16 +54,15 @@ def model_card(config: FinetuneConfig, data: TaskData, results: dict[str, Any]) 
         title=Path(config.run_dir).name,
         start=f"{start} (`{Path(config.model.from_).name}`)",
         num_train=len(data.train),
-        what="pairs of texts" if pair else "texts",
-        labels=f"{len(data.labels)} labels apart: {labels}"
-        if data.labels.problem_type != "regression"
-        else labels,
+        what=kind.examples_of(config.task),
+        labels=kind.purpose(data.labels),
+        pipeline=kind.pipeline,
         metrics=" | ".join(names) or "not yet measured",
         rules="|".join(["---"] * max(len(names), 1)),
         rows="\n".join(rows),
         chosen=f"After step {results.get('best_step', results['steps'])} of {results['steps']}, "
-        f"chosen by {results['metric']} on the validation texts.",
-        call=json.dumps({"text": "one text", "text_pair": "the other"} if pair else "some text"),
+        f"chosen by {results['metric']} on the validation {kind.examples}.",
+        call=kind.call(config.task),
         recipe=configuration.yaml12.dump(recipe),
     )
 

@@ -7,11 +7,20 @@ from annotated_types import Gt, Lt
 
 from bert.config import NonNegativeInt, PositiveInt, Probability, Table
 from bert.data.records import FileConfig
-from bert.model.config import PROBLEM_TYPES
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
 
-KINDS = Table(**{name: f"finetune.tasks:{name.upper()}" for name in PROBLEM_TYPES})
-"""The kinds of tasks, one for each problem type of a classifier."""
+KINDS = Table(
+    single_label="finetune.tasks.texts:SINGLE_LABEL",
+    multi_label="finetune.tasks.texts:MULTI_LABEL",
+    regression="finetune.tasks.texts:REGRESSION",
+)
+"""The kinds of tasks."""
+LONG_TEXTS = Table(
+    cut="finetune.sequences:head",
+    head_tail="finetune.sequences:head_and_tail",
+    windows="finetune.sequences:windows",
+)
+"""What becomes of a text that is too long."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,13 @@ class BatchConfig:
     sequences: PositiveInt = 32
     """batch size: texts (or pairs) of one optimizer step, over all processes"""
     max_length: PositiveInt = 128
-    """longest sequence in tokens; longer texts are cut, of a pair the longer one first"""
+    """longest sequence in tokens; of a pair the longer text is cut first"""
+    long_texts: Annotated[str, LONG_TEXTS] = "cut"
+    """what becomes of longer texts: cut, their end is left out; head_tail, a quarter is their head and the rest their
+    tail; windows, each is read in several sequences, whose predictions are pooled. Of a pair, head_tail and windows
+    divide the second text"""
+    overlap: NonNegativeInt = 64
+    """tokens that a window shares with the one before (stride in transformers), at most half of it"""
     micro_tokens: PositiveInt = 4096
     """most tokens of a micro-batch on one process; the steps of gradient accumulation follow from it"""
     layout: Literal["packed", "padded"] = "packed"

@@ -1,36 +1,21 @@
-"""Rows of files → texts with targets. Every error names the file and line."""
+"""Rows of files → examples with targets. Every error names the file and line."""
 
 import difflib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
-from bert.data.records import GIVE_FORMAT, Row, RowFile, is_broken
+from bert.data.records import GIVE_FORMAT, Row, RowFile
 from bert.errors import UserError
 from bert.model.config import Labels
 from finetune.config import KINDS, TaskConfig
 from finetune.metrics import Array
-from finetune.tasks import cell_text, label_index, sorted_labels
-
-
-@dataclass
-class Split:
-    """Texts (or pairs) and their targets."""
-
-    texts: list[str]
-    pairs: list[str] | None
-    targets: Array
-    """(n,), or (n, C) for several labels a text"""
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, chosen: Array) -> "Split":
-        pairs = None if self.pairs is None else [self.pairs[i] for i in chosen]
-        return Split([self.texts[i] for i in chosen], pairs, self.targets[chosen])
+from finetune.splits import Split
+from finetune.tasks.kind import sorted_labels
 
 
 @dataclass
@@ -44,17 +29,25 @@ class TaskData:
     notes: list[str]
     """messages about the files: rows that were left out"""
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
 
 def load_task(task: TaskConfig) -> TaskData:
     """Read the files. Labels come from the configuration, the data set's own list, or the training rows."""
+    kind = KINDS[task.kind]
     rows = {name: _Rows(task, name) for name in ("train", "validation", "test") if getattr(task, name)}
     train = rows["train"]
-    found = train.names or sorted_labels(text for values in train.labels for text in values)
-    labels, index = label_index(task, found)
+    found = train.names or sorted_labels(label for values in train.labels for label in kind.names(values))
+    labels, index = kind.labels(task, found)
     splits = {name: part.split(index) for name, part in rows.items()}
+    notes = [note for part in rows.values() for note in part.notes()]
+    notes += [f"{name}: {note}" for name, split in splits.items() for note in kind.notes(split, labels)]
     if "validation" not in splits:
         splits["train"], splits["validation"] = _hold_out(splits["train"], task)
-    notes = [note for part in rows.values() for note in part.notes()]
     return TaskData(labels, splits["train"], splits["validation"], splits.get("test"), notes)
 
 
@@ -83,9 +76,9 @@ class _Rows:
     task: TaskConfig
     name: str
     places: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    pairs: list[str] = field(default_factory=list)
-    labels: list[list[str]] = field(default_factory=list)
+    texts: list[Any] = field(default_factory=list)
+    pairs: list[Any] = field(default_factory=list)
+    labels: list[list[Any]] = field(default_factory=list)
     names: list[str] | None = None
     """labels in the order of the data set's own list, if it has one"""
     refused: list[str] = field(default_factory=list)
@@ -93,24 +86,25 @@ class _Rows:
     def __post_init__(self) -> None:
         task, kind = self.task, KINDS[self.task.kind]
         rows, self.names = self._open()
-        columns = [column for column in (task.text_column, task.pair_column) if column]
-        for row, texts in texts_of(with_columns(rows, [*columns, task.label_column]), columns):
+        for row in with_columns(rows, lambda row: kind.columns(row, task) + kind.label_columns(row, task)):
             try:
                 if row.problem:
                     raise ValueError(row.problem)
-                values = kind.values(row.values.get(task.label_column), task)
+                text, pair = kind.read(row.values, task)
+                values = kind.values(row.values, text, task)
             except ValueError as error:
                 self._refuse(row.place, error)
                 continue
             self.places.append(row.place)
-            self.texts.append(texts[0])
-            self.pairs.extend(texts[1:])
+            self.texts.append(text)
+            self.pairs.append(pair)
             self.labels.append(values)
 
     def _open(self) -> tuple[Iterable[Row], list[str] | None]:
-        if self.task.dataset is None:
-            return RowFile(getattr(self.task, self.name), self.task), None
-        return read_dataset(self.task.dataset, getattr(self.task, self.name), self.task.label_column)
+        task, file = self.task, getattr(self.task, self.name)
+        if task.dataset is None:
+            return RowFile(file, KINDS[task.kind].layout(file, task)), None
+        return read_dataset(task.dataset, file, KINDS[task.kind].label_columns({}, task))
 
     def split(self, index: dict[str, int]) -> Split:
         """The rows with targets. Rows with labels that the task does not have are refused."""
@@ -125,10 +119,12 @@ class _Rows:
             raise UserError(
                 f"{getattr(self.task, self.name)}: no row can be used; the first: {self.refused[0]}"
             )
-        pairs = self.pairs if self.task.pair_column else None
-        everything = Split(self.texts, pairs, np.zeros(len(self.texts)))
-        chosen = everything if len(kept) == len(self.texts) else everything.take(np.array(kept))
-        return Split(chosen.texts, chosen.pairs, np.array(targets, dtype=kind.dtype))
+        return Split(
+            [self.texts[i] for i in kept],
+            None if self.pairs[kept[0]] is None else [self.pairs[i] for i in kept],
+            kind.targets(targets),
+            [self.places[i] for i in kept],
+        )
 
     def _refuse(self, place: str, problem: ValueError) -> None:
         if self.task.bad_rows == "error":
@@ -141,8 +137,11 @@ class _Rows:
         return [f"{len(self.refused)} rows of {self.name} are left out, the first: {self.refused[0]}"]
 
 
-def read_dataset(dataset: str, split: str, label_column: str) -> tuple[Iterator[Row], list[str] | None]:
-    """The rows of a data set of the Hugging Face hub, NAME or NAME:CONFIGURATION, and its list of labels."""
+def read_dataset(
+    dataset: str, split: str, label_columns: Sequence[str]
+) -> tuple[Iterator[Row], list[str] | None]:
+    """The rows of a data set of the Hugging Face hub, NAME or NAME:CONFIGURATION, and its list of labels. Numbers of
+    labels become names, also in lists."""
     import datasets
 
     name, _, configuration = dataset.partition(":")
@@ -153,26 +152,35 @@ def read_dataset(dataset: str, split: str, label_column: str) -> tuple[Iterator[
         raise UserError(f"task.dataset: {dataset} ({split}) cannot be loaded: {reason}") from None
     if not len(table):
         raise UserError(f"task.dataset: {dataset} ({split}) has no rows")
-    feature = table.features.get(label_column)
-    names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    names: dict[str, list[str]] = {}
+    for column in label_columns:
+        feature = table.features.get(column)
+        feature = getattr(feature, "feature", feature)  # of a list
+        if isinstance(feature, datasets.ClassLabel):
+            names[column] = list(feature.names)
 
     def rows() -> Iterator[Row]:
         for number, values in enumerate(table, 1):
-            label = values.get(label_column)
-            if names is not None and label is not None:
-                values = {**values, label_column: names[label] if label >= 0 else None}
-            yield Row(f"{dataset} ({split}), row {number}", values)
+            by_name = {column: _by_name(values[column], known) for column, known in names.items()}
+            yield Row(f"{dataset} ({split}), row {number}", {**values, **by_name})
 
-    return rows(), names
+    return rows(), next(iter(names.values()), None)
 
 
-def with_columns(rows: Iterable[Row], columns: list[str]) -> Iterator[Row]:
-    """The rows. UserError if the first one lacks a column, or if there are no rows."""
+def _by_name(label: Any, names: list[str]) -> Any:
+    """The name of a label's number, None for -1; of each one in a list."""
+    if isinstance(label, list):
+        return [_by_name(one, names) for one in label]
+    return None if label is None or label < 0 else names[label]
+
+
+def with_columns(rows: Iterable[Row], columns: Callable[[Mapping[str, Any]], list[str]]) -> Iterator[Row]:
+    """The rows. UserError if the first one lacks one of its `columns`, or if there are no rows."""
     found = iter(rows)
     first = next(found, None)
     if first is None:
         raise UserError(f"{rows.path if isinstance(rows, RowFile) else 'the data set'}: has no rows")
-    for column in columns if first.problem is None else []:
+    for column in columns(first.values) if first.problem is None else []:
         if column not in first.values:
             present = [str(name) for name in first.values]
             near = difflib.get_close_matches(column, present, n=1)
@@ -182,19 +190,3 @@ def with_columns(rows: Iterable[Row], columns: list[str]) -> Iterator[Row]:
             hint += f"; it is read as plain text, a text a line: {GIVE_FORMAT}" if plain else ""
             raise UserError(f"{first.place}: there is no column {column!r}{hint}; there are: {listed}")
     return chain([first], found)
-
-
-def texts_of(rows: Iterable[Row], columns: list[str]) -> Iterator[tuple[Row, list[str]]]:
-    """Each row with the texts in its columns. A row gets a `problem` if one of them is empty or broken."""
-    for row in rows:
-        texts = [cell_text(row.values.get(column)) for column in columns]
-        problems = (problem for pair in zip(columns, texts, strict=True) if (problem := _problem(*pair)))
-        if row.problem is None and (first := next(problems, None)):
-            row = Row(row.place, row.values, first)
-        yield row, texts
-
-
-def _problem(column: str, text: str) -> str | None:
-    if not text:
-        return f"has no text in column {column!r}"
-    return f"has half a surrogate pair in column {column!r}" if is_broken(text) else None

@@ -1,4 +1,4 @@
-"""Evaluation of a classifier: logits of many texts, metrics, early stopping; the same for any number of processes."""
+"""Evaluation of a model: outputs for many texts, metrics, early stopping; the same for any number of processes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,36 +10,48 @@ from torch import Tensor, nn
 
 from bert.checkpoint.run import Checkpoint
 from bert.data.batch import to_device
-from bert.model.models import SequenceClassifier
+from bert.model.config import Labels
+from bert.model.models import Model
 from bert.training.distributed import from_main
 from bert.training.logging import read_evaluations
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
-from finetune.batches import TokenizedSplit, evaluation_batches
-from finetune.config import FinetuneConfig
-from finetune.tasks import measure
+from finetune.batches import evaluation_batches
+from finetune.config import KINDS, FinetuneConfig
+from finetune.splits import TokenizedSplit
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def logits_of(
-    model: SequenceClassifier,
-    split: TokenizedSplit,
+def outputs_of(
+    model: Model,
+    data: TokenizedSplit,
     pad_id: int,
     micro_tokens: int,
     process_index: int = 0,
     num_processes: int = 1,
     should_stop: ShouldStop = lambda: False,
 ) -> Tensor:
-    """(n, C) float32 on the model's device, in the order of the texts; 0 for the texts of other processes."""
-    device = model.classifier.weight.device
-    logits = torch.zeros(len(split), len(model.labels), device=device)
-    for chosen, batch in evaluation_batches(split, pad_id, micro_tokens, process_index, num_processes):
+    """(N, C) float32 on the model's device, in the order of the sequences, or (T, C) in the order of their tokens; 0
+    for what other processes have."""
+    device = model.encoder.embeddings.tokens.weight.device
+    outputs = None
+    for chosen, batch in evaluation_batches(data, pad_id, micro_tokens, process_index, num_processes):
         if should_stop():
             raise EvaluationStopped
-        answers = model(**to_device(batch, device)).logits
-        logits[torch.from_numpy(chosen).to(device)] = answers[: len(chosen)].float()
-    return logits
+        logits = model(**to_device(batch, device)).logits
+        if outputs is None:
+            num_rows = len(data.ids.values) if data.per_token else len(data.ids)
+            outputs = torch.zeros(num_rows, logits.shape[-1], device=device)
+        if data.per_token:
+            rows = data.ids.places(chosen)
+            places = torch.from_numpy(rows.values).to(device)
+            real = torch.arange(logits.shape[1]) < torch.from_numpy(rows.lengths)[:, None]
+            outputs[places] = logits[: len(chosen)][real.to(device)].float()
+        else:
+            outputs[torch.from_numpy(chosen).to(device)] = logits[: len(chosen)].float()
+    assert outputs is not None, "every process has a batch"
+    return outputs
 
 
 @dataclass
@@ -50,6 +62,7 @@ class Evaluator:
     accelerator: "Accelerator"
     pad_id: int
     validation: TokenizedSplit
+    labels: Labels
     metric: str
     scores: list[float] = field(default_factory=list)
     """of the evaluations so far; higher is better"""
@@ -62,20 +75,19 @@ class Evaluator:
             self.scores = [self._score(line) for line in lines]
 
     def __call__(self, model: nn.Module, should_stop: ShouldStop) -> Evaluation:
-        assert isinstance(model, SequenceClassifier)
-        measured = self.measure(model, self.validation, should_stop)
+        assert isinstance(model, Model)
+        kind = KINDS[self.config.task.kind]
+        outputs = self.outputs(model, self.validation, should_stop)
+        measured = kind.measure(self.validation, outputs, self.labels)
         self.scores.append(self._score(measured))
         return Evaluation(measured, self.scores[-1], stop=self._out_of_patience())
 
-    def measure(
-        self, model: SequenceClassifier, split: TokenizedSplit, should_stop: ShouldStop = lambda: False
-    ) -> dict[str, float]:
-        """The loss and the metrics of the task, the same on every process."""
+    def outputs(self, model: Model, data: TokenizedSplit, should_stop: ShouldStop = lambda: False) -> Tensor:
+        """See `outputs_of`; of all processes, on the CPU, the same on every process."""
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         micro_tokens = self.config.batch.micro_tokens
-        mine = logits_of(model, split, self.pad_id, micro_tokens, process, processes, should_stop)
-        logits = self.accelerator.reduce(mine, reduction="sum")
-        return measure(self.config.task, split.targets, logits.cpu())
+        mine = outputs_of(model, data, self.pad_id, micro_tokens, process, processes, should_stop)
+        return self.accelerator.reduce(mine, reduction="sum").cpu()
 
     def _score(self, measured: dict[str, float]) -> float:
         return -measured["loss"] if self.metric == "loss" else measured[self.metric]

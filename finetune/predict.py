@@ -1,27 +1,31 @@
 """The command `python -m finetune.predict`: a file of texts → their labels with probabilities."""
 
+import hashlib
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert.config import help_text, load, load_record
-from bert.data.records import TABLES, FileConfig, RowFile, check_output, row_writer
+from bert.config import dump, help_text, load, load_record
+from bert.data.records import TABLES, FileConfig, Row, RowFile, check_output, resumable_writer
 from bert.errors import UserError, run_command
-from finetune.config import FinetuneConfig, PredictConfig
+from finetune.config import KINDS, FinetuneConfig, PredictConfig
 
 if TYPE_CHECKING:
-    from bert.model.models import SequenceClassifier
+    from bert.model.config import Labels
+    from bert.model.models import Model
     from bert.tokenizer import Tokenizer
+    from finetune.config import BatchConfig, TaskConfig
+    from finetune.tasks.kind import Answer, Kind
 
 USAGE = """\
 usage: python -m finetune.predict RUN FILE [key=value ...]
 
-Label the texts of FILE (csv, tsv, jsonl, parquet, txt, or lines by a pattern) with the model of RUN, the folder
-of a run or of a checkpoint. The output has the rows in the same order: their columns, the prediction, and the
-probability of each label.
+Label the texts of FILE (csv, tsv, jsonl, parquet, txt, conll, or lines by a pattern) with the model of RUN, the
+folder of a run or of a checkpoint. The output has the rows in the same order: their columns, the prediction, and
+what belongs to it, for instance the probability of each label. If it is killed, the same command goes on.
 """
 CHUNK = 4096
 """rows that are sorted by length, computed and written at a time"""
@@ -34,37 +38,33 @@ def predict(run: Path, file: Path, config: PredictConfig) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from finetune.data import texts_of, with_columns
-
     check_output(config.output, (".jsonl", *TABLES))
-    classifier, task = load_classifier(run, config)
-    layout, columns = how_to_read(file, config, task)
+    predictor, layout = load_predictor(run, file, config)
     rows, num_rows, own = RowFile(file, layout), 0, dict[str, None]()
-    for row, _ in texts_of(with_columns(rows, columns), columns):
-        if row.problem:
-            raise UserError(f"{row.place}: {row.problem}")
+    for row, _ in predictor.examples(rows):
         num_rows += 1
         own.update(dict.fromkeys(row.values))
-    in_table = Path(config.output or "").suffix in TABLES
-    answers = classifier.columns(in_table)
+    answers = predictor.columns(in_table=Path(config.output or "").suffix in TABLES)
     names = free_names(answers, own)
-    console, usable = Console(stderr=True), texts_of(rows, columns)
+    console = Console(stderr=True)
     if names != answers:
         console.print(
             f"{file} has a column of the same name; ours are called {', '.join(names)}", highlight=False
         )
     with (
-        row_writer(config.output, [*own, *names]) as write,
+        resumable_writer(config.output, [*own, *names], identity(predictor, file, config)) as (write, done),
         Progress(console=console, transient=True) as progress,
     ):
-        bar = progress.add_task("rows", total=num_rows)
+        if done:
+            console.print(f"{config.output}: {done} of {num_rows} rows are done already", highlight=False)
+        bar = progress.add_task("rows", total=num_rows, completed=done)
+        usable = islice(predictor.examples(rows), done, None)
         while chunk := list(islice(usable, CHUNK)):
-            pairs = [texts[1] for _, texts in chunk] if len(columns) > 1 else None
-            found = classifier([texts[0] for _, texts in chunk], pairs, in_table)
+            found = predictor([example for _, example in chunk])
             write(
                 [
-                    {**row.values, **dict(zip(names, cells))}
-                    for (row, _), cells in zip(chunk, found, strict=True)
+                    {**row.values, **dict(zip(names, cells(answer, answers), strict=True))}
+                    for (row, _), answer in zip(chunk, found, strict=True)
                 ]
             )
             progress.advance(bar, len(chunk))
@@ -81,81 +81,128 @@ def free_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
     return free
 
 
-@dataclass
-class Classifier:
-    """A fine-tuned model with everything needed to apply it to texts."""
+def cells(answer: "Answer", columns: Sequence[str]) -> list[Any]:
+    """The cells of an answer; probabilities by label have a column each, if there is none for all."""
+    probabilities = answer.get("probabilities")
+    if isinstance(probabilities, Mapping):
+        answer = {**answer, **{_column_of(name): one for name, one in probabilities.items()}}
+    return [answer[column] for column in columns]
 
-    model: "SequenceClassifier"
+
+def _column_of(label: str) -> str:
+    return f"probability of {label}"
+
+
+def identity(predictor: "Predictor", file: Path, config: PredictConfig) -> str:
+    """Changes when predictions would: with the model, the file or the configuration."""
+    weights = [*predictor.folder.glob("*.safetensors"), *predictor.folder.glob("*.bin")]
+    states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (file, *sorted(weights))]
+    told = f"{predictor.folder.resolve()} {file.resolve()} {states} {dump(config)}"
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+@dataclass
+class Predictor:
+    """A fine-tuned model with everything needed to apply it to the rows of files."""
+
+    folder: Path
+    kind: "Kind"
+    model: "Model"
     tokenizer: "Tokenizer"
-    max_length: int
-    micro_tokens: int
-    """most tokens of a batch"""
+    task: "TaskConfig"
+    """says which columns are read"""
+    batch: "BatchConfig"
+    """says what becomes of long texts"""
+
+    @property
+    def labels(self) -> "Labels":
+        """The labels of the model; none if it needs none."""
+        from bert.model.config import Labels
+
+        return getattr(self.model, "labels", Labels(()))
+
+    def examples(self, rows: RowFile) -> Iterator[tuple[Row, tuple[str, Any, Any]]]:
+        """Each row with its place, its text and its pair; UserError at the first one that cannot be used."""
+        from finetune.data import with_columns
+
+        for row in with_columns(rows, lambda first: self.kind.columns(first, self.task)):
+            try:
+                if row.problem:
+                    raise ValueError(row.problem)
+                yield row, (row.place, *self.kind.read(row.values, self.task))
+            except ValueError as error:
+                raise UserError(f"{row.place}: {error}") from None
 
     def columns(self, in_table: bool) -> list[str]:
-        """The columns that are added: a prediction and, if labels have names, their probabilities; in a table a
-        column for each probability."""
-        from finetune.tasks import KINDS
+        """The columns that are added; in a table a column for the probability of each label."""
+        columns = self.kind.answer_columns(self.labels)
+        if in_table and self.kind.by_label:
+            each = [_column_of(name) for name in self.labels.names]
+            columns = [one for name in columns for one in (each if name == "probabilities" else [name])]
+        return columns
 
-        labels = self.model.labels
-        if not KINDS[labels.problem_type].has_names:
-            return ["prediction"]
-        each = [f"probability of {name}" for name in labels.names]
-        return ["prediction", *(each if in_table else ["probabilities"])]
-
-    def __call__(self, texts: list[str], pairs: list[str] | None, in_table: bool) -> Iterator[list[Any]]:
-        """The cells of these columns, for each text (or pair)."""
+    def __call__(self, examples: Sequence[tuple[str, Any, Any]]) -> Iterator["Answer"]:
+        """The answer for each place, text and pair."""
+        import numpy as np
         import torch
 
-        from finetune.batches import tokenize_texts
-        from finetune.config import KINDS
-        from finetune.evaluate import logits_of
+        from finetune.evaluate import outputs_of
+        from finetune.splits import Split
 
-        tokenized = tokenize_texts(texts, pairs, self.tokenizer, self.max_length)
-        budget = max(self.micro_tokens, self.max_length)
+        places, texts, pairs = (list(column) for column in zip(*examples, strict=True))
+        unknown = np.full(len(texts), None)
+        split = Split(texts, pairs if pairs[0] is not None else None, unknown, places)
+        data = self.kind.encode(split, self.tokenizer, self.batch)
+        budget = max(self.batch.micro_tokens, self.batch.max_length)
         with torch.inference_mode():
-            logits = logits_of(self.model, tokenized, self.tokenizer.pad_id, budget).cpu()
-        names, kind = self.model.labels.names, KINDS[self.model.labels.problem_type]
-        for one in kind.probabilities(logits.double()).numpy():
-            cells = [kind.prediction(names, one)]
-            if kind.has_names:
-                each = [round(float(probability), 6) for probability in one]
-                cells += each if in_table else [dict(zip(names, each, strict=True))]
-            yield cells
+            outputs = outputs_of(self.model, data, self.tokenizer.pad_id, budget).cpu()
+        return self.kind.answers(data, outputs, self.labels)
 
 
-def load_classifier(run: Path, config: PredictConfig) -> tuple[Classifier, FinetuneConfig | None]:
-    """The model of a run or checkpoint folder, and its training configuration, if known."""
+def load_predictor(run: Path, file: Path, config: PredictConfig) -> tuple[Predictor, FileConfig]:
+    """The model of a run or checkpoint folder, and the format of `file`. Unless the configuration gives the format, a
+    file with the suffix of the training file is read like the training file."""
     from bert import checkpoint
     from bert.inference.common import pick_device
-    from bert.model.models import SequenceClassifier
     from bert.tokenizer import Tokenizer
+    from finetune.config import BatchConfig, TaskConfig
 
     folder = checkpoint.resolve(run)
     records = [folder / RECORD, folder.parent.parent / "config.yaml"]  # the latter of RUN/checkpoints/step-N
     record = next((path for path in records if path.is_file()), None)
     model = checkpoint.load(folder, device=pick_device(config.device))
-    if not isinstance(model, SequenceClassifier):
+    trained = None if record is None else load_record(FinetuneConfig, record)
+    if trained is not None and type(model).__name__ == KINDS[trained.task.kind].architecture:
+        task, batch = trained.task, trained.batch
+    else:
+        trained = None
+        task, batch = (
+            TaskConfig(kind=_kind_of(folder, model)),
+            BatchConfig(max_length=model.config.max_positions),
+        )
+    columns = {
+        name: getattr(config, name)
+        for name in ("text_column", "pair_column")
+        if getattr(config, name) is not None
+    }
+    task, batch = replace(task, **columns), replace(batch, micro_tokens=config.micro_tokens)
+    layout = FileConfig(**{field.name: getattr(config, field.name) for field in fields(FileConfig)})
+    same = trained is not None and task.dataset is None and Path(task.train).suffix == file.suffix
+    kind = KINDS[task.kind]
+    if layout == FileConfig() and same:
+        layout = kind.layout(file, task)
+    return Predictor(folder, kind, model, Tokenizer.load(folder), task, batch), layout
+
+
+def _kind_of(folder: Path, model: "Model") -> str:
+    """The kind of task of a model whose training is not known."""
+    same = [name for name, kind in KINDS.items() if kind.architecture == type(model).__name__]
+    if not same:
         raise UserError(
             f"{folder}: holds a {type(model).__name__}, not a classifier of texts; fine-tune it first"
         )
-    trained = None if record is None else load_record(FinetuneConfig, record)
-    max_length = trained.batch.max_length if trained else model.config.max_positions
-    return Classifier(model, Tokenizer.load(folder), max_length, config.micro_tokens), trained
-
-
-def how_to_read(
-    file: Path, config: PredictConfig, trained: FinetuneConfig | None
-) -> tuple[FileConfig, list[str]]:
-    """The format of `file` and its columns of text. Unless the configuration gives the format, a file with the suffix
-    of the training file is read like the training file."""
-    layout = FileConfig(**{field.name: getattr(config, field.name) for field in fields(FileConfig)})
-    text, pair = config.text_column, config.pair_column
-    if trained is not None:
-        same_kind = trained.task.dataset is None and Path(trained.task.train).suffix == file.suffix
-        if layout == FileConfig() and same_kind:
-            layout = trained.task
-        text, pair = text or trained.task.text_column, pair or trained.task.pair_column
-    return layout, [column for column in (text or "text", pair) if column]
+    labels = getattr(model, "labels", None)
+    return labels.problem_type if labels is not None and labels.problem_type in same else same[0]
 
 
 def main(argv: Sequence[str]) -> None:

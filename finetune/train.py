@@ -10,28 +10,31 @@ import bert.config as configuration
 from bert import checkpoint
 from bert.checkpoint.run import Checkpoint
 from bert.errors import UserError
-from bert.files import write_text
+from bert.files import new_file, write_text
 from bert.model import models
 from bert.model.config import Labels
-from bert.model.models import SequenceClassifier
+from bert.model.models import Model
 from bert.tokenizer import Tokenizer
 from bert.training import schedules
 from bert.training.distributed import from_main, make_accelerator
 from bert.training.run_dir import alone, check_run, open_run
 from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
-from finetune.batches import FinetuningBatches, TokenizedSplit, tokenize
+from finetune.batches import FinetuningBatches
 from finetune.card import model_card
-from finetune.config import FinetuneConfig, ModelConfig
+from finetune.config import KINDS, FinetuneConfig, ModelConfig
 from finetune.data import TaskData, load_task
 from finetune.evaluate import Evaluator
 from finetune.predict import RECORD
-from finetune.tasks import chosen_metric
+from finetune.splits import TokenizedSplit
+from finetune.tasks.kind import Kind, chosen_metric
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 RESULTS = "results.json"
+PREDICTIONS = "predictions"
+"""folder of the predictions for the validation and the test texts"""
 
 
 def train(config: FinetuneConfig) -> Result:
@@ -44,23 +47,23 @@ def train(config: FinetuneConfig) -> Result:
 def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
     """See `train`; no other training uses the run's folder at the same time."""
     from_main(accelerator, lambda: check_run(config))
+    kind = KINDS[config.task.kind]
     data = load_task(config.task)
-    metric = chosen_metric(config.task, data.labels)
+    metric = chosen_metric(kind, config.task, data.labels)
     start = find_start(accelerator, config)
     tokenizer = Tokenizer.load(start.path if start else config.model.from_)
     torch.manual_seed(config.seed)
-    model = build_model(config.model, data.labels, start)
-    steps = schedules.num_steps(config.training, len(data.train) / config.batch.sequences)
-    check(config, model, steps)
-    from_main(accelerator, lambda: _open(config, data))
+    model = build_model(config.model, kind.architecture, data.labels, start)
+    check(config, model, tokenizer)
+    tokenized = {name: kind.encode(split, tokenizer, config.batch) for name, split in data.splits.items()}
+    check_lengths(config, tokenized["train"])
+    steps = schedules.num_steps(config.training, len(tokenized["train"]) / config.batch.sequences)
+    schedules.build(config.schedule, steps, config.training.hours is not None)
+    from_main(accelerator, lambda: _open(config, data, tokenized))
 
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    tokenized = {
-        name: tokenize(split, tokenizer, config.batch.max_length) for name, split in splits.items() if split
-    }
     processes = accelerator.process_index, accelerator.num_processes
     source = FinetuningBatches(tokenized["train"], config.batch, tokenizer.pad_id, config.seed, *processes)
-    evaluator = Evaluator(config, accelerator, tokenizer.pad_id, tokenized["validation"], metric)
+    evaluator = Evaluator(config, accelerator, tokenizer.pad_id, tokenized["validation"], data.labels, metric)
     evaluator.remember(start)
     trainer = Trainer(
         config,
@@ -81,12 +84,12 @@ def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
     return result
 
 
-def build_model(config: ModelConfig, labels: Labels, start: Checkpoint | None) -> SequenceClassifier:
-    """The classifier of the run's checkpoint; without one, an encoder, pretrained or random, with a new head."""
+def build_model(config: ModelConfig, architecture: str, labels: Labels, start: Checkpoint | None) -> Model:
+    """The model of the run's checkpoint; without one, an encoder, pretrained or random, with a new head."""
     if start is not None:
-        model = load_classifier(start.path)
-        if model.labels != labels:
-            before, now = ", ".join(model.labels.names), ", ".join(labels.names)
+        model = load_model(start.path, architecture)
+        if (stored := getattr(model, "labels", labels)) != labels:
+            before, now = ", ".join(stored.names), ", ".join(labels.names)
             raise UserError(
                 f"{start.path}: its labels are {before}, but the files have {now}; use another run_dir"
             )
@@ -96,38 +99,61 @@ def build_model(config: ModelConfig, labels: Labels, start: Checkpoint | None) -
         overrides = {"dropout": config.dropout, "embedding_dropout": None, "classifier_dropout": None}
     if config.attention_dropout is not None:
         overrides["attention_dropout"] = config.attention_dropout
-    model = load_classifier(config.from_, labels=labels, overrides=overrides)
+    model = load_model(config.from_, architecture, labels=labels, overrides=overrides)
     if not config.pretrained:
-        fresh = models.build(model.config, SequenceClassifier.__name__, labels)
-        assert isinstance(fresh, SequenceClassifier)
-        return fresh.train()
+        model = models.build(model.config, architecture, labels)
     return model.train()
 
 
-def load_classifier(path: str | Path, **options: Any) -> SequenceClassifier:
-    """The model of a checkpoint as a classifier in fp32; the options are those of `checkpoint.load`."""
-    model = checkpoint.load(path, SequenceClassifier, dtype=torch.float32, **options)
-    assert isinstance(model, SequenceClassifier)
-    return model
+def load_model(path: str | Path, architecture: str, **options: Any) -> Model:
+    """The model of a checkpoint for a kind of task, in fp32; the options are those of `checkpoint.load`."""
+    return checkpoint.load(path, architecture, dtype=torch.float32, **options)
 
 
-def check(config: FinetuneConfig, model: SequenceClassifier, steps: int | None) -> None:
-    """UserError if parts of the configuration do not fit the model, the length of the run, or each other."""
-    schedules.build(config.schedule, steps, config.training.hours is not None)
+def check(config: FinetuneConfig, model: Model, tokenizer: Tokenizer) -> None:
+    """UserError if parts of the configuration do not fit the model or each other."""
     limit, length, budget = model.config.max_positions, config.batch.max_length, config.batch.micro_tokens
     if length > limit:
         raise UserError(f"batch.max_length: is {length}, but the model reads at most {limit} tokens")
     if length > budget:
         raise UserError(f"batch.micro_tokens: {budget} cannot hold one sequence of batch.max_length={length}")
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"{config.model.from_}: its tokenizer has {tokenizer.vocab_size} tokens, its model only "
+            f"{model.config.vocab_size}; put the tokenizer that the model was trained with beside it"
+        )
 
 
-def _open(config: FinetuneConfig, data: TaskData) -> None:
+def check_lengths(config: FinetuneConfig, train: TokenizedSplit) -> None:
+    """UserError if a micro-batch cannot hold the longest unit."""
+    longest, budget = int(train.unit_lengths.max()), config.batch.micro_tokens
+    if longest > budget:
+        raise UserError(
+            f"batch.micro_tokens: {budget} cannot hold the choices of an example, {longest} tokens; make it larger"
+        )
+
+
+def _open(config: FinetuneConfig, data: TaskData, tokenized: dict[str, TokenizedSplit]) -> None:
     open_run(config)
+    kind = KINDS[config.task.kind]
     sizes = [f"{len(data.train)} for training", f"{len(data.validation)} for validation"]
     sizes += [f"{len(data.test)} for the test"] if data.test else []
-    print(f"{len(data.labels)} labels; texts: {', '.join(sizes)}", flush=True)
-    for note in data.notes:
+    print(f"{kind.told(data.labels)}; {kind.examples}: {', '.join(sizes)}", flush=True)
+    for note in [*data.notes, *(note for name, part in tokenized.items() for note in _long(name, part))]:
         print(note, flush=True)
+
+
+def _long(name: str, part: TokenizedSplit) -> list[str]:
+    """What is said of the long texts of a split."""
+    num_examples = len(part.split)
+    said = []
+    if part.cut:
+        said.append(f"{name}: {part.cut} of {num_examples} are longer than batch.max_length and are cut")
+    if part.windowed:
+        said.append(
+            f"{name}: {part.windowed} of {num_examples} are longer than batch.max_length and are read in windows"
+        )
+    return said
 
 
 def _finish(
@@ -141,21 +167,24 @@ def _finish(
     """Measure the best checkpoint on the validation and test texts, and save it as the finished model."""
     best = result.best
     assert best is not None, "the end of a run is evaluated"
-    model = load_classifier(best.path, device=trainer.accelerator.device)
+    kind = KINDS[config.task.kind]
+    model = load_model(best.path, kind.architecture, device=trainer.accelerator.device)
+    held_out = {name: part for name, part in tokenized.items() if name != "train"}
     with torch.no_grad(), trainer.stepper.autocast():
-        measured = {
-            name: evaluator.measure(model, part) for name, part in tokenized.items() if name != "train"
-        }
+        outputs = {name: evaluator.outputs(model, part) for name, part in held_out.items()}
+    measured = {name: kind.measure(part, outputs[name], data.labels) for name, part in held_out.items()}
+    details = {name: kind.details(part, outputs[name], data.labels) for name, part in held_out.items()}
     results = {
         "metric": evaluator.metric,
         **measured,
+        **({"details": details} if any(details.values()) else {}),
         "best_step": best.step,
         "steps": result.step,
         "tokens": result.tokens,
         "seconds": round(result.seconds, 1),
         "seed": config.seed,
         "labels": data.labels.names,
-        "texts": {name: len(part) for name, part in tokenized.items()},
+        "texts": {name: len(part.split) for name, part in tokenized.items()},
         "cut_texts": {name: part.cut for name, part in tokenized.items()},
     }
 
@@ -163,6 +192,8 @@ def _finish(
         folder, record = Path(config.run_dir), {RECORD: configuration.dump(config)}
         card = model_card(config, data, results)
         checkpoint.save(model, folder / "model", trainer.tokenizer, card=card, extra=record)
+        for name, part in held_out.items():
+            write_predictions(folder, name, kind, part, outputs[name], data.labels)
         write_text(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         print(f"the best checkpoint is that of step {best.step}; the finished model is {folder / 'model'}")
         for name, values in measured.items():
@@ -170,3 +201,17 @@ def _finish(
         print(f"to label other texts: python -m finetune.predict {folder} FILE output=predictions.csv")
 
     from_main(trainer.accelerator, write)
+
+
+def write_predictions(
+    run_dir: Path, name: str, kind: Kind, data: TokenizedSplit, outputs: torch.Tensor, labels: Labels
+) -> None:
+    """RUN/predictions/SPLIT.jsonl: for each example its `row` (file and line), its target, its prediction and what
+    belongs to it."""
+    folder = run_dir / PREDICTIONS
+    folder.mkdir(exist_ok=True)
+    rows = zip(data.split.places, data.split.targets, kind.answers(data, outputs, labels), strict=True)
+    with new_file(folder / f"{name}.jsonl", "w", encoding="utf-8", newline="\n") as file:
+        for place, target, answer in rows:
+            row = {"row": Path(place).name, "target": kind.shown(target, labels), **answer}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -6,16 +6,17 @@ Errors name the file and line. Results appear as whole files. Memory is bounded.
 import csv
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from bert.errors import UserError
-from bert.files import new_file
+from bert.files import new_file, sync, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -284,6 +285,78 @@ def row_writer(output: str | None, columns: Sequence[str] = ()) -> Iterator[Writ
         yield write
 
 
+@contextmanager
+def resumable_writer(
+    output: str | None, columns: Sequence[str], identity: str
+) -> Iterator[tuple[Write, int]]:
+    """As `row_writer`, for work that takes long. Yields how many rows are written already, too.
+
+    Each `write` is on the disk when it returns. If the work ends before its end, what is written stays beside `output`
+    as `.NAME.partial`; work of the same `identity` goes on with that, and other work starts anew.
+    """
+    if output is None:
+        with row_writer(None) as write:
+            yield write, 0
+        return
+    path = Path(output)
+    partial, record = (path.with_name(f".{path.name}.{suffix}") for suffix in ("partial", "partial.json"))
+    try:
+        with _only_writer(partial):
+            state = _written(partial, record, identity)
+            with partial.open("r+b" if state["rows"] else "wb") as file:
+                file.truncate(state["bytes"])
+                file.seek(state["bytes"])
+                yield _recording(file, path, columns, record, state), state["rows"]
+            os.replace(partial, path)
+            record.unlink(missing_ok=True)
+            sync(path.parent)
+    except OSError as error:
+        raise UserError(f"output: {output} cannot be written ({error.strerror})") from None
+
+
+@contextmanager
+def _only_writer(partial: Path) -> Iterator[None]:
+    """Refuse to write what another process is writing."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(partial.with_name(f"{partial.name}.lock"), fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"output: another process writes {partial.name}; wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _written(partial: Path, record: Path, identity: str) -> dict[str, Any]:
+    """How many rows and bytes of the same work are on the disk."""
+    with suppress(OSError, ValueError):
+        state = json.loads(record.read_text(encoding="utf-8"))
+        if state["identity"] == identity and partial.stat().st_size >= state["bytes"]:
+            return state
+    return {"identity": identity, "rows": 0, "bytes": 0}
+
+
+def _recording(
+    file: IO[bytes], path: Path, columns: Sequence[str], record: Path, state: dict[str, Any]
+) -> Write:
+    """Writes rows to the disk, and then how many there are."""
+    new, suffix = not state["rows"], path.suffix
+    rows = _table_rows(file, columns, TABLES[suffix], header=new) if suffix in TABLES else _json_rows(file)
+
+    def write(some: Sequence[Mapping[str, Any]]) -> None:
+        rows(some)
+        file.flush()
+        os.fsync(file.fileno())
+        state.update(rows=state["rows"] + len(some), bytes=file.tell())
+        write_text(record, json.dumps(state))
+
+    return write
+
+
 def _json_rows(file: IO[bytes]) -> Write:
     def write(rows: Sequence[Mapping[str, Any]]) -> None:
         text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
@@ -292,14 +365,15 @@ def _json_rows(file: IO[bytes]) -> Write:
     return write
 
 
-def _table_rows(file: IO[bytes], columns: Sequence[str], delimiter: str) -> Write:
+def _table_rows(file: IO[bytes], columns: Sequence[str], delimiter: str, header: bool = True) -> Write:
     def write(rows: Iterable[Mapping[str, Any]]) -> None:
         text = io.StringIO(newline="")
         table = csv.writer(text, delimiter=delimiter, lineterminator="\n")
         table.writerows([_cell(row.get(name)) for name in columns] for row in rows)
         file.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
-    write([dict(zip(columns, columns))])
+    if header:
+        write([dict(zip(columns, columns))])
     return write
 
 

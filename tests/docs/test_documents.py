@@ -9,9 +9,8 @@ import pytest
 
 from bert.config import elsewhere, help_text, load
 from bert.errors import UserError
-from finetune.config import FinetuneConfig
+from finetune.config import KINDS, FinetuneConfig
 from finetune.metrics import METRICS
-from finetune.tasks import KINDS
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,7 @@
 """Batches of fine-tuning: what a step trains on, whoever carries it out."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,16 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from bert.data.packing import pack_by_length
 from bert.data.ragged import Ragged
+from bert.errors import UserError
 from bert.model import models
 from bert.model.config import EncoderConfig, Labels
 from bert.tokenizer import Tokenizer
-from finetune.batches import FinetuningBatches, TokenizedSplit, evaluation_batches, tokenize
-from finetune.config import BatchConfig
-from finetune.data import Split
-from finetune.evaluate import logits_of
+from finetune.batches import FinetuningBatches, evaluation_batches
+from finetune.config import KINDS, BatchConfig
+from finetune.evaluate import outputs_of
 from finetune.metrics import Array
+from finetune.splits import Split, TokenizedSplit
+from finetune.tasks.texts import pooled
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=60).map(np.array)
 
@@ -30,7 +33,9 @@ def encoded(num: int = 23, targets: Array | None = None) -> TokenizedSplit:
     rows = [[1, *(5 + (i * 7 + np.arange(1 + i % 7)) % 40), 2] for i in range(num)]
     ids = Ragged.of(rows, np.int32)
     segments = np.zeros(len(ids.values), dtype=np.int8)
-    return TokenizedSplit(ids, segments, np.arange(num) % 3 if targets is None else targets)
+    targets = np.arange(num) % 3 if targets is None else targets
+    split = Split([""] * num, None, targets)
+    return TokenizedSplit(split, ids, segments, targets, example_of=np.arange(num))
 
 
 @given(LENGTHS, st.integers(20, 80), st.integers(1, 4), st.booleans())
@@ -114,8 +119,7 @@ def test_losses_agree_over_layouts_and_dummies_count_for_nothing(labels: Labels,
         assert sum(int(loss.count) for loss in one) == shares[0].counts["classification"] == targets.size
     torch.testing.assert_close(losses["packed"], losses["padded"])
     nothing = np.array([], dtype=np.int64)
-    batch_of_none = data.batch(nothing, "padded", 0) | {"labels": data.labels(nothing)}
-    dummy = model(**batch_of_none).losses["classification"]
+    dummy = model(**data.labelled_batch(nothing, "padded", 0)).losses["classification"]
     assert dummy.sum == 0 and dummy.count == 0
 
 
@@ -129,23 +133,66 @@ def test_evaluation_answers_every_text_in_its_place_over_uneven_shards() -> None
     with torch.no_grad():
         alone = torch.cat([model(torch.tensor(row)[None]).logits for row in data.ids])
         for processes in (1, 3):
-            parts = [logits_of(model, data, 0, 25, p, processes) for p in range(processes)]
+            parts = [outputs_of(model, data, 0, 25, p, processes) for p in range(processes)]
             torch.testing.assert_close(torch.stack(parts).sum(0), alone, atol=1e-5, rtol=1e-5)
             numbers = {len(list(evaluation_batches(data, 0, 25, p, processes))) for p in range(processes)}
             assert len(numbers) == 1
 
 
-def test_pairs_are_marked_and_cut_at_the_longer_text() -> None:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
+@pytest.fixture(scope="module")
+def letters() -> Tokenizer:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnop"]
     backend = tokenizers.Tokenizer(WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = Whitespace()
-    tokenizer = Tokenizer(backend)
+    return Tokenizer(backend)
+
+
+def test_pairs_are_marked_and_cut_at_the_longer_text(letters: Tokenizer) -> None:
     split = Split(["a b c d e f", "a"], ["g h", "h"], np.array([0, 1]))
-    data = tokenize(split, tokenizer, max_length=8)
-    rows = [tokenizer.tokens(row) for row in data.ids]
+    data = KINDS["single_label"].encode(split, letters, BatchConfig(max_length=8))
+    rows = [letters.tokens(row) for row in data.ids]
     assert rows == [
         ["[CLS]", "a", "b", "c", "[SEP]", "g", "h", "[SEP]"],
         ["[CLS]", "a", "[SEP]", "h", "[SEP]"],
     ]
     assert data.segments.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1]
-    assert data.cut == 1 and data.targets.tolist() == [0, 1]
+    assert data.cut == 1 and data.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "pair", "values", "rows"),
+    [
+        ("a b c d e f g h i j", None, {"long_texts": "cut"}, ["a b c d e f"]),
+        ("a b c d e f g h i j", None, {"long_texts": "head_tail"}, ["a f g h i j"]),
+        ("a b c d e f g h i j", None, {"long_texts": "windows"}, ["a b c d e f", "e f g h i j"]),
+        (
+            "a b c",
+            "d e f g h",
+            {"long_texts": "windows"},
+            ["a b c | d e", "a b c | e f", "a b c | f g", "a b c | g h"],
+        ),
+        ("a b c", "d e f g h", {"long_texts": "head_tail"}, ["a b c | g h"]),
+        ("a b", None, {"long_texts": "windows"}, ["a b"]),
+    ],
+)
+def test_long_texts_are_cut_or_read_in_windows(
+    letters: Tokenizer, text: str, pair: str | None, values: Any, rows: list[str]
+) -> None:
+    split = Split([text, "p"], None if pair is None else [pair, "p"], np.array([1, 0]))
+    data = KINDS["single_label"].encode(split, letters, BatchConfig(max_length=8, overlap=2, **values))
+    found = [" ".join(letters.tokens(row)) for row in data.ids]
+    assert found[:-1] == [f"[CLS] {row.replace('|', '[SEP]')} [SEP]" for row in rows]
+    assert data.example_of.tolist() == [0] * len(rows) + [1]
+    assert data.labels.tolist() == [1] * len(rows) + [0]
+    assert (data.windowed, data.cut) == (len(rows) > 1, text != "a b" and len(rows) == 1)
+    outputs = torch.arange(2 * len(data.ids), dtype=torch.float32).reshape(-1, 2)
+    expected = torch.stack([outputs[: len(rows)].mean(0), outputs[-1]])
+    torch.testing.assert_close(pooled(data, outputs), expected)
+
+
+def test_a_first_text_that_leaves_no_room_is_named(letters: Tokenizer) -> None:
+    split = Split(["a b c d e"], ["f g h"], np.array([0]), ["q.csv, line 2"])
+    with pytest.raises(
+        UserError, match=r"q\.csv, line 2: its first text has 5 tokens, and batch\.max_length=8"
+    ):
+        KINDS["single_label"].encode(split, letters, BatchConfig(max_length=8, long_texts="windows"))

@@ -174,3 +174,52 @@ def test_a_run_recorded_by_an_earlier_version_still_predicts(finished: Path, tmp
         predict.main([str(run), str(tmp_path / "new.txt"), f"output={tmp_path / 'p.jsonl'}"])
         predictions.append(lines(tmp_path / "p.jsonl"))
     assert predictions[0] == predictions[1]
+
+
+def test_a_killed_prediction_goes_on_and_ends_the_same(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predict, "CHUNK", 4)
+    (tmp_path / "new.csv").write_text("id,text\n" + "".join(f"{i},{'ab'[i % 2]} good\n" for i in range(15)))
+    real, calls = predict.Predictor.__call__, []
+
+    def answers(self: predict.Predictor, examples: Any) -> Any:
+        calls.append([place for place, _, _ in examples])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, examples)
+
+    words = [str(finished), str(tmp_path / "new.csv")]
+    predict.main([*words, f"output={tmp_path / 'whole.csv'}"])
+    monkeypatch.setattr(predict.Predictor, "__call__", answers)
+    with pytest.raises(KeyboardInterrupt):
+        predict.main([*words, f"output={tmp_path / 'p.csv'}"])
+    assert not (tmp_path / "p.csv").exists()
+    with (tmp_path / ".p.csv.partial").open("a") as file:
+        file.write("half a ro")  # as a kill may leave it
+    predict.main([*words, f"output={tmp_path / 'p.csv'}"])
+    assert "p.csv: 8 of 15 rows are done already" in " ".join(capsys.readouterr().err.split())
+    assert [len(call) for call in calls] == [4, 4, 4, 4, 3] and calls[2] == calls[3]
+    assert (tmp_path / "p.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "p.csv", "whole.csv"]
+
+
+def test_a_killed_prediction_of_another_file_is_not_continued(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "CHUNK", 2)
+    (tmp_path / "new.txt").write_text("a\nb\nc\nd\n")
+    words = [str(finished), str(tmp_path / "new.txt"), f"output={tmp_path / 'p.jsonl'}"]
+    real, calls = predict.Predictor.__call__, iter([True, False])
+
+    def answers(self: predict.Predictor, examples: Any) -> Any:
+        if next(calls, True):
+            return real(self, examples)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict.Predictor, "__call__", answers)
+    with pytest.raises(KeyboardInterrupt):
+        predict.main(words)
+    (tmp_path / "new.txt").write_text("e\nf\ng\nh\n")
+    predict.main(words)
+    assert [row["text"] for row in lines(tmp_path / "p.jsonl")] == list("efgh")

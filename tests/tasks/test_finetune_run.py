@@ -38,6 +38,11 @@ def test_a_run_learns_and_leaves_what_it_promises(finished: Path) -> None:
     config = json.loads((finished / "model" / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert config["id2label"] == {"0": "neg", "1": "pos"}
+    predicted = lines(finished / "predictions" / "test.jsonl")
+    assert [row["row"] for row in predicted] == [f"valid.csv, line {number}" for number in range(2, 23)]
+    right = [row["prediction"] == row["target"] for row in predicted]
+    assert sum(right) / len(right) == pytest.approx(results["test"]["accuracy"])
+    assert all(set(row["probabilities"]) == {"neg", "pos"} for row in predicted)
     assert "| test |" in (finished / "model" / "README.md").read_text()
 
 

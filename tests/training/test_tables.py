@@ -138,15 +138,16 @@ def test_an_entry_is_the_precision_of_a_step(
 
 
 def test_an_entry_is_a_kind_of_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    from finetune.tasks import chosen_metric, label_index, measure
+    from finetune.tasks.kind import chosen_metric
 
     task = TaskConfig(kind="mine")
     monkeypatch.setitem(KINDS, "mine", KINDS["multi_label"])
     monkeypatch.setitem(PROBLEM_TYPES, "mine", PROBLEM_TYPES["multi_label"])
-    labels, _ = label_index(task, ["a", "b"])
-    assert labels == Labels(("a", "b"), "mine") and chosen_metric(task, labels) == "micro_f1"
+    kind = KINDS["mine"]
+    labels, _ = kind.labels(task, ["a", "b"])
+    assert labels == Labels(("a", "b"), "mine") and chosen_metric(kind, task, labels) == "micro_f1"
     right = torch.tensor([[1.0, 0.0]])
-    assert measure(task, right.numpy(), 100 * (right - 0.5))["micro_f1"] == 1
+    assert kind.measure_logits(right.numpy(), 100 * (right - 0.5), labels)["micro_f1"] == 1
     model = models.build(EncoderConfig(**SMALL), "SequenceClassifier", labels)
     assert model(torch.tensor([[1, 2]]), labels=right).losses["classification"].count == 2
 

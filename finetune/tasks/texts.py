@@ -1,0 +1,196 @@
+"""Kinds of tasks on whole texts or pairs: a label, any number of labels, or a number for each.
+
+n examples · N sequences · C classes or labels
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bert.errors import UserError
+from bert.model.config import PROBLEM_TYPES, Labels
+from bert.tokenizer import Tokenizer
+from finetune.config import BatchConfig, TaskConfig
+from finetune.metrics import METRICS, Array
+from finetune.sequences import encode
+from finetune.splits import Split, TokenizedSplit
+from finetune.tasks.kind import Answer, Kind, cell_text, index_of, named, text_in
+
+
+class TextKind(Kind):
+    """A classifier of texts or of pairs of texts. The logits of a text are the mean over its windows."""
+
+    architecture = "SequenceClassifier"
+    pipeline = "text-classification"
+    by_label = True
+    needed = 1
+    """the least number of labels"""
+
+    def columns(self, row: Mapping[str, Any], task: TaskConfig) -> list[str]:
+        return [column for column in (task.text_column, task.pair_column) if column]
+
+    def read(self, row: Mapping[str, Any], task: TaskConfig) -> tuple[Any, Any]:
+        text, *pair = [text_in(row, column) for column in self.columns(row, task)]
+        return text, pair[0] if pair else None
+
+    def values(self, row: Mapping[str, Any], text: Any, task: TaskConfig) -> list[Any]:
+        label = cell_text(row.get(task.label_column))
+        if not label:
+            raise ValueError(f"has no label in column {task.label_column!r}")
+        return [label]
+
+    def labels(self, task: TaskConfig, found: Sequence[str]) -> tuple[Labels, dict[str, int]]:
+        names = named(task, found)
+        unique = tuple(dict.fromkeys(names.values()))
+        if len(unique) < self.needed:
+            only = ", ".join(unique) or "none"
+            raise UserError(
+                f"task.label_column: {task.label_column!r} needs {self.needed} labels or more, has {only}"
+            )
+        return Labels(unique, task.kind), {text: unique.index(name) for text, name in names.items()}
+
+    def encode(self, split: Split, tokenizer: Tokenizer, batch: BatchConfig) -> TokenizedSplit:
+        data = encode(split, tokenizer, batch)
+        if split.targets.dtype != object:
+            data.labels = split.targets[data.example_of]
+        return data
+
+    def measure(self, data: TokenizedSplit, outputs: Tensor, labels: Labels) -> dict[str, float]:
+        return self.measure_logits(data.split.targets, pooled(data, outputs), labels)
+
+    def measure_logits(self, targets: Array, logits: Tensor, labels: Labels) -> dict[str, float]:
+        """The loss and the metrics of targets (n,) or (n, C) and the logits (n, C)."""
+        loss = PROBLEM_TYPES[labels.problem_type](logits.double(), torch.from_numpy(targets))
+        decisions = self.decide(logits).numpy()
+        metrics = {name: METRICS[name](targets, decisions) for name in self.metric_names(labels)}
+        return {"loss": float(loss.sum / loss.count)} | metrics
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """Logits (n, C) → predictions in the shape of the targets."""
+        raise NotImplementedError
+
+    def answer_columns(self, labels: Labels) -> list[str]:
+        return ["prediction", "probabilities"]
+
+    def answers(self, data: TokenizedSplit, outputs: Tensor, labels: Labels) -> Iterator[Answer]:
+        logits = pooled(data, outputs)
+        rows = zip(self.decide(logits).numpy(), self.probabilities(logits.double()).tolist(), strict=True)
+        for decision, probabilities in rows:
+            each = {name: round(one, 6) for name, one in zip(labels.names, probabilities, strict=True)}
+            yield {"prediction": self.shown(decision, labels), "probabilities": each}
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (n, C) → probabilities (n, C)."""
+        raise NotImplementedError
+
+    def examples_of(self, task: TaskConfig) -> str:
+        return "pairs of texts" if task.pair_column else "texts"
+
+    def purpose(self, labels: Labels) -> str:
+        return f"to tell {len(labels)} labels apart: {', '.join(labels.names)}"
+
+    def call(self, task: TaskConfig) -> str:
+        return '{"text": "one text", "text_pair": "the other"}' if task.pair_column else '"some text"'
+
+
+class SingleLabel(TextKind):
+    """One label a text."""
+
+    metrics = ("accuracy", "macro_f1", "f1", "matthews")
+    dtype = np.int64
+    needed = 2
+
+    def target(self, values: list[Any], index: Mapping[str, int]) -> Any:
+        return index_of(values[0], index)
+
+    def metric_names(self, labels: Labels) -> list[str]:
+        return [name for name in self.metrics if name != "f1" or len(labels) == 2]
+
+    def decide(self, logits: Tensor) -> Tensor:
+        return logits.argmax(1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1)
+
+    def shown(self, target: Any, labels: Labels) -> Any:
+        return labels.names[int(target)]
+
+
+class MultiLabel(TextKind):
+    """Any number of labels a text."""
+
+    metrics = ("micro_f1", "macro_f1", "accuracy")
+    dtype = np.float32
+
+    def values(self, row: Mapping[str, Any], text: Any, task: TaskConfig) -> list[Any]:
+        value = row.get(task.label_column)
+        parts = value if isinstance(value, list) else cell_text(value).split(task.label_separator)
+        return [label for part in parts if (label := cell_text(part))]
+
+    def target(self, values: list[Any], index: Mapping[str, int]) -> Any:
+        target = np.zeros(max(index.values()) + 1, dtype=np.float32)
+        target[[index_of(text, index) for text in values]] = 1
+        return target
+
+    def decide(self, logits: Tensor) -> Tensor:
+        return (logits > 0).float()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+    def shown(self, target: Any, labels: Labels) -> Any:
+        return [name for name, one in zip(labels.names, target, strict=True) if one]
+
+
+class Regression(TextKind):
+    """A number a text."""
+
+    metrics = ("pearson", "spearman")
+    dtype = np.float32
+    by_label = False
+
+    def labels(self, task: TaskConfig, found: Sequence[str]) -> tuple[Labels, dict[str, int]]:
+        return Labels((task.label_column,), task.kind), {}
+
+    def target(self, values: list[Any], index: Mapping[str, int]) -> Any:
+        try:
+            number = float(values[0])
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f"label {values[0]!r} is not a number, which regression needs")
+        return number
+
+    def decide(self, logits: Tensor) -> Tensor:
+        return logits[:, 0]
+
+    def answer_columns(self, labels: Labels) -> list[str]:
+        return ["prediction"]
+
+    def answers(self, data: TokenizedSplit, outputs: Tensor, labels: Labels) -> Iterator[Answer]:
+        return ({"prediction": number} for number in pooled(data, outputs)[:, 0].tolist())
+
+    def shown(self, target: Any, labels: Labels) -> Any:
+        return float(target)
+
+    def purpose(self, labels: Labels) -> str:
+        return f"to tell {labels.names[0]}"
+
+
+def pooled(data: TokenizedSplit, outputs: Tensor) -> Tensor:
+    """The logits of the sequences (N, C) → those of the examples (n, C): the mean over the windows of each."""
+    num_examples = len(data.split)
+    if len(outputs) == num_examples:
+        return outputs
+    examples = torch.from_numpy(data.example_of)
+    sums = torch.zeros(num_examples, outputs.shape[1], dtype=torch.float64)
+    sums.index_add_(0, examples, outputs.double())
+    counts = torch.bincount(examples, minlength=num_examples)
+    return (sums / counts[:, None]).to(outputs.dtype)
+
+
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = SingleLabel(), MultiLabel(), Regression()
