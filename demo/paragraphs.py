@@ -29,8 +29,8 @@ SIZES = {"train": 100, "validation": 60, "test": 120}
 
 def labelled(package: str, heldout: frozenset[int], sizes: dict[str, int]) -> dict[str, list[str]]:
     """The paragraphs of a package by file; training and validation share no document either."""
+    from bert.data.keys import key
     from pretrain.corpus import documentation
-    from pretrain.corpus.text import key
 
     found: dict[str, list[str]] = {name: [] for name in sizes}
     for document in documentation.documents(package):
@@ -44,7 +44,7 @@ def labelled(package: str, heldout: frozenset[int], sizes: dict[str, int]) -> di
 
 def heldout_documents(store: Path) -> frozenset[int]:
     """The keys of the documents that a store holds out."""
-    from pretrain.corpus.shards import read_shard
+    from bert.data.store import read_shard
     from pretrain.data.store import Store
 
     shards = Store(store, "heldout").shards

@@ -45,8 +45,8 @@ def ensure_store(config: PretrainConfig) -> Path:
 
     Raises UserError if the folder holds a store that was prepared with other settings.
     """
+    from bert.data.store import is_finished, read_index
     from bert.tokenizer import Tokenizer
-    from pretrain.corpus.shards import is_finished, read_index
 
     path = store_folder(config)
     tokenizer = Tokenizer.load(tokenizer_folder(config))

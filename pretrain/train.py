@@ -11,6 +11,7 @@ import torch
 
 from bert import checkpoint
 from bert.checkpoint.run import Checkpoint, is_for_training_only
+from bert.data.store import is_finished
 from bert.errors import RunFailed, UserError
 from bert.files import replacing
 from bert.model import models
@@ -27,7 +28,6 @@ from bert.verification import verify
 from pretrain.card import model_card
 from pretrain.config import PretrainConfig
 from pretrain.continuing import continue_from, load_model, run_settings, take_tokenizer
-from pretrain.corpus.shards import is_finished
 from pretrain.corpus.sources import open_corpus
 from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
 from pretrain.data.objective import MaskProbRamp

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bert.data.store import read_index, read_shard
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.corpus import documentation, progress
 from pretrain.corpus.config import PrepareConfig
 from pretrain.corpus.duplicates import exact_duplicates, near_duplicates
-from pretrain.corpus.shards import SPLITS, Shard, finish, read_index, read_shard, token_dtype, write_shard
+from pretrain.corpus.shards import SPLITS, Shard, finish, token_dtype, write_shard
 from pretrain.corpus.sources import Corpus
 
 

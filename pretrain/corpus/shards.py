@@ -23,10 +23,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bert.errors import UserError
+from bert.data.store import VERSION, read_shard, tokens_of
 from bert.files import new_file, write_text
 
-VERSION = 2
 SPLITS = ("train", "heldout")
 
 
@@ -173,37 +172,6 @@ def _write_special(folder: Path, shards: Sequence[Shard], is_special: np.ndarray
     first = 0
     with open(folder / "special_tokens.bin", "wb") as file:
         for shard in shards:
-            ids = read_shard(folder / shard.file).column("sentences").chunk(0).values.values.to_numpy()
+            ids = tokens_of(read_shard(folder / shard.file))
             (first + np.flatnonzero(is_special[ids])).tofile(file)
             first += shard.tokens
-
-
-def read_shard(path: Path) -> pa.Table:
-    """A shard as a table of one record batch, mapped into memory."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_stream(source).read_all()
-
-
-def read_index(path: Path) -> dict[str, Any]:
-    """The index of a finished store; UserError if there is none, or one of another version."""
-    try:
-        index = json.loads((path / "index.json").read_text(encoding="utf-8"))
-        version = index["version"]
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} holds no finished store (no index.json); python -m pretrain.prepare makes one"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path / 'index.json'} is not the index of a store; delete it, or set prepare.store to another folder"
-        ) from None
-    if version != VERSION:
-        raise UserError(
-            f"{path} is a store of version {version}, this is {VERSION}: delete it, and it is prepared again"
-        )
-    return index
-
-
-def is_finished(path: Path) -> bool:
-    """Whether a folder holds a finished store."""
-    return (path / "index.json").is_file()

@@ -1,9 +1,8 @@
-"""The text of a document: paragraphs from lines, Unicode normalisation, and a key that identifies the document."""
+"""The text of a document: paragraphs from lines, Unicode normalisation, and whether it is held out."""
 
-import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from pretrain.corpus.config import CorpusConfig
 
@@ -12,12 +11,6 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ud800
 _UNSAFE = re.compile("[\ufeff\ud800-\udfff]")
 _WIDE = re.compile("[⺀-鿿豈-﫿＀-￯]")
 _WRAPPED_WIDTH = 120
-
-
-def key(paragraphs: Iterable[str]) -> int:
-    """64 bits that identify a document by its text; white space around paragraphs does not count."""
-    text = "\n".join(stripped for paragraph in paragraphs if (stripped := paragraph.strip()))
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def is_heldout(key: int, share: float) -> bool:

@@ -18,12 +18,13 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from bert import tokenizer_files
+from bert.data.keys import key
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain.corpus.config import CorpusConfig, TokenizerConfig
 from pretrain.corpus.readers import Document
 from pretrain.corpus.sources import Corpus, Unit, open_corpus, read_unit
-from pretrain.corpus.text import is_heldout, key, normalizer
+from pretrain.corpus.text import is_heldout, normalizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _AT_A_TIME = 2048  # paragraphs

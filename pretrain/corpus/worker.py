@@ -14,15 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
+from bert.data.keys import key
 from bert.data.ragged import starts_of
+from bert.data.store import VERSION
 from bert.tokenizer import Tokenizer
 from pretrain.corpus import progress
 from pretrain.corpus.config import CorpusConfig
 from pretrain.corpus.readers import Document
 from pretrain.corpus.sentences import sentence_splitter
-from pretrain.corpus.shards import SPLITS, VERSION, Shard, make_table, token_dtype, write_shard
+from pretrain.corpus.shards import SPLITS, Shard, make_table, token_dtype, write_shard
 from pretrain.corpus.sources import Unit, read_unit
-from pretrain.corpus.text import is_heldout, key, normalizer
+from pretrain.corpus.text import is_heldout, normalizer
 from pretrain.corpus.token_ids import CachedTokenizer
 
 _BATCH = 1 << 21  # characters tokenised at a time

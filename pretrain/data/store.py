@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from bert.data.ragged import ranges
-from pretrain.corpus.shards import Shard, read_index, read_shard
+from bert.data.store import read_index, read_shard, tokens_of
+from pretrain.corpus.shards import Shard
 
 Split = Literal["train", "heldout"]
 _AT_A_TIME = 100_000  # sentences
@@ -77,8 +78,7 @@ class Store:
     def tokens(self, shard: int) -> np.ndarray:
         """All token ids of a shard, a view of the mapped file."""
         if shard not in self._open:
-            table = read_shard(self.path / self.split / self.shards[shard].file)
-            self._open[shard] = table.column("sentences").chunk(0).values.values.to_numpy(zero_copy_only=True)
+            self._open[shard] = tokens_of(read_shard(self.path / self.split / self.shards[shard].file))
         return self._open[shard]
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

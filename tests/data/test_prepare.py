@@ -17,13 +17,14 @@ import psutil
 import pytest
 
 from bert.config import dump, from_dict
+from bert.data.keys import key
 from bert.errors import UserError, run_command
 from bert.tokenizer import Tokenizer
 from pretrain import prepare
 from pretrain.config import PretrainConfig
 from pretrain.corpus import sources as corpora
 from pretrain.corpus import worker as tokenizing
-from pretrain.corpus.text import is_heldout, key
+from pretrain.corpus.text import is_heldout
 from pretrain.data.store import Store
 from pretrain.prepare import ensure_store
 from pretrain.tokenizer import ensure_tokenizer

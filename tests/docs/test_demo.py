@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from bert.data.keys import key
 from pretrain.corpus import documentation
-from pretrain.corpus.text import key
 from tests.stores import write_documents
 
 ROOT = Path(__file__).parents[2]
