@@ -11,12 +11,18 @@ from torch import Tensor
 
 from bert.errors import UserError
 from bert.huggingface.bert import BERT
+from bert.huggingface.eurobert import EUROBERT
 from bert.huggingface.family import Family, structure
 from bert.huggingface.modernbert import MODERNBERT
+from bert.huggingface.nomic import NOMIC
 from bert.huggingface.roberta import ROBERTA, ROBERTA_PRENORM
+from bert.huggingface.ultrabert import ULTRABERT
 from bert.model.config import EncoderConfig, Labels, ProblemType
 
-FAMILIES = {family.model_type: family for family in (BERT, ROBERTA, ROBERTA_PRENORM, MODERNBERT)}
+FAMILIES = {
+    family.model_type: family
+    for family in (BERT, ROBERTA, ROBERTA_PRENORM, MODERNBERT, NOMIC, EUROBERT, ULTRABERT)
+}
 NATIVE = "bert-pretraining"
 """model_type of encoders that transformers cannot compute, and the key of values that it has no place for"""
 
@@ -149,6 +155,12 @@ def _native_names(config: EncoderConfig, architecture: str, name: str) -> tuple[
 
 def _normalise(family: Family, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Old names → new names: norms once had a gamma and a beta, and a bare encoder has no prefix."""
+    for pattern, now in family.older:
+        targets = (now,) if isinstance(now, str) else now
+        for k in [name for name in weights if re.search(pattern, name)]:
+            renamed = [re.sub(pattern, target, k) for target in targets]
+            shares = dict(zip(renamed, weights[k].chunk(len(targets)), strict=True))
+            weights = {name: tensor for name, tensor in weights.items() if name != k} | shares
     parts = {
         name.split(".")[1]
         for table in (family.encoder, family.heads["EncoderModel"])

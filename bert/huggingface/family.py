@@ -26,6 +26,16 @@ class Field:
     """our configuration → their value; None copies ours"""
 
 
+def read_num_heads(num_heads: int, theirs: Mapping[str, Any]) -> int:
+    """Refuses heads that are not hidden_size / num_heads wide."""
+    width, size = theirs.get("head_dim"), theirs.get("hidden_size")
+    if width is not None and size is not None and width * num_heads != size:
+        raise UserError(
+            f"config.json: head_dim={width} cannot be loaded, only hidden_size / num_attention_heads"
+        )
+    return num_heads
+
+
 @dataclass(frozen=True)
 class Family:
     """An architecture of transformers."""
@@ -43,6 +53,10 @@ class Family:
     """names of the heads, by our class"""
     required: Mapping[str, Any] = field(default_factory=lambda: {"tie_word_embeddings": True})
     """their settings that must have this value, because nothing else is built here"""
+    written: Mapping[str, Callable[[EncoderConfig], Any]] = field(default_factory=dict)
+    """keys that are only written, for transformers 4 and for servers"""
+    older: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
+    """pattern of names in old checkpoints → the name now; several share the tensor along its first dimension"""
 
     def read_config(self, theirs: Mapping[str, Any]) -> EncoderConfig:
         """Their config.json → ours."""
@@ -54,7 +68,8 @@ class Family:
 
     def write_config(self, config: EncoderConfig) -> dict[str, Any]:
         """Ours → the encoder's part of their config.json."""
-        return {f.theirs: f.write(config) if f.write else getattr(config, f.ours) for f in self.config}
+        values = {f.theirs: f.write(config) if f.write else getattr(config, f.ours) for f in self.config}
+        return values | {key: write(config) for key, write in self.written.items()}
 
     def expresses(self, config: EncoderConfig, architecture: str) -> bool:
         """Whether transformers would compute the same: the configuration is the same after writing and reading."""

@@ -1,47 +1,30 @@
-"""ModernBERT (Warner et al. 2024) as transformers' `modernbert`; also as version 4 wrote its config.json."""
+"""ModernBERT (Warner et al. 2024) as transformers' `modernbert`; also as version 4 reads and writes config.json."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from bert.errors import UserError
+from bert.huggingface import rotary
 from bert.huggingface.bert import THEIR_ACTIVATIONS, read_activation
 from bert.huggingface.family import Family, Field
 from bert.model.config import EncoderConfig
 
+_LAYERS = 22
+
 
 def _read_pattern(types: list[str] | None, theirs: Mapping[str, Any]) -> str:
-    """A letter for each layer, shortened to the part that repeats."""
     if types is None:  # version 4
         every = theirs.get("global_attn_every_n_layers", 3)
-        num_layers = theirs.get("num_hidden_layers", 22)
-        types = ["sliding_attention" if i % every else "full_attention" for i in range(num_layers)]
-    letters = "".join("L" if name == "sliding_attention" else "G" for name in types)
-    tiles = (letters[:n] for n in range(1, len(letters) + 1))
-    return next(tile for tile in tiles if (tile * len(letters)).startswith(letters))
+        num_layers = theirs.get("num_hidden_layers", _LAYERS)
+        types = [rotary.LOCAL if i % every else rotary.GLOBAL for i in range(num_layers)]
+    return rotary.pattern_of(types)
 
 
-def _write_pattern(ours: EncoderConfig) -> list[str]:
-    return ["full_attention" if window is None else "sliding_attention" for window in ours.windows]
-
-
-def _read_base(kind: str, old_key: str, default: float) -> Callable[[Any, Mapping[str, Any]], float]:
-    def read(parameters: Mapping[str, Any] | None, theirs: Mapping[str, Any]) -> float:
-        found = (parameters or {}).get(kind) or {}
-        if found.get("rope_type", "default") != "default":
-            raise UserError(f"config.json: rope_type {found['rope_type']!r} cannot be loaded, only 'default'")
-        return found.get("rope_theta", theirs.get(old_key, default))
-
-    return read
-
-
-def _write_bases(ours: EncoderConfig) -> dict[str, dict[str, Any]]:
-    return {
-        "full_attention": {"rope_type": "default", "rope_theta": ours.rotary_base},
-        "sliding_attention": {
-            "rope_type": "default",
-            "rope_theta": ours.rotary_base_local or ours.rotary_base,
-        },
-    }
+def _write_every(ours: EncoderConfig) -> int | None:
+    """The n of version 4, in which every nth layer from the first on is global; None, which it cannot compute with,
+    for other patterns: without the key it would silently take 3."""
+    wanted = [window is None for window in ours.windows]
+    numbers = range(1, len(wanted) + 1)
+    return next((n for n in numbers if wanted == [i % n == 0 for i in range(len(wanted))]), None)
 
 
 def write_pooling(ours: EncoderConfig) -> str:
@@ -74,7 +57,7 @@ MODERNBERT = Family(
     config=(
         Field("vocab_size", "vocab_size", 50368),
         Field("hidden_size", "hidden_size", 768),
-        Field("num_layers", "num_hidden_layers", 22),
+        Field("num_layers", "num_hidden_layers", _LAYERS),
         Field("num_heads", "num_attention_heads", 12),
         Field("intermediate_size", "intermediate_size", 1152),
         Field("max_positions", "max_position_embeddings", 8192),
@@ -98,21 +81,21 @@ MODERNBERT = Family(
         Field("norm_bias", "norm_bias", False),
         Field("attention_bias", "attention_bias", False),
         Field("feed_forward_bias", "mlp_bias", False),
-        Field("layer_pattern", "layer_types", None, _read_pattern, _write_pattern),
+        Field("layer_pattern", "layer_types", None, _read_pattern, rotary.write_types),
         Field("window", "local_attention", 128),
         Field(
             ours="rotary_base",
             theirs="rope_parameters",
             default=None,
-            read=_read_base("full_attention", "global_rope_theta", 160_000.0),
-            write=_write_bases,
+            read=rotary.read_base("global_rope_theta", 160_000.0, rotary.GLOBAL),
+            write=rotary.write_bases,
         ),
         Field(
             ours="rotary_base_local",
             theirs="rope_parameters",
             default=None,
-            read=_read_base("sliding_attention", "local_rope_theta", 10_000.0),
-            write=_write_bases,
+            read=rotary.read_base("local_rope_theta", 10_000.0, rotary.LOCAL),
+            write=rotary.write_bases,
         ),
         Field("dropout", "mlp_dropout", 0.0),
         Field(
@@ -132,6 +115,13 @@ MODERNBERT = Family(
         Field("init_std", "initializer_range", 0.02),
         Field("pad_token_id", "pad_token_id", 50283),
     ),
+    written={
+        "global_attn_every_n_layers": _write_every,
+        "global_rope_theta": lambda ours: ours.rotary_base,
+        "local_rope_theta": lambda ours: ours.rotary_base_local or ours.rotary_base,
+        "initializer_cutoff_factor": lambda ours: 2.0,
+    },
+    required={"tie_word_embeddings": True, **rotary.REQUIRED},
     encoder={
         "encoder.embeddings.tokens": "model.embeddings.tok_embeddings",
         "encoder.embeddings.norm": "model.embeddings.norm",

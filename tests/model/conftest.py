@@ -8,7 +8,10 @@ import torch
 import transformers
 from torch import Tensor
 from torch.nn.attention import flex_attention
+from transformers.models.eurobert import modeling_eurobert
 from transformers.models.modernbert import modeling_modernbert
+from transformers.models.nomic_bert import modeling_nomic_bert
+from transformers.models.ultrabert import modeling_ultrabert
 
 from bert import huggingface
 from bert.model import backends
@@ -37,6 +40,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "local_attention": WINDOW,
         "pad_token_id": 0,
         **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+    },
+    "nomic_bert": {**_BERT, "max_position_embeddings": LENGTH},
+    "eurobert": {
+        "num_key_value_heads": 2,
+        "max_position_embeddings": LENGTH,
+        "pad_token_id": 0,
+        **dict.fromkeys(("bos_token_id", "eos_token_id")),
+    },
+    "ultrabert": {
+        "num_key_value_heads": 1,
+        "max_position_embeddings": LENGTH,
+        "sliding_window": WINDOW // 2,
+        "prediction_head_size": 40,
     },
 }
 
@@ -124,8 +140,11 @@ def pack() -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
 
 @pytest.fixture
 def exact_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers turns queries and keys in float32 whatever their type. A comparison in float64 would see
-    nothing but that, so here it does not round them."""
+    """transformers turns queries and keys, and computes RMS norms, in float32 whatever their type. A comparison in
+    float64 would see nothing but that, so here it does not round them."""
+
+    def rms_norm(self: torch.nn.Module, x: Tensor) -> Tensor:
+        return torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)
 
     def rotate(
         q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
@@ -134,7 +153,10 @@ def exact_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
         half = modeling_modernbert.rotate_half
         return q * cos + half(q) * sin, k * cos + half(k) * sin
 
-    monkeypatch.setattr(modeling_modernbert, "apply_rotary_pos_emb", rotate)
+    for modeling in (modeling_modernbert, modeling_nomic_bert, modeling_eurobert, modeling_ultrabert):
+        monkeypatch.setattr(modeling, "apply_rotary_pos_emb", rotate)
+    for norm in (modeling_eurobert.EuroBertRMSNorm, modeling_ultrabert.UltrabertRMSNorm):
+        monkeypatch.setattr(norm, "forward", rms_norm)
 
 
 @pytest.fixture
