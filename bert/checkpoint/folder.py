@@ -46,6 +46,10 @@ logger = logging.getLogger("bert")
 class SavesFiles(Protocol):
     """What a checkpoint needs of a tokenizer."""
 
+    cls_id: int
+    sep_id: int
+    mask_id: int
+
     def save(self, folder: Path, max_length: int, segments: bool) -> None: ...
 
 
@@ -138,7 +142,7 @@ def describe(
     extra: Mapping[str, str | bytes] | None = None,
 ) -> None:
     """Write everything of a checkpoint except its weights into a folder; see `save`."""
-    config = config_for_export(model)
+    config = config_for_export(model, tokenizer)
     if config["model_type"] == huggingface.NATIVE:
         why = huggingface.obstacles(model.config, type(model).__name__)
         logger.warning("transformers cannot load this encoder, only bert.load can; %s", why)
@@ -190,9 +194,13 @@ def _numbered(name: str, suffix: str) -> str:
     return name.replace(".", f"{suffix}.", 1)
 
 
-def config_for_export(model: Model) -> dict[str, Any]:
-    """The content of config.json for this model."""
-    exported = huggingface.export_config(model.config, type(model).__name__, getattr(model, "labels", None))
+def config_for_export(model: Model, tokenizer: SavesFiles | None = None) -> dict[str, Any]:
+    """The content of config.json for this model and the special tokens of its tokenizer."""
+    ids = None
+    if tokenizer is not None:
+        ids = {"cls": tokenizer.cls_id, "sep": tokenizer.sep_id, "mask": tokenizer.mask_id}
+    labels = getattr(model, "labels", None)
+    exported = huggingface.export_config(model.config, type(model).__name__, labels, ids)
     dtype = str(model.encoder.embeddings.tokens.weight.dtype).removeprefix("torch.")
     return {**exported, "dtype": dtype}
 

@@ -53,8 +53,16 @@ def obstacles(config: EncoderConfig, architecture: str) -> str:
     return f"unlike {name} it has {', '.join(differences[name])}"
 
 
-def export_config(config: EncoderConfig, architecture: str, labels: Labels | None = None) -> dict[str, Any]:
-    """config.json. `import_config` reads the same configuration back, except for the fields in _RUNTIME."""
+def export_config(
+    config: EncoderConfig,
+    architecture: str,
+    labels: Labels | None = None,
+    special_ids: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """config.json. `import_config` reads the same configuration back, except for the fields in _RUNTIME.
+
+    `special_ids` are those of the tokenizer, by role: cls, sep and mask. Servers require them.
+    """
     family = family_of(config, architecture)
     ours = {k: v for k, v in asdict(config).items() if k not in _RUNTIME}
     if family is None:
@@ -65,7 +73,7 @@ def export_config(config: EncoderConfig, architecture: str, labels: Labels | Non
             "architectures": [family.classes[architecture]],
             "tie_word_embeddings": True,
             **family.write_config(config),
-            **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+            **_special_ids(family, special_ids or {}),
         }
         read_back = family.read_config(theirs)
         own = {k: v for k, v in ours.items() if v != getattr(read_back, k)}
@@ -140,6 +148,13 @@ def import_state(
     return found
 
 
+def _special_ids(family: Family, ids: Mapping[str, int]) -> dict[str, int | None]:
+    """Without ids null, as transformers' own defaults may lie outside of the vocabulary."""
+    begins, ends = ids.get("cls"), ids.get("sep")
+    theirs = {"bos_token_id": begins, "eos_token_id": ends, "cls_token_id": begins, "sep_token_id": ends}
+    return theirs | {key: ids[role] for key, role in family.special_ids.items() if role in ids}
+
+
 def _class_of(family: Family, theirs: Mapping[str, Any]) -> str | None:
     """Our class for the first of their `architectures`; a bare encoder if there is none."""
     named = (theirs.get("architectures") or [family.classes["EncoderModel"]])[0]
@@ -158,8 +173,8 @@ def _normalise(family: Family, weights: Mapping[str, Tensor]) -> dict[str, Tenso
     for pattern, now in family.older:
         targets = (now,) if isinstance(now, str) else now
         for k in [name for name in weights if re.search(pattern, name)]:
-            renamed = [re.sub(pattern, target, k) for target in targets]
-            shares = dict(zip(renamed, weights[k].chunk(len(targets)), strict=True))
+            names = [re.sub(pattern, target, k) for target in targets]
+            shares = dict(zip(names, weights[k].chunk(len(targets)), strict=True))
             weights = {name: tensor for name, tensor in weights.items() if name != k} | shares
     parts = {
         name.split(".")[1]

@@ -95,4 +95,5 @@ EUROBERT = Family(
         "TokenClassifier": {"classifier": "classifier"},
     },
     required=rotary.REQUIRED,
+    special_ids={"mask_token_id": "mask"},
 )

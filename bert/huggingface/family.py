@@ -55,6 +55,8 @@ class Family:
     """their settings that must have this value, because nothing else is built here"""
     written: Mapping[str, Callable[[EncoderConfig], Any]] = field(default_factory=dict)
     """keys that are only written, for transformers 4 and for servers"""
+    special_ids: Mapping[str, str] = field(default_factory=dict)
+    """keys for ids of special tokens beside those that every architecture has → their role"""
     older: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
     """pattern of names in old checkpoints → the name now; several share the tensor along its first dimension"""
 

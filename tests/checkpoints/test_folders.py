@@ -30,6 +30,8 @@ def equal(one, two):
 
 
 class Words:
+    cls_id, sep_id, mask_id = 2, 3, 4
+
     def save(self, folder, **limits):
         (folder / "vocab.txt").write_text("[PAD]\n")
 
@@ -40,6 +42,9 @@ def test_a_checkpoint_holds_the_card_the_tokenizer_and_what_else_is_given(tmp_pa
     given = {"vocab.txt", "README.md", "scores.json"}
     assert names == {"config.json", "model.safetensors", *EMBEDDING, *given}
     assert (tmp_path / "a" / "b" / "README.md").read_text() == "# A model\n"
+    config = json.loads((tmp_path / "a" / "b" / "config.json").read_text())
+    ids = {key: config[key] for key in ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")}
+    assert list(ids.values()) == [2, 2, 3, 3]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
@@ -69,7 +74,7 @@ def test_the_manifest_knows_files_in_folders(tmp_path, model):
 
 
 def test_a_failure_leaves_the_old_checkpoint_as_it_was(tmp_path, model):
-    class Broken:
+    class Broken(Words):
         def save(self, folder, **limits):
             raise OSError("disk full")
 

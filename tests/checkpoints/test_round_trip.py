@@ -1,6 +1,7 @@
 """Export, transformers, import: bit-equal weights, equal outputs, nothing missing and nothing unexpected."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -34,11 +35,22 @@ MODERN = {
     },
     **{"classifier": "transform", "pooler": False, "pooling": "mean"},
 }
+NOMIC = {"positions": "rotary", "rotary_base": 1000.0, "feed_forward": "glu", "activation": "silu"}
+NOMIC |= {"attention_bias": False, "feed_forward_bias": False, "pooler": False}
+EURO = {**NOMIC, "num_segments": 0, "norm": "pre", "norm_kind": "rms", "norm_bias": False, "norm_eps": 1e-5}
+EURO |= {"embedding_norm": False, "num_heads": 4, "num_kv_heads": 2, "head": "none", "decoder_bias": False}
+EURO |= {"tied_decoder": False, "classifier": "gelu", "pooling": "late"}
+ULTRA = {**EURO, "rotary_base_local": 70.0, "layer_pattern": "LLG", "window": 8, "head": "two_layer"}
+ULTRA |= {"head_width": 24, "head_activation": "gelu_tanh", "head_bias": False, "classifier": "none"}
+ULTRA |= {"pooling": "mean"}
 KINDS = {
     "bert": {},
     "roberta": ROBERTA,
     "roberta-prelayernorm": {**ROBERTA, "norm": "pre"},
     "modernbert": MODERN,
+    "nomic_bert": NOMIC,
+    "eurobert": EURO,
+    "ultrabert": ULTRA,
     huggingface.NATIVE: {"positions": "rotary"},
 }
 ARCHITECTURES = (
@@ -57,9 +69,9 @@ def model_of(kind, architecture, **changes):
     model = build(config, architecture, LABELS).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    if architecture in ("MaskedLanguageModel", "PretrainingModel"):
-        model.head.bias.data[50:] = 0
-    model.encoder.embeddings.tokens.weight.data[50:] = 0
+    for name, parameter in model.named_parameters():
+        if name in huggingface.BY_TOKEN:
+            parameter.data[50:] = 0
     return model
 
 
@@ -86,7 +98,11 @@ def test_a_saved_model_is_loaded_as_it_was(tmp_path, kind, architecture):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != huggingface.NATIVE])
 def test_there_and_back_through_transformers(tmp_path, kind, architecture):
-    model = model_of(kind, architecture)
+    there_and_back(tmp_path, kind, architecture)
+
+
+def there_and_back(tmp_path, kind, architecture, **changes):
+    model = model_of(kind, architecture, **changes)
     checkpoint.save(model, tmp_path / "ours")
     name = json.loads((tmp_path / "ours" / "config.json").read_text())["architectures"][0]
     theirs, info = getattr(transformers, name).from_pretrained(tmp_path / "ours", output_loading_info=True)
@@ -111,7 +127,7 @@ def test_there_and_back_through_transformers(tmp_path, kind, architecture):
         assert back.labels == LABELS
 
 
-@pytest.mark.parametrize("kind", ["roberta", "modernbert"])
+@pytest.mark.parametrize("kind", ["roberta", "modernbert", "eurobert"])
 def test_a_pair_head_lies_beside_what_transformers_loads(tmp_path, kind):
     model = model_of(kind, "PretrainingModel")
     checkpoint.save(model, tmp_path / "saved")
@@ -142,6 +158,12 @@ def test_what_transformers_cannot_express_says_so(tmp_path, caplog):
         {"attention_bias": False},
         {"num_segments": 0, "positions": "sinusoidal"},
         {"norm": "pre"},
+        {"norm_kind": "rms", "norm_bias": False},
+        {"embedding_norm": False},
+        {"num_kv_heads": 1},
+        {"tied_decoder": False},
+        {"head": "two_layer"},
+        {"head": "none"},
     ],
 )
 def test_every_departure_from_an_architecture_is_noticed(changes):
@@ -205,13 +227,113 @@ def test_old_names_and_missing_prefixes_load(tmp_path):
     assert all(torch.equal(tensor, state[name]) for name, tensor in encoder.encoder.state_dict().items())
 
 
-def test_modernbert_of_version_4_loads():
-    written = transformers.ModernBertConfig(num_hidden_layers=4).to_dict()
-    expected, _, _ = huggingface.import_config(written)
-    del written["layer_types"], written["rope_parameters"]
-    written |= {"global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0}
-    assert huggingface.import_config(written)[0] == expected
-    assert expected.layer_pattern == "GLL"
+@pytest.mark.parametrize(
+    "architecture, changes",
+    [
+        ("MaskedLanguageModel", {"tied_decoder": True, "head": "none"}),
+        ("MaskedLanguageModel", {"feed_forward_bias": True, "attention_bias": True, "decoder_bias": True}),
+        ("SequenceClassifier", {"pooling": "cls"}),
+        ("SequenceClassifier", {"pooling": "mean", "num_kv_heads": None}),
+    ],
+)
+def test_what_eurobert_may_have_instead_comes_back_as_well(tmp_path, architecture, changes):
+    there_and_back(tmp_path, "eurobert", architecture, **changes)
+
+
+def test_a_pooling_that_modernbert_lacks_is_no_modernbert(tmp_path):
+    config = model_of("modernbert", "EncoderModel", pooling="late").config
+    assert huggingface.family_of(config, "SequenceClassifier") is None
+    assert huggingface.export_config(config, "EncoderModel")["classifier_pooling"] == "cls"
+
+
+# config.json of answerdotai/ModernBERT-base (transformers 4.47), and what differs in the smallest Ettin and in mmBERT.
+PUBLISHED = {
+    **{"architectures": ["ModernBertForMaskedLM"], "attention_bias": False, "attention_dropout": 0.0},
+    **{"bos_token_id": 50281, "classifier_activation": "gelu", "classifier_bias": False},
+    **{"classifier_dropout": 0.0, "classifier_pooling": "mean", "cls_token_id": 50281, "decoder_bias": True},
+    **{"deterministic_flash_attn": False, "embedding_dropout": 0.0, "eos_token_id": 50282},
+    **{"global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "gradient_checkpointing": False},
+    **{"hidden_activation": "gelu", "hidden_size": 768, "initializer_cutoff_factor": 2.0},
+    **{"initializer_range": 0.02, "intermediate_size": 1152, "layer_norm_eps": 1e-05, "local_attention": 128},
+    **{"local_rope_theta": 10000.0, "max_position_embeddings": 8192, "mlp_bias": False, "mlp_dropout": 0.0},
+    **{"model_type": "modernbert", "norm_bias": False, "norm_eps": 1e-05, "num_attention_heads": 12},
+    **{"num_hidden_layers": 22, "pad_token_id": 50283, "position_embedding_type": "absolute"},
+    **{"sep_token_id": 50282, "tie_word_embeddings": True, "torch_dtype": "float32"},
+    **{"transformers_version": "4.47.0.dev0", "vocab_size": 50368},
+}
+ETTIN = {"hidden_size": 256, "intermediate_size": 384, "num_attention_heads": 4, "num_hidden_layers": 7}
+ETTIN |= {"local_rope_theta": 160000.0}
+MM = {"vocab_size": 256000, "pad_token_id": 0, "local_rope_theta": 160000.0}
+
+
+@pytest.mark.parametrize("changes", [{}, ETTIN, MM], ids=["modernbert", "ettin", "mmbert"])
+def test_a_published_modernbert_is_read_as_transformers_reads_it_and_written_for_both_versions(changes):
+    published = {**PUBLISHED, **changes}
+    config, architecture, _ = huggingface.import_config(published)
+    named = {k: v for k, v in published.items() if k != "model_type"}
+    assert config == huggingface.import_config(transformers.ModernBertConfig(**named).to_dict())[0]
+    assert (config.layer_pattern, config.windows[:2]) == ("GLL", (None, 128))
+    assert (config.rotary_base, config.rotary_base_local) == (160000.0, published["local_rope_theta"])
+    written = huggingface.export_config(config, architecture)
+    old = [*(f"{kind}_rope_theta" for kind in ("global", "local")), "initializer_cutoff_factor"]
+    for key in (*old, "global_attn_every_n_layers", "local_attention", "pad_token_id", "classifier_pooling"):
+        assert written[key] == published[key]
+    assert huggingface.NATIVE not in written
+    newer = transformers.ModernBertConfig(**{k: v for k, v in written.items() if k != "model_type"})
+    assert newer.rope_parameters["sliding_attention"]["rope_theta"] == published["local_rope_theta"]
+    without_old = {k: v for k, v in written.items() if k not in (*old, "global_attn_every_n_layers")}
+    without_new = {k: v for k, v in written.items() if k not in ("layer_types", "rope_parameters")}
+    assert huggingface.import_config(without_old)[0] == huggingface.import_config(without_new)[0] == config
+
+
+@pytest.mark.parametrize("pattern, every", [("G", 1), ("GL", 2), ("GLLL", 4), ("LG", None), ("GGL", None)])
+def test_only_a_pattern_that_version_4_knows_has_a_number_there(pattern, every):
+    config = model_of("modernbert", "EncoderModel", layer_pattern=pattern).config
+    assert huggingface.export_config(config, "EncoderModel")["global_attn_every_n_layers"] == every
+
+
+def test_the_first_checkpoints_of_ultrabert_load(tmp_path):
+    model = model_of("ultrabert", "MaskedLanguageModel", num_layers=5)
+    checkpoint.save(model, tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    for key in ("layer_types", "rope_parameters", "sliding_window"):
+        del config[key]
+    config |= {"attention_windows": [4, 4, 0, 4, 4], "rope_theta": [70.0, 70.0, 1000.0, 70.0, 70.0]}
+    path.write_text(json.dumps(config))
+    old = {
+        re.sub(r"^model\.", "ultrabert.", k): v for k, v in load_file(tmp_path / checkpoint.WEIGHTS).items()
+    }
+    old["cls.weight"] = old.pop("head.decoder.weight")
+    save_file(old, tmp_path / checkpoint.WEIGHTS, {"format": "pt"})
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path).eval()
+    back = checkpoint.load(tmp_path)
+    assert_same(model, back)
+    with torch.no_grad():
+        torch.testing.assert_close(back(IDS).logits, theirs(IDS).logits, atol=1e-4, rtol=1e-5)
+
+
+def test_the_first_names_of_nomic_bert_load(tmp_path):
+    model = model_of("nomic_bert", "EncoderModel")
+    checkpoint.save(model, tmp_path)
+    weights, old = load_file(tmp_path / checkpoint.WEIGHTS), {}
+    names = {"self_attn.o_proj": "attn.out_proj", "up_proj": "fc11", "gate_proj": "fc12", "down_proj": "fc2"}
+    names |= {"post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2", "layers": "encoder.layers"}
+    names |= {"embeddings.LayerNorm": "emb_ln"}
+    for name, tensor in weights.items():
+        if "q_proj" in name:
+            parts = [weights[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            name, tensor = name.replace("self_attn.q_proj", "attn.Wqkv"), torch.cat(parts)
+        for new, before in names.items():
+            name = name.replace(new, before)
+        if not name.endswith(("k_proj.weight", "v_proj.weight")):
+            old[name] = tensor
+    save_file(old, tmp_path / checkpoint.WEIGHTS, {"format": "pt"})
+    assert_same(model, checkpoint.load(tmp_path))
+    theirs, info = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert_same(model, checkpoint.load(tmp_path / "theirs"))
 
 
 @pytest.mark.parametrize(
@@ -223,6 +345,8 @@ def test_modernbert_of_version_4_loads():
         ({"hidden_act": "mish"}, "mish"),
         ({"model_type": "t5"}, "t5"),
         ({"num_attention_heads": 5}, "num_heads"),
+        ({"model_type": "modernbert", "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ({"model_type": "nomic_bert", "head_dim": 8}, "head_dim=8"),
         ({"hidden_size": 64}, "embeddings"),
         ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering"),
     ],
