@@ -1,33 +1,71 @@
 """The configuration of a pretraining run: one section for each part it puts together."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from bert.config import NonNegativeInt, PositiveInt
+from bert.config import NonNegativeInt, PositiveFloat, PositiveInt
 from bert.model.config import EncoderConfig
-from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
+from bert.training import config as training
+from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig
 from pretrain.corpus.config import CorpusConfig, PrepareConfig, TokenizerConfig
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
+
+CHANGEABLE = ("max_positions", "rotary_base", "rotary_base_local", "window")
+"""What a run may change in the shape of the checkpoint that it continues."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(EncoderConfig):
+    max_positions: PositiveInt | None = None  # type: ignore[assignment]
+    """longest sequence, in tokens; null is 512, or with from that of the checkpoint, which can be raised"""
+    rotary_base: PositiveFloat | None = None  # type: ignore[assignment]
+    """base of the rotary wavelengths; null is 10000, or with from that of the checkpoint"""
+    rotary_base_local: PositiveFloat | None = None
+    """base of the rotary wavelengths in local layers; null is rotary_base, or with from that of the checkpoint"""
+    window: PositiveInt | None = None  # type: ignore[assignment]
+    """sliding window of local layers, its total width: a token sees window/2 tokens on either side; null is 128,
+    or with from that of the checkpoint"""
     from_: str | None = None
     """continued pretraining: checkpoint to start from, with its shape and its tokenizer (unless tokenizer.from
-    names another); of the keys above only dropout, attention_dropout, backend, gradient_checkpointing and
-    pad_vocab_multiple still count"""
+    names another); of the keys above only max_positions, rotary_base, rotary_base_local, window, dropout,
+    attention_dropout, backend, gradient_checkpointing and pad_vocab_multiple still count"""
     new_words: str | None = None
     """with from: file of words, one a line, to add as tokens; the vector of each starts as the mean of its pieces"""
+    extend_positions: Literal["tile", "interpolate"] = "tile"
+    """with from: how a raised max_positions extends learned positions: the table is repeated, or stretched"""
 
     def __post_init__(self) -> None:
+        if self.from_ is None:  # else they are the checkpoint's
+            for field in fields(EncoderConfig):
+                if field.name in CHANGEABLE and getattr(self, field.name) is None:
+                    object.__setattr__(self, field.name, field.default)
         super().__post_init__()
         if self.new_words is not None and self.from_ is None:
             raise ValueError("new_words: are added to the vocabulary of model.from; name a checkpoint there")
+
+    @staticmethod
+    def read_record(values: dict[str, Any]) -> dict[str, Any]:
+        """Values as recorded. Runs of earlier versions took CHANGEABLE from the checkpoint, whatever their values."""
+        if values.get("from") is None or "extend_positions" in values:
+            return values
+        return {key: value for key, value in values.items() if key not in CHANGEABLE}
+
+
+@dataclass(frozen=True)
+class TrainingConfig(training.TrainingConfig):
+    branch_from: str | None = None
+    """start a new run from a checkpoint of another one, RUN/checkpoints/step-N: with its weights, tokenizer and
+    optimizer state, but with steps, schedule and data of its own, from step 0"""
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     sequences: PositiveInt = 1024
     """held-out sequences of an evaluation (validation loss); their masks are fixed, at 15 %"""
+    also: dict[str, str] = field(default_factory=dict)
+    """further held-out texts, measured side by side: name → folder of a run or a store with the same tokenizer,
+    e.g. evaluation.also.general=runs/mini"""
     sentences: list[str] = field(
         default_factory=lambda: [
             "The capital of France is [MASK].",
@@ -36,6 +74,10 @@ class EvaluationConfig:
         ]
     )
     """sentences to fill in at each evaluation, so that you see the model learn"""
+
+    def __post_init__(self) -> None:
+        if bad := [name for name in self.also if not re.fullmatch(r"\w[\w-]*", name)]:
+            raise ValueError(f"also: {bad[0]!r} is not a name; use letters, digits, _ and -")
 
 
 @dataclass(frozen=True)
@@ -48,7 +90,7 @@ class PretrainConfig:
     """seed of everything random"""
     resume: str = "auto"
     """auto: continue the run in run_dir; never: refuse if there is one; a path: go back to that checkpoint of this
-    run, or start a new run from another run's checkpoint"""
+    run, or go on with another run at its step, in a new run_dir (training.branch_from starts at step 0)"""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """the text to learn from"""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

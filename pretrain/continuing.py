@@ -1,33 +1,58 @@
-"""Continued pretraining: the tokenizer and the weights of another run's checkpoint, and new words in the vocabulary."""
+"""Continued pretraining: the tokenizer, the weights and the optimizer state of another run's checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from tokenizers import AddedToken
-from torch import Tensor, nn
 
 from bert import checkpoint
+from bert.checkpoint import manifest
+from bert.checkpoint.run import STATE, Checkpoint, Checkpoints
+from bert.config import read_yaml
 from bert.errors import UserError
-from bert.huggingface import BY_TOKEN
 from bert.model import models
+from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
-from pretrain.config import PretrainConfig
+from pretrain.config import CHANGEABLE, PretrainConfig
+from pretrain.fitting import describe_rows, fit_positions, fit_vocabulary, old_rows
 from pretrain.tokenizer import tokenizer_folder
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of a new run come from; part of its state and of its card."""
+
+    key: str
+    """the key that named it"""
+    path: str
+    step: int | None = None
+    digest: str | None = None
+    """SHA-256 of the checkpoint's manifest, which has those of its files"""
+    changes: list[str] = field(default_factory=list)
+    """what was changed in the weights or the shape"""
+
+
+def origin_of(key: str, folder: Path, changes: list[str]) -> Origin:
+    """The origin that a checkpoint folder is."""
+    step = Checkpoint(folder).step if (folder / STATE).is_file() else None
+    digest = manifest.digest(folder) if (folder / manifest.MANIFEST).is_file() else None
+    return Origin(key, str(folder), step, digest, changes)
+
+
 def take_tokenizer(config: PretrainConfig) -> None:
-    """Copy the tokenizer of `model.from` into the run, with the new words if any, unless `tokenizer.from` is set."""
-    folder = tokenizer_folder(config)
-    if config.model.from_ is None or config.tokenizer.from_ is not None:
+    """Copy the tokenizer of `training.branch_from`, or that of `model.from` with the new words if any, into the run,
+    unless `tokenizer.from` is set or the run has one."""
+    folder, parent = tokenizer_folder(config), config.training.branch_from
+    source = parent or config.model.from_
+    if source is None or config.tokenizer.from_ is not None or (folder / "tokenizer.json").is_file():
         return
-    if (folder / "tokenizer.json").is_file():
-        return
-    tokenizer = Tokenizer.load(checkpoint.resolve(config.model.from_))
-    if config.model.new_words is not None:
+    tokenizer = Tokenizer.load(checkpoint.resolve(source))
+    if parent is None and config.model.new_words is not None:
         tokenizer = add_words(tokenizer, Path(config.model.new_words))
     tokenizer.save(folder)
 
@@ -59,47 +84,104 @@ def run_settings(config: PretrainConfig) -> dict[str, Any]:
     return {name: getattr(config.model, name) for name in names}
 
 
+def changes_of(config: PretrainConfig, shape: EncoderConfig) -> dict[str, Any]:
+    """What the run changes in the shape of `model.from`; UserError if that cannot be."""
+    model, source = config.model, config.model.from_
+    given = {name: value for name in CHANGEABLE if (value := getattr(model, name)) is not None}
+    if given.get("max_positions", shape.max_positions) < shape.max_positions:
+        raise UserError(
+            f"model.max_positions: is {model.max_positions}, but {source} reads {shape.max_positions} tokens; a model "
+            "can be lengthened, not shortened; batch.max_length shortens the sequences"
+        )
+    for name in ("rotary_base", "rotary_base_local"):
+        if name in given and shape.positions != "rotary":
+            raise UserError(
+                f"model.{name}: {source} has {shape.positions} positions, which have no base; leave it out"
+            )
+    if "window" in given and set(shape.windows) == {None}:
+        raise UserError(f"model.window: {source} has global layers only; leave it out")
+    longest = given.get("max_positions", shape.max_positions)
+    if (length := config.batch.longest) > longest:
+        raise UserError(
+            f"batch.max_length: is {length}, but the model reads {longest} tokens; raise model.max_positions or "
+            "shorten the sequences"
+        )
+    return {name: value for name, value in given.items() if value != getattr(shape, name)}
+
+
 def continue_from(
     path: str, architecture: type[MaskedLanguageModel], config: PretrainConfig, tokenizer: Tokenizer
-) -> MaskedLanguageModel:
-    """The model of a checkpoint, with a row for each token of the run's tokenizer."""
+) -> tuple[MaskedLanguageModel, Origin]:
+    """The model of a checkpoint, with a row for each token of the run's tokenizer and the run's positions."""
     model = load_model(path, architecture, run_settings(config))
-    before = Tokenizer.load(checkpoint.resolve(path))
-    if before.digest == tokenizer.digest:
-        return model
-    shape = replace(model.config, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
-    fitted = models.build(shape, architecture.__name__)
+    folder = checkpoint.resolve(path)
+    before, old = Tokenizer.load(folder), model.config
+    changes = changes_of(config, old)
+    notes = [f"{name}: {getattr(old, name)} → {value}" for name, value in changes.items()]
+    if "max_positions" in changes and old.positions == "learned":
+        how = {"tile": "tiled", "interpolate": "interpolated"}[config.model.extend_positions]
+        notes.append(f"learned positions: {how} from {old.max_positions} rows to {changes['max_positions']}")
+    if before.digest != tokenizer.digest:
+        changes |= {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
+        if old.position_offset:  # RoBERTa's positions begin behind the id of padding
+            changes["position_offset"] = tokenizer.pad_id + 1
+    if not changes:
+        return model, origin_of("model.from", folder, notes)
+    fitted = models.build(replace(old, **changes), architecture.__name__)
     assert isinstance(fitted, MaskedLanguageModel)
-    fitted.load_state_dict(fit_vocabulary(model.state_dict(), fitted, before, tokenizer))
-    return fitted
+    weights = fit_positions(model.state_dict(), old, fitted.config, config.model.extend_positions)
+    if before.digest != tokenizer.digest:
+        rows = old_rows(before, tokenizer)
+        weights = fit_vocabulary(weights, before.vocab_size, fitted, rows)
+        notes.append(describe_rows(rows))
+    fitted.load_state_dict(weights)
+    return fitted, origin_of("model.from", folder, notes)
 
 
-@torch.no_grad()
-def fit_vocabulary(
-    weights: Mapping[str, Tensor], model: nn.Module, before: Tokenizer, after: Tokenizer
-) -> dict[str, Tensor]:
-    """Weights for `model`, whose tokenizer is `after`, from those of a model whose tokenizer was `before`.
+def check_parent(config: PretrainConfig) -> None:
+    """UserError if `training.branch_from` is no parent for this run, which needs none once it has checkpoints."""
+    key, parent = "training.branch_from", config.training.branch_from
+    own = Checkpoints(Path(config.run_dir))
+    if parent is None or own.complete():
+        return
+    folder = Path(parent)
+    if not (folder / STATE).is_file():
+        raise UserError(f"{key}: {parent} is not a checkpoint of a run; give RUN/checkpoints/step-N")
+    if not Checkpoint(folder).optimizer:
+        raise UserError(f"{key}: {parent} has no optimizer state; model.from takes the weights alone")
+    if problem := manifest.damage(folder):
+        raise UserError(f"{key}: {parent} is not a complete checkpoint ({problem}); take another one")
+    if folder.resolve().parent == own.folder.resolve():
+        raise UserError(f"{key}: {parent} is of this very run; a branch needs a run_dir of its own")
+    name = _optimizer_of(folder)
+    if name not in (None, config.optimizer.name):
+        raise UserError(
+            f"{key}: {parent} was trained with optimizer.name={name}, this run has {config.optimizer.name}; take the "
+            "same, or the weights alone by model.from"
+        )
 
-    Only tensors with a row for each token change. A token of both vocabularies keeps its row. A new token begins as
-    the mean of the rows of its old pieces (Hewitt 2021), so that the model reads it much like these pieces.
-    """
-    pieces = _pieces(before, after)
-    fitted = dict(weights)
-    for name, shaped in model.state_dict().items():
-        if name in BY_TOKEN:
-            fitted[name] = torch.zeros_like(shaped)
-            for token, ids in enumerate(pieces):
-                fitted[name][token] = weights[name][ids].mean(0)
-    return fitted
+
+def _optimizer_of(folder: Path) -> str | None:
+    """The optimizer that a checkpoint was trained with; where it does not name it, its run does, if that is there."""
+    if name := Checkpoint(folder).state.get("optimizer"):
+        return str(name)
+    record = folder.resolve().parent.parent / "config.yaml"
+    return read_yaml(record).get("optimizer", {}).get("name") if record.is_file() else None
 
 
-def _pieces(before: Tokenizer, after: Tokenizer) -> list[list[int]]:
-    """For each token of `after`, the tokens of `before` that stand for it."""
-    known = before.backend.get_vocab()
-    tokens = after.tokens(range(after.vocab_size))
-    texts = [after.decode([id]).strip().removeprefix("##") for id in range(after.vocab_size)]
-    spelled = before.encode_batch(texts, special_tokens=False)
-    return [
-        [known[token]] if token in known else ids or [before.mask_id]
-        for token, ids in zip(tokens, spelled, strict=True)
-    ]
+def check_fit(key: str, start: Checkpoint, model: MaskedLanguageModel, tokenizer: Tokenizer) -> None:
+    """UserError if a checkpoint of another run has another tokenizer than this run, or lacks optimizer state."""
+    if Tokenizer.load(start.path).digest != tokenizer.digest:
+        raise UserError(
+            f"{key}: {start.path} has another tokenizer than this run; set tokenizer.from={start.path}, or take its "
+            "weights by model.from, which fits the vocabulary"
+        )
+    names = set()
+    for path in start.optimizer:
+        with safe_open(path, framework="pt") as file:
+            names |= {entry.rpartition("/")[0] for entry in file.keys()}  # noqa: SIM118 (not a dict)
+    trained = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    if lacking := next((name for name in trained if name not in names), None):
+        raise UserError(
+            f"{key}: {start.path} has no optimizer state of {lacking}; keep its objective.pairing"
+        )

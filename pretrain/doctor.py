@@ -58,7 +58,7 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
         "packing": batch_checks.packing(batches),
         "shown": batch_checks.shown(batches, tokenizer),
     }
-    accelerator, model = make_accelerator(config.training), train.build_model(config, tokenizer, None)
+    accelerator, (model, _) = make_accelerator(config.training), train.build_model(config, tokenizer, None)
     figures["overfit"] = training.overfit(model, batches, accelerator.device)
     cost = training.step_cost(config, accelerator, model, batches)
     figures["forecast"] = training.forecast(

@@ -25,7 +25,8 @@ USAGE = """\
 usage: python -m pretrain.evaluate RUN [key=value ...]
 
 Measure a run's model on its held-out text, 15 % of the tokens masked, beside what guessing by word frequency
-gives; and on minimal pairs of sentences. RUN/evaluation.json holds the result.
+gives; on other held-out texts side by side (also.NAME=RUN); and on minimal pairs of sentences.
+RUN/evaluation.json holds the result.
 """
 
 
@@ -35,6 +36,8 @@ class EvaluateConfig:
     """checkpoint to measure; by default the run's finished model, or else its newest checkpoint"""
     sequences: NonNegativeInt = 0
     """how many held-out sequences to read; 0 = all of them"""
+    also: dict[str, str] = field(default_factory=dict)
+    """further held-out texts beside those of the run's evaluation.also: name → folder of a run or a store"""
     pseudo_perplexity: NonNegativeInt = 200
     """on how many held-out sentences to measure the pseudo-perplexity; 0 leaves it out"""
     pairs: list[str] = field(default_factory=list)
@@ -73,19 +76,18 @@ def evaluate(run: Path, config: EvaluateConfig) -> dict[str, Any]:
 def _held_out(
     run: Path, config: EvaluateConfig, model: "MaskedLanguageModel", tokenizer: "Tokenizer", device: Any
 ) -> dict[str, Any]:
-    from pretrain.data.dataset import HeldOutBatches
-    from pretrain.heldout import HeldOut
-    from pretrain.prepare import store_folder
-    from pretrain.tokenizer import tokenizer_folder
+    from pretrain.heldout import open_held_out
 
     of_run = replace(configuration.load_record(PretrainConfig, run / "config.yaml"), run_dir=str(run))
     batch = replace(of_run.batch, micro_tokens=max(config.micro_tokens, of_run.batch.max_length))
-    places = store_folder(of_run), tokenizer_folder(of_run)
-    batches = HeldOutBatches(*places, of_run.objective, batch, sequences=config.sequences)
-    if not len(batches):
+    evaluation = replace(
+        of_run.evaluation, sequences=config.sequences, also=of_run.evaluation.also | config.also
+    )
+    of_run = replace(of_run, batch=batch, evaluation=evaluation)
+    held_out = open_held_out(of_run, tokenizer, sentences=evaluation.sentences, device=device)
+    if held_out is None:
         return {"sequences": 0}
-    held_out = HeldOut(batches, tokenizer, of_run.evaluation.sentences, device)
-    result = {"sequences": batches.num_examples, **held_out.measure(model)}
+    result = {"sequences": held_out.batches.num_examples, **held_out.measure_all(model)}
     if config.pseudo_perplexity:
         sentences = held_out.some_sentences(config.pseudo_perplexity, model.config.max_positions // 2)
         result["pseudo_perplexity"] = pseudo_perplexity(model, tokenizer, sentences, config.micro_tokens)
@@ -167,16 +169,19 @@ def show(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("held-out text", "model", "guessing")
-    for name, baseline in {
+    texts = ["", *dict.fromkeys(f"{name.partition('/')[0]}/" for name in result if "/" in name)]
+    table = Table("held-out text", *(part for text in texts for part in (text[:-1] or "model", "guessing")))
+    measures = {
         "mlm_loss": "unigram_loss",
         "perplexity": None,
         "mlm_accuracy": "unigram_accuracy",
         "nsp_accuracy": "nsp_chance",
         "pseudo_perplexity": None,
-    }.items():
-        if name in result:
-            table.add_row(name, f"{result[name]:.4f}", f"{result[baseline]:.4f}" if baseline else "")
+    } | {name: None for name in result if name.startswith("mlm_loss_to_")}
+    for name, baseline in measures.items():
+        cells = [text + part if part else "" for text in texts for part in (name, baseline)]
+        if any(cell in result for cell in cells):
+            table.add_row(name, *(f"{result[cell]:.4f}" if cell in result else "" for cell in cells))
     for name, share in result.get("pairs", {}).items():
         table.add_row(f"pairs: {name}", f"{share:.4f}", "0.5000")
     console = Console()

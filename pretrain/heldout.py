@@ -1,36 +1,93 @@
-"""Validation: a model's loss and accuracy on the held-out split, beside what guessing by word frequency gives.
+"""Validation: a model's loss and accuracy on held-out text, beside what guessing by word frequency gives.
 
 The masks are fixed, at 15 % of the tokens. The result is exact however the sequences are divided over processes.
+Several texts are measured side by side: the held-out split of the run, and those of other stores (`evaluation.also`).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bert import config as configuration
 from bert.data.batch import IGNORED
+from bert.data.store import is_finished
 from bert.errors import UserError
 from bert.inference.common import BATCH_TOKENS
 from bert.inference.filling import fill_masks
 from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
+from pretrain.config import PretrainConfig
 from pretrain.data.dataset import HeldOutBatches
 from pretrain.data.store import Store, evenly_spread
+from pretrain.prepare import store_folder
+from pretrain.tokenizer import tokenizer_folder
 
 UNIGRAM_SENTENCES = 200_000
 """how many sentences word frequencies are counted on, spread over the whole training split"""
 FLAT = 0.05
 """a loss this close (as a share) to the unigram baseline is no better than it"""
+FIRST_POSITIONS = 128
+"""the first range of positions whose loss is measured; each further one ends at twice the position"""
+BY_POSITION = "mlm_loss_to_"
+
+
+def store_of(place: str, key: str) -> Path:
+    """The finished store that a folder is, or that the run in it has; UserError, which names the key, without one."""
+    folder = Path(place)
+    if not is_finished(folder) and (folder / "config.yaml").is_file():
+        config = configuration.load_record(PretrainConfig, folder / "config.yaml")
+        folder = store_folder(replace(config, run_dir=place))
+    if not is_finished(folder):
+        raise UserError(f"{key}: {place} is neither a store nor a run that has prepared one")
+    return folder
+
+
+def open_held_out(
+    config: PretrainConfig,
+    tokenizer: Tokenizer,
+    process_index: int = 0,
+    num_processes: int = 1,
+    **options: Any,
+) -> "HeldOut | None":
+    """The evaluation of a configuration: its own held-out text and those of `evaluation.also`; None if its own store
+    holds nothing out. `options` are those of HeldOut."""
+
+    def open_split(store: Path) -> HeldOutBatches:
+        run = tokenizer_folder(config), config.objective, config.batch, process_index, num_processes
+        return HeldOutBatches(store, *run, sequences=config.evaluation.sequences)
+
+    batches = open_split(store_folder(config))
+    if not len(batches):
+        return None
+    also = {}
+    for name, place in config.evaluation.also.items():
+        key = f"evaluation.also.{name}"
+        other = open_split(store_of(place, key))
+        if other.store.tokenizer_digest not in ("", tokenizer.digest):
+            raise UserError(
+                f"{key}: {other.store_path} was prepared with another tokenizer than this run's; prepare its text "
+                f"again with tokenizer.from={config.run_dir}"
+            )
+        if not len(other):
+            raise UserError(f"{key}: {other.store_path} has no held-out text; raise its corpus.heldout_share")
+        also[name] = HeldOut(other, tokenizer, **(options | {"sentences": (), "compares": False}))
+    return HeldOut(batches, tokenizer, also=also, **options)
 
 
 @dataclass
 class HeldOut:
     """Evaluates a model on held-out sequences and fills in the example sentences.
 
-    `total` sums a tensor over the processes; each process measures some of the sequences.
+    `total` sums a tensor over the processes; each process measures some of the sequences. `also` are further texts by
+    name. With `compares`, the first evaluation is of the model before its first step, and later ones are shown
+    beside it.
     """
 
     batches: HeldOutBatches
@@ -38,6 +95,10 @@ class HeldOut:
     sentences: Sequence[str] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     total: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    also: Mapping[str, "HeldOut"] = field(default_factory=dict)
+    compares: bool = False
+    _before: Mapping[str, float] | None = None
+    """metrics before the first step; None while that is to be measured"""
     _flat: int = 0
     """evaluations in a row that were no better than word frequencies"""
 
@@ -51,30 +112,65 @@ class HeldOut:
 
     def __call__(self, model: MaskedLanguageModel, should_stop: ShouldStop) -> Evaluation:
         """Evaluate during training: the score is the masked-language-model loss, the lower the better."""
-        metrics = self.measure(model, should_stop)
-        report = [f"  {line}" for line in self.filled(model)]
+        metrics = self.measure_all(model, should_stop)
+        report = [f"  {line}" for line in [*self.compared(metrics), *self.filled(model)]]
+        if self.compares and self._before is None:
+            self._before = metrics
         self._flat = self._flat + 1 if is_flat(metrics) else 0
         if self._flat == 2:
             advice = POST_NORM_ADVICE if model.config.norm == "post" else ADVICE
             report.append(PLATEAU.format(advice=advice, **metrics))
-        return Evaluation(metrics, score=-metrics["mlm_loss"], report="\n".join(report))
+        shown = {name: value for name, value in metrics.items() if not is_detail(name)}
+        details = {name: value for name, value in metrics.items() if is_detail(name)}
+        return Evaluation(shown, score=-metrics["mlm_loss"], report="\n".join(report), details=details)
 
     def remember(self, evaluations: Sequence[Mapping[str, float]]) -> None:
         """Continue after the evaluations of the run so far."""
-        self._flat = 0
+        self._flat, self._before = 0, {}
         for metrics in evaluations:
             self._flat = self._flat + 1 if is_flat(metrics) else 0
+            self._before = metrics if metrics.get("step") == 0 else self._before
+
+    def compared(self, metrics: Mapping[str, float]) -> list[str]:
+        """The losses of several texts, and of ranges of positions, each beside the one before the first step."""
+        before = self._before or {}
+
+        def figures(names: Mapping[str, str]) -> str:
+            return " · ".join(
+                f"{words} {metrics[name]:.3f}" + (f" (before: {before[name]:.3f})" if name in before else "")
+                for name, words in names.items()
+            )
+
+        texts = {"mlm_loss": "this corpus"} | {f"{name}/mlm_loss": name for name in self.also}
+        places = {
+            name: f"to {name.removeprefix(BY_POSITION)}" for name in metrics if name.startswith(BY_POSITION)
+        }
+        lines = [f"held-out loss: {figures(texts)}"] if self.also or before else []
+        return [*lines, f"by position: {figures(places)}"] if places else lines
+
+    def measure_all(
+        self, model: MaskedLanguageModel, should_stop: ShouldStop = lambda: False
+    ) -> dict[str, float]:
+        """The metrics of this text, and those of the others with their names: `general/mlm_loss`."""
+        metrics = self.measure(model, should_stop)
+        for name, text in self.also.items():
+            metrics |= {f"{name}/{metric}": v for metric, v in text.measure(model, should_stop).items()}
+        return metrics
 
     @torch.no_grad()
     def measure(
         self, model: MaskedLanguageModel, should_stop: ShouldStop = lambda: False
     ) -> dict[str, float]:
-        """Loss, perplexity and accuracies of the model, and of the baselines on the same masks and pairs.
+        """Loss, perplexity and accuracies of the model, and of the baselines on the same masks and pairs; the loss also
+        by position, `mlm_loss_to_256` at positions 129 to 256, if sequences are longer than the first range.
 
         Raises EvaluationStopped if the run is told to stop meanwhile.
         """
         # Loss and number of correct answers, of mlm and of nsp; how often each token and each pair label is asked for.
-        sums, asked = (torch.zeros(size, dtype=torch.float64) for size in (4, len(self.unigram) + 2))
+        # Then the loss and the number of masked tokens in each range of positions.
+        ends = ends_of_ranges(self.batches.batch.max_length)
+        sizes = 4 + 2 * len(ends), len(self.unigram) + 2
+        sums, asked = (torch.zeros(size, dtype=torch.float64) for size in sizes)
         for step in range(len(self.batches)):
             if should_stop():
                 raise EvaluationStopped
@@ -85,9 +181,14 @@ class HeldOut:
                     if name in losses:
                         sums[2 * i] += losses[name].sum.double().cpu()
                         sums[2 * i + 1] += losses[name].correct.double().cpu()
+                if ends:
+                    sums[4:] += _by_position(batch, losses["mlm"].each, ends)
                 asked += _asked(batch, len(self.unigram))
         sums, asked = (self.total(tensor.to(self.device)).cpu() for tensor in (sums, asked))
-        return self._metrics(sums.tolist(), asked.numpy())
+        by_position = zip(ends, *sums[4:].view(2, -1).tolist())
+        return self._metrics(sums.tolist(), asked.numpy()) | {
+            f"{BY_POSITION}{end}": loss / count for end, loss, count in by_position if count
+        }
 
     def _metrics(self, sums: list[float], asked: np.ndarray) -> dict[str, float]:
         tokens, pairs = asked[:-2], asked[-2:]
@@ -141,6 +242,17 @@ def is_flat(metrics: Mapping[str, float]) -> bool:
     return abs(metrics["mlm_loss"] - metrics["unigram_loss"]) < FLAT * metrics["unigram_loss"]
 
 
+def is_detail(name: str) -> bool:
+    """Whether a metric is of another text or of a range of positions only."""
+    return "/" in name or name.startswith(BY_POSITION)
+
+
+def ends_of_ranges(max_length: int) -> list[int]:
+    """Where the ranges of positions end: 128, 256, 512 …; none if there would be one only."""
+    doublings = max(0, math.ceil(math.log2(max_length / FIRST_POSITIONS)))
+    return [FIRST_POSITIONS << i for i in range(doublings + 1)] if doublings else []
+
+
 PLATEAU = (
     "the loss is that of guessing by word frequency alone ({unigram_loss:.2f}): the model does not look at "
     "the words around a mask yet. {advice}"
@@ -154,6 +266,21 @@ ADVICE = (
     "More steps help; if thousands of them change nothing, try another learning rate or a longer "
     "schedule.warmup"
 )
+
+
+def _by_position(batch: dict, losses: Tensor, ends: Sequence[int]) -> Tensor:
+    """(2 R,) for R ranges of positions: the sum of the losses (M,) of masked tokens in each, then their number."""
+    if "masked_labels" in batch:
+        asked = batch["masked_labels"] != IGNORED
+        places, losses = batch["position_ids"][batch["masked_positions"]][asked], losses[asked]
+    else:
+        places = (batch["labels"] != IGNORED).nonzero()[:, 1]
+    ranges = torch.bucketize(places, torch.tensor(ends[:-1], device=places.device), right=True).cpu()
+    found = (
+        torch.bincount(ranges, losses.double().cpu(), len(ends)),
+        torch.bincount(ranges, minlength=len(ends)),
+    )
+    return torch.cat(found)
 
 
 def _asked(batch: dict, vocab_size: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +27,20 @@ from bert.training.trainer import Trainer, find_start
 from bert.verification import verify
 from pretrain.card import model_card
 from pretrain.config import PretrainConfig
-from pretrain.continuing import continue_from, load_model, run_settings, take_tokenizer
+from pretrain.continuing import (
+    Origin,
+    check_fit,
+    check_parent,
+    continue_from,
+    load_model,
+    origin_of,
+    run_settings,
+    take_tokenizer,
+)
 from pretrain.corpus.sources import open_corpus
-from pretrain.data.dataset import HeldOutBatches, PretrainingBatches
+from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.objective import MaskProbRamp
-from pretrain.heldout import HeldOut
+from pretrain.heldout import HeldOut, open_held_out, store_of
 from pretrain.prepare import ensure_store, store_folder
 from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
 
@@ -40,7 +49,9 @@ if TYPE_CHECKING:
 
 FREE_KEYS = ("model.backend", "model.gradient_checkpointing", "evaluation.*", "prepare.*")
 """Keys of ours that may change when a run is continued."""
-MADE_FROM = {"tokenizer": ("corpus.*", "tokenizer.*", "model.from", "model.new_words")}
+MADE_FROM = {
+    "tokenizer": ("corpus.*", "tokenizer.*", "model.from", "model.new_words", "training.branch_from")
+}
 """What the run folder holds before training begins, and the keys that it depends on."""
 
 
@@ -72,7 +83,12 @@ def carry_out(config: PretrainConfig, accelerator: "Accelerator") -> Result:
     )
     from_main(accelerator, lambda: len(source.examples(0)))  # counts the examples for all
     torch.manual_seed(config.seed)
-    model = build_model(config, tokenizer, start)
+    branch = config.training.branch_from
+    parent = Checkpoint(Path(branch)) if branch and start is None else None
+    model, origin = build_model(config, tokenizer, start, parent)
+    if origin is not None and accelerator.is_main_process:
+        for change in origin.changes:
+            print(change, flush=True)
     evaluate = held_out(config, accelerator, tokenizer, start)
     trainer = Trainer(
         config,
@@ -84,6 +100,8 @@ def carry_out(config: PretrainConfig, accelerator: "Accelerator") -> Result:
         card=partial(model_card, config, model, tokenizer, store),
         evaluate=evaluate,
         start=start,
+        origin=None if origin is None else asdict(origin),
+        parent=parent,
     )
     result = trainer.train()
     if not result.interrupted:
@@ -104,12 +122,15 @@ def prepare(config: PretrainConfig) -> None:
 def check(config: PretrainConfig) -> None:
     """UserError if the model has no position for a batch's longest sequence, if nothing ends the run, or if
     it has lengths in shares of steps that nobody will know."""
-    longest = max(config.batch.max_length, *(phase.max_length or 0 for phase in config.batch.phases), 0)
-    if config.model.from_ is None and longest > config.model.max_positions:
+    longest, limit = config.batch.longest, config.model.max_positions
+    if config.model.from_ is None and limit is not None and longest > limit:
         raise UserError(
-            f"batch.max_length: is {longest}, but the model reads {config.model.max_positions} tokens; "
-            "raise model.max_positions or shorten the sequences"
+            f"batch.max_length: is {longest}, but the model reads {limit} tokens; raise model.max_positions or "
+            "shorten the sequences"
         )
+    check_parent(config)
+    for name, place in config.evaluation.also.items():
+        store_of(place, f"evaluation.also.{name}")
     lengths = {f"batch.phases.{i}.steps": phase.steps for i, phase in enumerate(config.batch.phases)}
     if isinstance(config.objective.mask_prob, MaskProbRamp):
         lengths["objective.mask_prob.steps"] = config.objective.mask_prob.steps
@@ -141,28 +162,44 @@ def run_steps(config: PretrainConfig, store: Path, tokenizer: Path) -> int | Non
 
 
 def build_model(
-    config: PretrainConfig, tokenizer: Tokenizer, start: Checkpoint | None
-) -> MaskedLanguageModel:
-    """A new model, or one with the weights of a checkpoint of this run or of `model.from`."""
+    config: PretrainConfig,
+    tokenizer: Tokenizer,
+    start: Checkpoint | None,
+    parent: Checkpoint | None = None,
+) -> tuple[MaskedLanguageModel, Origin | None]:
+    """A new model, or one with the weights of a checkpoint: of the one to resume from, of the parent of a branch, or of
+    `model.from`. With it the origin of these weights, where a new run begins with those of another one."""
     architecture = MaskedLanguageModel if config.objective.pairing == "none" else PretrainingModel
+    given = start or parent
     if config.model.from_ is None:
         values = {field.name: getattr(config.model, field.name) for field in fields(EncoderConfig)}
         values |= {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
         model = models.build(EncoderConfig(**values), architecture.__name__)
         assert isinstance(model, MaskedLanguageModel)
-        if start is not None:
+        if given is not None:
             padding = {"pad_vocab_multiple": model.config.pad_vocab_multiple}
-            saved = load_model(start.path, architecture, padding).state_dict()
-            _check_shapes(start.path, saved, model.state_dict())
+            saved = load_model(given.path, architecture, padding).state_dict()
+            _check_shapes(_key_of(given, parent), given.path, saved, model.state_dict())
             model.load_state_dict(saved)
-    elif start is not None:
-        model = load_model(start.path, architecture, run_settings(config))  # model.from may be gone by now
+    elif given is not None:
+        model = load_model(given.path, architecture, run_settings(config))  # model.from may be gone by now
     else:
-        model = continue_from(config.model.from_, architecture, config, tokenizer)
-    return model.train()
+        model, origin = continue_from(config.model.from_, architecture, config, tokenizer)
+        return model.train(), origin
+    if given is not None and given.path.resolve().parent != (Path(config.run_dir) / "checkpoints").resolve():
+        check_fit(_key_of(given, parent), given, model, tokenizer)
+        return model.train(), origin_of(_key_of(given, parent), given.path, [])
+    return model.train(), None
 
 
-def _check_shapes(path: Path, saved: Mapping[str, torch.Tensor], ours: Mapping[str, torch.Tensor]) -> None:
+def _key_of(given: Checkpoint, parent: Checkpoint | None) -> str:
+    """The key that names a checkpoint."""
+    return "training.branch_from" if given is parent else "resume"
+
+
+def _check_shapes(
+    key: str, path: Path, saved: Mapping[str, torch.Tensor], ours: Mapping[str, torch.Tensor]
+) -> None:
     """UserError if the weights of a checkpoint do not fit the model of this run."""
 
     def shape(weights: Mapping[str, torch.Tensor], name: str) -> str:
@@ -171,7 +208,7 @@ def _check_shapes(path: Path, saved: Mapping[str, torch.Tensor], ours: Mapping[s
     for name in {**ours, **saved}:
         if (there := shape(saved, name)) != (here := shape(ours, name)):
             raise UserError(
-                f"resume: the model of {path} has another shape ({name}: {there} there, {here} here); give this run "
+                f"{key}: the model of {path} has another shape ({name}: {there} there, {here} here); give this run "
                 "the same model.* keys and vocabulary, or take its weights by model.from"
             )
 
@@ -180,19 +217,18 @@ def held_out(
     config: PretrainConfig, accelerator: "Accelerator", tokenizer: Tokenizer, start: Checkpoint | None
 ) -> HeldOut | None:
     """The evaluation on held-out text; None if there is none."""
-    batches = HeldOutBatches(
-        store_folder(config),
-        tokenizer_folder(config),
-        config.objective,
-        config.batch,
+    evaluate = open_held_out(
+        config,
+        tokenizer,
         accelerator.process_index,
         accelerator.num_processes,
-        sequences=config.evaluation.sequences,
+        sentences=config.evaluation.sentences,
+        device=accelerator.device,
+        total=partial(accelerator.reduce, reduction="sum"),
+        compares=start is None and (config.training.branch_from or config.model.from_) is not None,
     )
-    if not len(batches):
+    if evaluate is None:
         return None
-    total = partial(accelerator.reduce, reduction="sum")
-    evaluate = HeldOut(batches, tokenizer, config.evaluation.sentences, accelerator.device, total)
     if start is not None:
         evaluate.remember(read_evaluations(Path(config.run_dir), start))
     return evaluate

@@ -43,6 +43,11 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def digest(folder: Path) -> str:
+    """SHA-256 of the manifest, and so of all that it lists."""
+    return _sha256(folder / MANIFEST)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

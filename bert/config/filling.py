@@ -130,7 +130,10 @@ class Filling:
             value = {}
         if not isinstance(value, dict):
             return value
-        return self._fill(section_of(annotation), value.items(), source, f"{full}.", into)
+        section = section_of(annotation)
+        if self.is_record and hasattr(section, "read_record"):
+            value = section.read_record(value)
+        return self._fill(section, value.items(), source, f"{full}.", into)
 
     def validate(self) -> Any:
         """The configuration, or a UserError that names the key, its source and what is allowed."""
@@ -178,13 +181,23 @@ def _defaults(schema: type, name: str) -> dict[str, Any]:
 
 
 def _by_field_name(section: Any) -> dict[str, Any]:
+    """The values of a section that are not those of a plain one, by field name. What a section fills in by its other
+    values is left out, because nobody gave it."""
+    schema: Any = type(section)
     if not dataclasses.is_dataclass(section):
         return {}
-    values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
-    return {
-        name: _by_field_name(value) if dataclasses.is_dataclass(value) else value
-        for name, value in values.items()
-    }
+    try:
+        plain = schema()
+    except TypeError:  # it has required fields
+        plain = None
+    given = {}
+    for field in dataclasses.fields(schema):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            given[field.name] = _by_field_name(value)
+        elif plain is None or value != getattr(plain, field.name):
+            given[field.name] = value
+    return given
 
 
 def _locate(schema: type, location: Sequence[int | str]) -> tuple[str, Any]:

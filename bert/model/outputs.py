@@ -23,6 +23,8 @@ class Loss:
     """int64 scalar: number of labels"""
     correct: Tensor
     """int64 scalar: for how many labels the most probable answer is right"""
+    each: Tensor | None = None
+    """(M,) float32 or better: the loss of each label, 0 where it is ignored; None if it is not known"""
 
 
 @dataclass

@@ -110,10 +110,14 @@ class Reporter:
         """Write and show an evaluation. Its seconds do not count for the throughput."""
         self._work.began += seconds
         if self.accelerator.is_main_process:
-            line: dict[str, Any] = {"step": state.step, **evaluation.metrics, "seconds": round(seconds, 3)}
+            line: dict[str, Any] = {
+                "step": state.step,
+                **evaluation.recorded,
+                "seconds": round(seconds, 3),
+            }
             self._evaluations.append(line)
             self._trackers.log(
-                {f"evaluation/{name}": value for name, value in evaluation.metrics.items()}, state.step
+                {f"evaluation/{name}": value for name, value in evaluation.recorded.items()}, state.step
             )
             figures = " · ".join(f"{name} {value:.4g}" for name, value in evaluation.metrics.items())
             self.console.say("\n".join(filter(None, [f"step {state.step}: {figures}", evaluation.report])))

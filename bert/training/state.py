@@ -20,8 +20,15 @@ class Evaluation:
     """higher is better; the checkpoint with the highest one is kept"""
     report: str = ""
     """shown on the console"""
+    details: dict[str, float] = field(default_factory=dict)
+    """further metrics, which are recorded but not shown in the line of the others"""
     stop: bool = False
     """end the run here"""
+
+    @property
+    def recorded(self) -> dict[str, float]:
+        """All metrics."""
+        return {**self.metrics, **self.details}
 
 
 class EvaluationStopped(Exception):
@@ -105,6 +112,10 @@ class RunState:
     best_score: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
     """metrics of the last evaluation"""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """of a run that continues another model: where its weights come from, and what was changed in them"""
+    before: dict[str, float] = field(default_factory=dict)
+    """of a run that continues another model: metrics of the evaluation before the first step"""
     pace: Pace | None = None
     """of a run measured in hours, when its number of steps is fixed"""
     owes_evaluation: bool = False

@@ -9,7 +9,7 @@ result = trainer.train()
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -59,15 +59,19 @@ class Trainer:
         card: Callable[[RunState], str],
         evaluate: Evaluate | None = None,
         start: Checkpoint | None = None,
+        origin: Mapping[str, Any] | None = None,
+        parent: Checkpoint | None = None,
     ) -> None:
         """`steps` is the length of the run in steps, or None if only tokens or hours limit it
         (`schedules.num_steps`). `model` already has the weights of `start`. `card` writes the model card.
         `evaluate` is called on every process, with the model in evaluation mode, without gradients, in the
-        run's precision."""
+        run's precision. A new run whose weights come from another one has an `origin`, which is recorded, and is
+        evaluated before its first step; from `parent` it also takes the optimizer state."""
         self.config, self.accelerator, self.source = config, accelerator, source
         self.steps, self.tokenizer, self.card, self.evaluate = steps, tokenizer, card, evaluate
         run_dir, training = Path(config.run_dir), config.training
-        self.state = RunState.restored(start.state["run"]) if start else RunState()
+        self.state = RunState.restored(start.state["run"]) if start else _first_state(origin, parent)
+        self.state.owes_evaluation &= evaluate is not None
         self.clock = Clock(training, config.schedule, evaluate is not None) if training.hours else None
         self.schedule = schedules.build(config.schedule, steps, self.clock is not None)
         if self.state.pace is not None:
@@ -89,9 +93,10 @@ class Trainer:
         self._pause: Pause = "none"
         self._has_new_pace = False
         """save at once, so that a kill does not lose the measurement"""
-        self._prepare(model, start)
+        self._prepare(model, start or parent)
 
-    def _prepare(self, model: Model, start: Checkpoint | None) -> None:
+    def _prepare(self, model: Model, given: Checkpoint | None) -> None:
+        """`given` has the optimizer state to begin with."""
         # FSDP shards the model layer by layer, unless its configuration says otherwise.
         model._no_split_modules = sorted({type(layer).__name__ for layer in model.encoder.layers})  # type: ignore
         optimizer = optimizers.build(model, self.config.optimizer)
@@ -104,8 +109,8 @@ class Trainer:
             self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.bare = self.accelerator.unwrap_model(self.model)
         self.saver = Saver(self.accelerator, self.bare, self.optimizer, self.tokenizer, self.checkpoints)
-        if start is not None:
-            load_optimizer(self.bare, self.optimizer, start.optimizer)
+        if given is not None:
+            load_optimizer(self.bare, self.optimizer, given.optimizer)
         self.stepper = (deepspeed.ZeroStepper if under_zero else Stepper)(
             self.accelerator,
             self.model,
@@ -124,9 +129,12 @@ class Trainer:
         state = self.state
         interrupted = self._stopping and (state.owes_evaluation or not self._ended)
         if interrupted:
-            self.reporter.console.say(
-                f"stopped and saved after step {state.step}; the same command continues the run"
+            done = (
+                f"stopped and saved after step {state.step}"
+                if state.step
+                else "stopped before the first step"
             )
+            self.reporter.console.say(f"{done}; the same command continues the run")
         return Result(
             state.step,
             state.tokens,
@@ -180,9 +188,14 @@ class Trainer:
             self._pause = "evaluation"
             improved = self._evaluate(self.evaluate)
         due = improved or self._has_new_pace or _due(state.step, self.config.training.save_every)
-        if self._ended or self._stopping or due:
+        if state.step and (self._ended or self._stopping or due):
             self._pause = "saving" if self._pause == "none" else self._pause
-            record = {"step": state.step, "score": state.score, "run": asdict(state)}
+            record = {
+                "step": state.step,
+                "score": state.score,
+                "optimizer": self.config.optimizer.name,
+                "run": asdict(state),
+            }
             self.saver.save(record, partial(self.card, state))
 
     @property
@@ -265,8 +278,15 @@ class Trainer:
             self._stopping = True
             return False
         state.owes_evaluation = False
-        improved = state.best_score is None or evaluation.score > state.best_score
-        state.score, state.evaluation, state.ended = evaluation.score, evaluation.metrics, evaluation.stop
+        improved = state.step > 0 and (state.best_score is None or evaluation.score > state.best_score)
+        if state.step:
+            state.score, state.evaluation, state.ended = (
+                evaluation.score,
+                evaluation.recorded,
+                evaluation.stop,
+            )
+        else:
+            state.before = evaluation.recorded
         state.best_score = evaluation.score if improved else state.best_score
         self.reporter.evaluation(state, evaluation, time.perf_counter() - began)
         # A signal that came during the evaluation need not wait for another step.
@@ -297,6 +317,14 @@ class Trainer:
         if self.checkpoints.failure:
             raise RunFailed(f"{self.checkpoints.failure}; free some space and start the same command again")
         return self.checkpoints.best()
+
+
+def _first_state(origin: Mapping[str, Any] | None, parent: Checkpoint | None) -> RunState:
+    """The state of a new run. One that continues another model owes the evaluation of that model."""
+    state = RunState() if origin is None else RunState(origin=dict(origin), owes_evaluation=True)
+    if parent is not None:
+        state.scale = RunState.restored(parent.state["run"]).scale
+    return state
 
 
 def _due(step: int, every: int) -> bool:

@@ -122,12 +122,16 @@ class BatchConfig:
     """parts of the run with their own length or size: a list of {steps, max_length, sequences}"""
 
     def __post_init__(self) -> None:
-        longest = max([self.max_length] + [phase.max_length or 0 for phase in self.phases])
-        if self.micro_tokens < longest:
+        if self.micro_tokens < self.longest:
             raise ValueError(
-                f"micro_tokens: {self.micro_tokens} does not hold one sequence of {longest} tokens; raise it"
+                f"micro_tokens: {self.micro_tokens} does not hold one sequence of {self.longest} tokens; raise it"
             )
         if any(phase.steps is None for phase in self.phases[:-1]):
             raise ValueError("phases: each phase but the last needs its steps")
         if sum(phase.steps.share for phase in self.phases[:-1] if phase.steps) >= 1.0:
             raise ValueError("phases: those before the last take the whole run; shorten one of them")
+
+    @property
+    def longest(self) -> int:
+        """The longest sequence of all phases, in tokens."""
+        return max([self.max_length] + [phase.max_length or 0 for phase in self.phases])

@@ -20,9 +20,10 @@ from bert.inference import score
 from bert.model import models
 from bert.tokenizer import Tokenizer
 from pretrain import evaluate
-from pretrain.continuing import add_words, fit_vocabulary
+from pretrain.continuing import add_words
 from pretrain.data.dataset import HeldOutBatches
 from pretrain.data.store import Store
+from pretrain.fitting import fit_vocabulary, old_rows
 from pretrain.heldout import FLAT, HeldOut, is_flat, unigram_log_probs
 from pretrain.prepare import store_folder
 from pretrain.tokenizer import tokenizer_folder
@@ -109,7 +110,7 @@ def test_the_advice_at_the_baseline_is_for_the_norm_of_the_model(
     config = pretraining.config("any", f"model.norm={norm}")
     part = held_out(config)
     monkeypatch.setattr(part, "measure", lambda model, should_stop: {"mlm_loss": 5.0, "unigram_loss": 5.0})
-    model = build_model(config, part.tokenizer, None)
+    model, _ = build_model(config, part.tokenizer, None)
     part(model, lambda: False)
     report = part(model, lambda: False).report
     assert "schedule.warmup" in report
@@ -129,7 +130,7 @@ def test_a_sentence_longer_than_the_model_reads_is_left_out(pretraining: Any, fi
 def test_going_on_from_a_checkpoint_keeps_its_tokenizer_and_weights(pretraining: Any, finished: Path) -> None:
     config = pretraining.config("on", f"model.from={finished}", "model.dropout=0.2")
     tokenizer = Tokenizer.load(finished)
-    model = build_model(config, tokenizer, None)
+    model, _ = build_model(config, tokenizer, None)
     before = checkpoint.load(finished).state_dict()
     assert model.config.dropout == 0.2
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -161,7 +162,7 @@ def test_new_words_begin_as_the_mean_of_their_pieces(
     before, after = Tokenizer.load(finished), Tokenizer.load(tmp_path / "on")
     assert after.vocab_size == before.vocab_size + 2
     assert after.tokens(after.encode_batch(["a subgenerator"])[0]) == ["[CLS]", "a", "subgenerator", "[SEP]"]
-    model = build_model(config, after, None)
+    model, _ = build_model(config, after, None)
     old = checkpoint.load(finished).encoder.embeddings.tokens.weight
     new = model.encoder.embeddings.tokens.weight
     pieces = before.encode_batch(["subgenerator"], special_tokens=False)[0]
@@ -179,7 +180,7 @@ def test_a_vocabulary_that_only_fills_up_its_padding_is_fitted_too(finished: Pat
     old = checkpoint.load(finished, overrides=padding)
     new = models.build(replace(old.config, vocab_size=after.vocab_size), type(old).__name__)
     assert new.config.padded_vocab_size == old.config.padded_vocab_size
-    fitted = fit_vocabulary(old.state_dict(), new, before, after)
+    fitted = fit_vocabulary(old.state_dict(), before.vocab_size, new, old_rows(before, after))
     pieces = before.encode_batch(["subgenerator"], special_tokens=False)[0]
     for name in BY_TOKEN:
         rows = old.state_dict()[name]
