@@ -1,5 +1,6 @@
 """The model card of a pretrained encoder: data, recipe, measured results."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from bert.tokenizer import Tokenizer
 from bert.training.state import RunState
 from pretrain.config import PretrainConfig
 from pretrain.data.store import Store
+from pretrain.heldout import BY_POSITION, FIRST_POSITIONS
 
 MEASURES = {
     "mlm_loss": "masked-language-model loss (nats)",
@@ -31,7 +33,7 @@ tags: [bert, fill-mask]
 # {title}
 
 A BERT-style encoder of {parameters:.1f} M parameters ({layers} layers, width {width}), pretrained for {step}
-steps on {tokens} tokens of text.
+steps on {tokens} tokens of text.{origin}
 
 ```python
 from transformers import pipeline
@@ -69,6 +71,7 @@ def model_card(
         width=model.config.hidden_size,
         step=state.step,
         tokens=f"{state.tokens:,}",
+        origin=_origin(state),
         mask=tokenizer.special_tokens["mask"],
         documents=f"{train.num_documents:,}",
         stored=f"{train.num_tokens:,}",
@@ -86,12 +89,40 @@ def _with_shape(config: PretrainConfig, model: MaskedLanguageModel) -> PretrainC
     return replace(config, model=replace(config.model, **shape))
 
 
+def _origin(state: RunState) -> str:
+    """Of a run that continues another model: which one, and what was changed in it."""
+    origin = state.origin
+    if not origin:
+        return ""
+    step = "" if origin["step"] is None else f" after its step {origin['step']}"
+    digest = f"\n(manifest SHA-256 {origin['digest']})" if origin["digest"] else ""
+    what = "weights and optimizer state" if origin["key"] == "training.branch_from" else "weights"
+    changes = "".join(f"\n- {change}" for change in origin["changes"])
+    return f"\n\nIt began with the {what} of `{origin['path']}`{step}{digest}.{changes and chr(10)}{changes}"
+
+
 def _results(state: RunState) -> str:
     if not state.evaluation:
         return "Not evaluated yet."
+    measured, before = state.evaluation, state.before
     rows = [
-        f"| {words} | {state.evaluation[name]:.4f} |"
-        for name, words in MEASURES.items()
-        if name in state.evaluation
+        f"| {words} | {measured[name]:.4f} |"
+        + (f" {before[name]:.4f} |" if name in before else " |" if before else "")
+        for name, words in _measures(measured).items()
     ]
-    return "\n".join(["On held-out text, 15 % of its tokens masked:", "", "| | |", "|---|---|", *rows])
+    heads = "| | after | before |\n|---|---|---|" if before else "| | |\n|---|---|"
+    return "\n".join(["On held-out text, 15 % of its tokens masked:", "", heads, *rows])
+
+
+def _measures(measured: Mapping[str, float]) -> dict[str, str]:
+    """Metric → its words: of the run's own text, by position, then of the other texts."""
+    found = {name: words for name, words in MEASURES.items() if name in measured}
+    for name in measured:
+        text, _, metric = name.rpartition("/")
+        if metric.startswith(BY_POSITION):
+            end = int(metric.removeprefix(BY_POSITION))
+            start = end // 2 + 1 if end > FIRST_POSITIONS else 1
+            found[name] = f"{text and text + ': '}… loss at positions {start} to {end}"
+        elif text and metric in MEASURES:
+            found[name] = f"{text}: {MEASURES[metric]}"
+    return found

@@ -1,5 +1,6 @@
 """Continued pretraining: the tokenizer, the weights and the optimizer state of another run's checkpoint."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import torch
 from safetensors import safe_open
 from tokenizers import AddedToken
 
-from bert import checkpoint
+from bert import checkpoint, huggingface
 from bert.checkpoint import manifest
+from bert.checkpoint.folder import CONFIG
 from bert.checkpoint.run import STATE, Checkpoint, Checkpoints
 from bert.config import read_yaml
 from bert.errors import UserError
@@ -138,20 +140,30 @@ def continue_from(
     return fitted, origin_of("model.from", folder, notes)
 
 
-def check_parent(config: PretrainConfig) -> None:
-    """UserError if `training.branch_from` is no parent for this run, which needs none once it has checkpoints."""
-    key, parent = "training.branch_from", config.training.branch_from
+def check_origin(config: PretrainConfig) -> None:
+    """UserError if the run cannot continue what `model.from` or `training.branch_from` names. A run that has
+    checkpoints needs neither any more."""
     own = Checkpoints(Path(config.run_dir))
-    if parent is None or own.complete():
+    if own.complete():
         return
-    folder = Path(parent)
+    if config.training.branch_from is not None:
+        _check_parent(config, config.training.branch_from, own.folder)
+    elif config.model.from_ is not None:
+        folder = checkpoint.resolve(config.model.from_)
+        shape, *_ = huggingface.import_config(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        changes_of(config, shape)
+
+
+def _check_parent(config: PretrainConfig, parent: str, own: Path) -> None:
+    """UserError if `training.branch_from` is no parent for the run whose checkpoints are in `own`."""
+    key, folder = "training.branch_from", Path(parent)
     if not (folder / STATE).is_file():
         raise UserError(f"{key}: {parent} is not a checkpoint of a run; give RUN/checkpoints/step-N")
     if not Checkpoint(folder).optimizer:
         raise UserError(f"{key}: {parent} has no optimizer state; model.from takes the weights alone")
     if problem := manifest.damage(folder):
         raise UserError(f"{key}: {parent} is not a complete checkpoint ({problem}); take another one")
-    if folder.resolve().parent == own.folder.resolve():
+    if folder.resolve().parent == own.resolve():
         raise UserError(f"{key}: {parent} is of this very run; a branch needs a run_dir of its own")
     name = _optimizer_of(folder)
     if name not in (None, config.optimizer.name):

@@ -30,7 +30,7 @@ from pretrain.config import PretrainConfig
 from pretrain.continuing import (
     Origin,
     check_fit,
-    check_parent,
+    check_origin,
     continue_from,
     load_model,
     origin_of,
@@ -128,7 +128,7 @@ def check(config: PretrainConfig) -> None:
             f"batch.max_length: is {longest}, but the model reads {limit} tokens; raise model.max_positions or "
             "shorten the sequences"
         )
-    check_parent(config)
+    check_origin(config)
     for name, place in config.evaluation.also.items():
         store_of(place, f"evaluation.also.{name}")
     lengths = {f"batch.phases.{i}.steps": phase.steps for i, phase in enumerate(config.batch.phases)}
