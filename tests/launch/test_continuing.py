@@ -271,13 +271,10 @@ def test_a_branch_goes_on_without_its_parent(pretraining: Any, parent: Path, tmp
         (["training.branch_from=PARENT/model"], "model is not a checkpoint of a run"),
         (["optimizer.name=lamb"], "was trained with optimizer.name=adamw, this run has lamb; take the same"),
         (["model.num_layers=1"], r"branch_from: the model of .*step-2 has another shape \(.*layers\.1"),
-        (["tokenizer.path=OTHER", "prepare.store=OTHER/store"], "has another tokenizer than this run"),
     ],
 )
 def test_no_parents(pretraining: Any, parent: Path, tmp_path: Path, words: list[str], said: str) -> None:
-    if "tokenizer.path=OTHER" in words:
-        words += ["tokenizer.vocab_size=1000", "tokenizer.lowercase=false"]
-    words = [word.replace("PARENT", str(parent)).replace("OTHER", str(tmp_path / "other")) for word in words]
+    words = [word.replace("PARENT", str(parent)) for word in words]
     with pytest.raises(UserError, match=said):
         train(branch(pretraining, parent, "branch", *words))
     assert not (tmp_path / "branch" / "metrics.jsonl").exists()
@@ -295,14 +292,16 @@ def test_parents_without_optimizer_state_or_of_this_very_run(
         train(branch(pretraining, tmp_path / "parent", "branch"))
 
 
-def test_resuming_from_another_run_checks_the_tokenizer(
-    pretraining: Any, parent: Path, tmp_path: Path
+@pytest.mark.parametrize("key", ["resume", "training.branch_from"])
+def test_another_run_must_have_the_same_tokenizer(
+    pretraining: Any, parent: Path, tmp_path: Path, key: str
 ) -> None:
     """A vocabulary of the same size is not the same vocabulary."""
     places = (f"tokenizer.path={tmp_path}/t", f"prepare.store={tmp_path}/s", "tokenizer.lowercase=false")
-    source = parent / "checkpoints" / "step-2"
-    with pytest.raises(UserError, match=r"resume: .*step-2 has another tokenizer than this run"):
-        train(pretraining.config("other", *SHORT, *places, f"resume={source}"))
+    config = pretraining.config("other", *SHORT, *places, f"{key}={parent}/checkpoints/step-2")
+    ensure_tokenizer(config)
+    with pytest.raises(UserError, match=rf"{key}: .*step-2 has another tokenizer than this run"):
+        train(config)
 
 
 TEXT = [
