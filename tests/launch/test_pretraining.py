@@ -182,7 +182,7 @@ def test_a_vocabulary_that_only_fills_up_its_padding_is_fitted_too(finished: Pat
     assert new.config.padded_vocab_size == old.config.padded_vocab_size
     fitted = fit_vocabulary(old.state_dict(), before.vocab_size, new, old_rows(before, after))
     pieces = before.encode_batch(["subgenerator"], special_tokens=False)[0]
-    for name in BY_TOKEN:
+    for name in set(BY_TOKEN) & old.state_dict().keys():
         rows = old.state_dict()[name]
         torch.testing.assert_close(fitted[name][after.id_of("subgenerator")], rows[pieces].mean(0))
         torch.testing.assert_close(fitted[name][: before.vocab_size], rows[: before.vocab_size])
