@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +131,7 @@ def _compare_with_transformers(
         )
         their_ids = transformers.AutoTokenizer.from_pretrained(report.folder)(list(TEXTS))["input_ids"]
     with torch.inference_mode():
-        found = _gather(theirs.eval(), batches)
+        found = _gather(theirs.eval(), batches, huggingface.FAMILIES[config["model_type"]].outputs)
     if "prediction_logits" in ours and "logits" in found:
         found["prediction_logits"] = found.pop("logits")
         report.notes.append("transformers has no place for the pair head; it is read by bert.load only")
@@ -158,14 +158,13 @@ def _outputs(model: Model, batches: list[Batch]) -> Outputs:
         return _gather(model, batches)
 
 
-def _gather(model: Any, batches: list[Batch]) -> Outputs:
-    """Each output over all real tokens (T, …) or sequences (N, …) of the batches."""
+def _gather(model: Any, batches: list[Batch], renamed: Mapping[str, str] | None = None) -> Outputs:
+    """Each output over all real tokens (T, …) or sequences (N, …) of the batches; `renamed` gives their names ours."""
     parts: dict[str, list[Tensor]] = {}
     for batch in batches:
-        output = model(**batch)
-        for name in OUTPUTS:
-            value = output[name] if name in output.keys() else None  # noqa: SIM118 (iterates over keys or fields)
-            if value is not None:
+        for name, value in dict(model(**batch)).items():
+            name = (renamed or {}).get(name, name)
+            if name in OUTPUTS and value is not None:
                 value = value[batch["attention_mask"].bool()] if value.ndim == 3 else value
                 parts.setdefault(name, []).append(value)
     return {name: torch.cat(values) for name, values in parts.items()}

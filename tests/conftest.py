@@ -37,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--no-skips", action="store_true", help="a test that is skipped has failed, but for gpu, mount"
     )
+    parser.addoption(
+        "--parity-table", type=Path, help="write what tests/model/test_families.py measures to this file"
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,7 @@
-"""Names and configurations of Hugging Face ↔ ours: one map for each architecture, read in both directions."""
+"""Names and configurations of Hugging Face ↔ ours: one map for each architecture, read in both directions.
+
+The maps are listed in `FAMILIES` of `bert/model/config.py`.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,19 +13,10 @@ import torch
 from torch import Tensor
 
 from bert.errors import UserError
-from bert.huggingface.bert import BERT
-from bert.huggingface.eurobert import EUROBERT
 from bert.huggingface.family import Family, structure
-from bert.huggingface.modernbert import MODERNBERT
-from bert.huggingface.nomic import NOMIC
-from bert.huggingface.roberta import ROBERTA, ROBERTA_PRENORM
-from bert.huggingface.ultrabert import ULTRABERT
-from bert.model.config import EncoderConfig, Labels, ProblemType
+from bert.huggingface.refused import reason
+from bert.model.config import FAMILIES, EncoderConfig, Labels, ProblemType
 
-FAMILIES = {
-    family.model_type: family
-    for family in (BERT, ROBERTA, ROBERTA_PRENORM, MODERNBERT, NOMIC, EUROBERT, ULTRABERT)
-}
 NATIVE = "bert-pretraining"
 """model_type of encoders that transformers cannot compute, and the key of values that it has no place for"""
 
@@ -37,8 +31,11 @@ BY_TOKEN = ("encoder.embeddings.tokens.weight", "head.decoder.weight", "head.bia
 
 
 def family_of(config: EncoderConfig, architecture: str) -> Family | None:
-    """The architecture of transformers that computes the same as this model, or None."""
-    return next((family for family in FAMILIES.values() if family.expresses(config, architecture)), None)
+    """The architecture of transformers that computes the same as this model, or None. Of several it is the one that
+    the configuration names, or else the first."""
+    named = [] if config.family is None else [FAMILIES[config.family]]
+    families = (*named, *FAMILIES.values())
+    return next((family for family in families if family.expresses(config, architecture)), None)
 
 
 def obstacles(config: EncoderConfig, architecture: str) -> str:
@@ -46,7 +43,7 @@ def obstacles(config: EncoderConfig, architecture: str) -> str:
     wanted = structure(config, architecture)
     differences: dict[str, list[str]] = {}
     for name, family in FAMILIES.items():
-        with suppress(ValueError):
+        with suppress(ValueError, UserError):
             nearest = structure(family.read_config(family.write_config(config)), architecture)
             differences[name] = [f"{k}={v}" for k, v in wanted.items() if nearest.get(k) != v]
     name = min(differences, key=lambda name: len(differences[name]))
@@ -91,9 +88,10 @@ def import_config(theirs: Mapping[str, Any]) -> tuple[EncoderConfig, str | None,
         names = {field.name for field in fields(EncoderConfig)}
         config = EncoderConfig(**{k: v for k, v in theirs.items() if k in names})
         return config, theirs["architectures"][0], _import_labels(theirs)
-    if model_type not in FAMILIES:
-        known = ", ".join([*FAMILIES, NATIVE])
-        raise UserError(f"config.json: model_type {model_type!r} cannot be loaded; known are {known}")
+    if model_type is None or model_type not in FAMILIES:
+        raise UserError(
+            f"config.json: model_type {model_type!r} cannot be loaded: {reason(model_type, [*FAMILIES, NATIVE])}"
+        )
     family = FAMILIES[model_type]
     own = dict(theirs.get(NATIVE, {}))
     architecture = own.pop("architecture", _class_of(family, theirs))

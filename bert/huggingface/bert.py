@@ -1,6 +1,7 @@
 """BERT (Devlin et al. 2018) as transformers' `bert`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from bert.errors import UserError
@@ -24,18 +25,36 @@ def read_activation(value: str, theirs: Mapping[str, Any]) -> str:
     return _READ[value]
 
 
+def activation(theirs: str) -> Field:
+    """The activation of the feed-forward, under their key."""
+    return Field(
+        "activation", theirs, "gelu", read_activation, lambda ours: THEIR_ACTIVATIONS[ours.activation]
+    )
+
+
+def with_defaults(config: Iterable[Field], **defaults: Any) -> tuple[Field, ...]:
+    """The fields of another architecture, of which some have another default, by their key."""
+    return tuple(replace(field, default=defaults.get(field.theirs, field.default)) for field in config)
+
+
+def _read_segments(rows: int, theirs: Mapping[str, Any]) -> int:
+    if rows < 1:
+        raise UserError(
+            "config.json: type_vocab_size=0 cannot be loaded: transformers adds segment A to every token"
+        )
+    return rows
+
+
 CONFIG = (
     Field("vocab_size", "vocab_size", 30522),
     Field("hidden_size", "hidden_size", 768),
     Field("num_layers", "num_hidden_layers", 12),
     Field("num_heads", "num_attention_heads", 12),
     Field("intermediate_size", "intermediate_size", 3072),
-    Field(
-        "activation", "hidden_act", "gelu", read_activation, lambda ours: THEIR_ACTIVATIONS[ours.activation]
-    ),
+    activation("hidden_act"),
     Field("dropout", "hidden_dropout_prob", 0.1),
     Field("attention_dropout", "attention_probs_dropout_prob", 0.1),
-    Field("num_segments", "type_vocab_size", 2),
+    Field("num_segments", "type_vocab_size", 2, _read_segments),
     Field("init_std", "initializer_range", 0.02),
     Field("norm_eps", "layer_norm_eps", 1e-12),
     Field("classifier_dropout", "classifier_dropout", None),
@@ -69,36 +88,50 @@ def encoder_names(
     }
 
 
-_PREDICTIONS = {
-    "head.dense": "cls.predictions.transform.dense",
-    "head.norm": "cls.predictions.transform.LayerNorm",
-    "head.bias": "cls.predictions.bias",
-}
-_POOLER = {"pooler.dense": "bert.pooler.dense"}
+def head_names(prefix: str) -> dict[str, Names]:
+    """The names of all heads, by our class."""
+    predictions = {
+        "head.dense": "cls.predictions.transform.dense",
+        "head.norm": "cls.predictions.transform.LayerNorm",
+        "head.bias": "cls.predictions.bias",
+    }
+    pooler = {"pooler.dense": f"{prefix}.pooler.dense"}
+    return {
+        "EncoderModel": pooler,
+        "MaskedLanguageModel": predictions,
+        "PretrainingModel": {**predictions, **pooler, "pair": "cls.seq_relationship"},
+        "SequenceClassifier": {**pooler, "classifier": "classifier"},
+        "TokenClassifier": {"classifier": "classifier"},
+    }
+
+
+def class_names(name: str, pretraining: str = "ForPreTraining") -> dict[str, str]:
+    """Our class → theirs."""
+    return {
+        "EncoderModel": f"{name}Model",
+        "MaskedLanguageModel": f"{name}ForMaskedLM",
+        "PretrainingModel": f"{name}{pretraining}",
+        "SequenceClassifier": f"{name}ForSequenceClassification",
+        "TokenClassifier": f"{name}ForTokenClassification",
+    }
+
+
+CONSTANT = {"positions": "learned", "norm": "post", "feed_forward": "mlp", "classifier": "pooler"}
+SHAPE = (
+    *CONFIG,
+    Field("max_positions", "max_position_embeddings", 512),
+    Field("pad_token_id", "pad_token_id", 0),
+)
+OLDER = ((r"^cls\.predictions\.decoder\.bias$", "cls.predictions.bias"),)
 
 BERT = Family(
     model_type="bert",
     prefix="bert",
-    classes={
-        "EncoderModel": "BertModel",
-        "MaskedLanguageModel": "BertForMaskedLM",
-        "PretrainingModel": "BertForPreTraining",
-        "SequenceClassifier": "BertForSequenceClassification",
-        "TokenClassifier": "BertForTokenClassification",
-    },
-    constant={"positions": "learned", "norm": "post", "feed_forward": "mlp", "classifier": "pooler"},
-    config=(
-        *CONFIG,
-        Field("max_positions", "max_position_embeddings", 512),
-        Field("pad_token_id", "pad_token_id", 0),
-    ),
+    classes=class_names("Bert"),
+    constant=CONSTANT,
+    config=SHAPE,
     encoder=encoder_names("bert"),
-    heads={
-        "EncoderModel": _POOLER,
-        "MaskedLanguageModel": _PREDICTIONS,
-        "PretrainingModel": {**_PREDICTIONS, **_POOLER, "pair": "cls.seq_relationship"},
-        "SequenceClassifier": {**_POOLER, "classifier": "classifier"},
-        "TokenClassifier": {"classifier": "classifier"},
-    },
+    heads=head_names("bert"),
     required=REQUIRED,
+    older=OLDER,
 )

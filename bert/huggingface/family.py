@@ -59,6 +59,8 @@ class Family:
     """keys for ids of special tokens beside those that every architecture has → their role"""
     older: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
     """pattern of names in old checkpoints → the name now; several share the tensor along its first dimension"""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """their name of an output → ours, where they differ"""
 
     def read_config(self, theirs: Mapping[str, Any]) -> EncoderConfig:
         """Their config.json → ours."""
@@ -77,7 +79,7 @@ class Family:
         """Whether transformers would compute the same: the configuration is the same after writing and reading."""
         try:
             there_and_back = self.read_config(self.write_config(config))
-        except ValueError:
+        except (ValueError, UserError):
             return False
         return structure(there_and_back, architecture) == structure(config, architecture)
 
@@ -98,7 +100,15 @@ class Family:
 
 
 # Fields that do not change what a model computes in evaluation,
-_UNSEEN = {"pad_vocab_multiple", "init_std", "init_outputs", "backend", "gradient_checkpointing", "pooler"}
+_UNSEEN = {
+    "pad_vocab_multiple",
+    "init_std",
+    "init_outputs",
+    "backend",
+    "gradient_checkpointing",
+    "pooler",
+    "family",
+}
 _UNSEEN |= {"dropout", "attention_dropout", "embedding_dropout", "classifier_dropout"}
 # fields that can be written in several ways,
 _SPELLED = {"layer_pattern", "window", "rotary_base", "rotary_base_local", "num_kv_heads", "head_width"}

@@ -22,9 +22,31 @@ CLASSIFIERS = Table(
     pooler="bert.model.heads:Pooler",
     dense="bert.model.heads:DropoutPooler",
     transform="bert.model.heads:Transform",
+    relu="bert.model.heads:ReluPooler",
     gelu="bert.model.heads:GeluPooler",
     none="torch.nn:Identity",
 )
+FAMILIES = Table(
+    **{
+        "bert": "bert.huggingface.bert:BERT",
+        "roberta": "bert.huggingface.roberta:ROBERTA",
+        "roberta-prelayernorm": "bert.huggingface.roberta:ROBERTA_PRENORM",
+        "modernbert": "bert.huggingface.modernbert:MODERNBERT",
+        "nomic_bert": "bert.huggingface.nomic:NOMIC",
+        "eurobert": "bert.huggingface.eurobert:EUROBERT",
+        "ultrabert": "bert.huggingface.ultrabert:ULTRABERT",
+        "xlm-roberta": "bert.huggingface.roberta:XLM_ROBERTA",
+        "xlm-roberta-xl": "bert.huggingface.roberta:XLM_ROBERTA_XL",
+        "camembert": "bert.huggingface.roberta:CAMEMBERT",
+        "data2vec-text": "bert.huggingface.roberta:DATA2VEC",
+        "distilbert": "bert.huggingface.distilbert:DISTILBERT",
+        "albert": "bert.huggingface.albert:ALBERT",
+        "electra": "bert.huggingface.electra:ELECTRA",
+        "megatron-bert": "bert.huggingface.megatron:MEGATRON",
+        "ernie": "bert.huggingface.ernie:ERNIE",
+    }
+)
+"""The architectures of transformers, by their model_type. A model is written as the first that computes the same."""
 FEED_FORWARDS = Table(mlp="bert.model.feedforward:FeedForward", glu="bert.model.feedforward:GatedFeedForward")
 HEADS = Table(
     transform="bert.model.heads:TransformHead",
@@ -62,8 +84,12 @@ class EncoderConfig:
     """round the rows of the embedding table up to a multiple of this; never predicted, trimmed on export"""
     hidden_size: PositiveInt = 256
     """width of every token's vector"""
+    embedding_size: PositiveInt | None = None
+    """width of the embeddings, which a projection widens to hidden_size (ALBERT); null is hidden_size, unprojected"""
     num_layers: PositiveInt = 4
     """number of encoder layers"""
+    num_layer_groups: PositiveInt | None = None
+    """so many groups of neighbouring layers share their weights (ALBERT: 1, all share); null: none share"""
     num_heads: PositiveInt = 4
     """attention heads; each is hidden_size / num_heads wide"""
     num_kv_heads: PositiveInt | None = None
@@ -74,6 +100,8 @@ class EncoderConfig:
     """longest sequence, in tokens"""
     num_segments: NonNegativeInt = 2
     """rows of the segment embedding (A and B of a pair); 0 has none"""
+    num_tasks: NonNegativeInt = 0
+    """rows of the task embedding (ERNIE), whose first row is added unless task_type_ids are given; 0 has none"""
     positions: Annotated[str, POSITIONS] = "learned"
     """position embeddings: a trained table, sines and cosines, or rotation of queries and keys (RoPE)"""
     position_offset: NonNegativeInt = 0
@@ -91,7 +119,7 @@ class EncoderConfig:
     norm_bias: bool = True
     """layer norms have a bias"""
     embedding_norm: bool = True
-    """the embeddings are normed (BERT, ModernBERT)"""
+    """the embeddings are normed; Megatron's BERT leaves that to the first layer"""
     first_norm_identity: bool = False
     """no layer norm before the first attention, because the embeddings are normed already (ModernBERT)"""
     feed_forward: Annotated[str, FEED_FORWARDS] = "mlp"
@@ -127,7 +155,8 @@ class EncoderConfig:
     tied_decoder: bool = True
     """the decoder's weights are the token embeddings; if not, it has weights of its own"""
     classifier: Annotated[str, CLASSIFIERS] = "pooler"
-    """head of a classifier before its last projection: as BERT's, RoBERTa's, ModernBERT's or EuroBERT's; or none"""
+    """head of a classifier before its last projection: as in BERT (pooler), RoBERTa (dense), ModernBERT (transform),
+    DistilBERT (relu), ELECTRA and EuroBERT (gelu); or none"""
     pooling: Literal["cls", "mean", "late"] = "cls"
     """what a sequence classifier reads: the first token, the mean of all tokens, or their mean after the head"""
     classifier_dropout: Probability | None = None
@@ -142,6 +171,9 @@ class EncoderConfig:
     """gradient checkpointing: recompute each layer in the backward pass; less memory, about a third more time"""
     pad_token_id: NonNegativeInt = 0
     """id of the padding token; in pretraining always that of the tokenizer"""
+    family: Annotated[str, FAMILIES] | None = None
+    """architecture of transformers that checkpoints are written as, where several compute the same, e.g. xlm-roberta;
+    null is the first of them"""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
@@ -154,6 +186,12 @@ class EncoderConfig:
             )
         if self.norm_kind == "rms" and self.norm_bias:
             raise ValueError("norm_bias: norm_kind=rms has no bias; set it to false")
+        if self.num_layer_groups is not None and self.num_layers % self.num_layer_groups:
+            raise ValueError(
+                f"num_layer_groups: {self.num_layer_groups} does not divide num_layers {self.num_layers}"
+            )
+        if self.embedding_width != self.hidden_size and self.head != "transform":
+            raise ValueError("embedding_size: only head=transform leads back to the width of the embeddings")
         if self.positions == "rotary" and self.head_size % 2:
             raise ValueError(f"num_heads: rotary positions need an even head width, here {self.head_size}")
         if not self.layer_pattern or set(self.layer_pattern) - set("GL"):
@@ -164,6 +202,10 @@ class EncoderConfig:
             raise ValueError("position_offset: only learned positions have an offset; set it to 0")
         if self.first_norm_identity and self.norm != "pre":
             raise ValueError("first_norm_identity: only norm=pre has a norm before the first attention")
+        if self.first_norm_identity and self.num_layer_groups not in (None, self.num_layers):
+            raise ValueError(
+                "first_norm_identity: layers that share their weights are all alike; set it to false"
+            )
         if self.attention_dropout and self.backend in ("varlen", "flex"):
             raise ValueError(
                 f"backend: {self.backend} has no dropout inside; set attention_dropout=0 or backend=auto"
@@ -182,6 +224,11 @@ class EncoderConfig:
         """Rows of the projections for queries, keys and values, which lie one after the other in one matrix."""
         of_keys = self.kv_heads * self.head_size
         return self.hidden_size, of_keys, of_keys
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embedding tables."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def padded_vocab_size(self) -> int:

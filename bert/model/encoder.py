@@ -60,7 +60,9 @@ class Encoder(nn.Module):
         backends.check(config)
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(LAYERS[config.norm](config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(
+            LAYERS[config.norm](config) for _ in range(config.num_layer_groups or config.num_layers)
+        )
         if config.first_norm_identity:
             self.layers[0].attention_norm = nn.Identity()
         self.final_norm = norm(config) if config.norm == "pre" else nn.Identity()
@@ -72,6 +74,7 @@ class Encoder(nn.Module):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,
+        task_type_ids: Tensor | None = None,
         sequence_offsets: Tensor | None = None,
         max_sequence_length: int | None = None,
         output_hidden_states: bool = False,
@@ -92,18 +95,14 @@ class Encoder(nn.Module):
         output_positions = None
         if chosen is not None and isinstance(layout, Packed) and not output_hidden_states:
             output_positions = torch.cat([chosen, layout.first_tokens])
+        ids: tuple[Tensor | None, ...] = (input_ids, token_type_ids, task_type_ids)
         if backend.packs and isinstance(layout, Padded):
             packed, places = layout.pack()
-            ids = input_ids.flatten()[places]
-            types = None if token_type_ids is None else token_type_ids.flatten()[places]
-            states = self._states(
-                ids, types, packed, backend, maps, output_positions, keep_all=output_hidden_states
-            )
+            ids = tuple(None if each is None else each.flatten()[places] for each in ids)
+            states = self._states(ids, packed, backend, maps, output_positions, output_hidden_states)
             states = [layout.unpack(state, places) for state in states]
         else:
-            states = self._states(
-                input_ids, token_type_ids, layout, backend, maps, output_positions, output_hidden_states
-            )
+            states = self._states(ids, layout, backend, maps, output_positions, output_hidden_states)
         return Encoded(
             last_hidden_state=states[-1],
             layout=layout,
@@ -114,15 +113,15 @@ class Encoder(nn.Module):
 
     def _states(
         self,
-        input_ids: Tensor,
-        token_type_ids: Tensor | None,
+        ids: tuple[Tensor | None, ...],
         layout: Layout,
         backend: Backend,
         maps: list[Tensor] | None,
         output_positions: Tensor | None,
         keep_all: bool,
     ) -> list[Tensor]:
-        """The last hidden state (*, D) or (R, D); with `keep_all` after all hidden states before it."""
+        """The last hidden state (*, D) or (R, D); with `keep_all` after all hidden states before it.
+        `ids` are those of tokens, segments and tasks, each (*)."""
         contexts = {
             window: AttentionContext(
                 backend=backend,
@@ -132,14 +131,16 @@ class Encoder(nn.Module):
             )
             for window in dict.fromkeys(self.config.windows)
         }
-        hidden = self.embeddings(input_ids, token_type_ids, layout.position_ids)
+        hidden = self.embeddings(*ids, layout.position_ids)
         kept = []
-        for number, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True), 1):
+        windows = self.config.windows
+        repeats = len(windows) // len(self.layers)  # how often neighbouring layers share their weights
+        for number, window in enumerate(windows):
             if keep_all:
                 kept.append(hidden)
-            hidden = self._run(
-                layer, hidden, contexts[window], output_positions if number == len(self.layers) else None
-            )
+            last = number == len(windows) - 1
+            layer = self.layers[number // repeats]
+            hidden = self._run(layer, hidden, contexts[window], output_positions if last else None)
         return [*kept, self.final_norm(hidden)]
 
     def _run(

@@ -1,4 +1,7 @@
-"""Heads on top of the encoder. D hidden, V vocabulary, C classes, N sequences, (*) any shape."""
+"""Heads on top of the encoder.
+
+D hidden · E width of the embeddings · V vocabulary · C classes · N sequences · (*) any shape
+"""
 
 from collections.abc import Callable
 
@@ -15,14 +18,16 @@ from bert.model.outputs import Loss
 class Transform(nn.Module):
     """norm(activation(dense x)): comes before the decoder, and before ModernBERT's classifiers."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, width: int | None = None) -> None:
+        """`width` of the result; None is hidden_size."""
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.head_bias)
+        width = config.hidden_size if width is None else width
+        self.dense = nn.Linear(config.hidden_size, width, bias=config.head_bias)
         self.activation = ACTIVATIONS[config.head_activation or config.activation]
-        self.norm = norm(config)
+        self.norm = norm(config, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(*, D) → (*, D)."""
+        """(*, D) → (*, width)."""
         return self.norm(self.activation(self.dense(hidden)))
 
 
@@ -39,7 +44,7 @@ class MaskedLanguageHead(nn.Module):
         self.decoder = (
             None
             if config.tied_decoder
-            else nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
+            else nn.Linear(config.embedding_width, config.padded_vocab_size, bias=False)
         )
 
     @staticmethod
@@ -48,11 +53,11 @@ class MaskedLanguageHead(nn.Module):
         return 0
 
     def features(self, hidden: Tensor) -> Tensor:
-        """(*, D) → (*, D), what the decoder reads."""
+        """(*, D) → (*, E), what the decoder reads."""
         return hidden
 
     def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
-        """(*, D) and the embedding table (padded V, D) → (*, V)."""
+        """(*, D) and the embedding table (padded V, E) → (*, V)."""
         logits = F.linear(self.features(hidden), self._weight(embeddings), self.bias)
         return logits[..., : self.vocab_size]
 
@@ -75,12 +80,12 @@ class TransformHead(MaskedLanguageHead):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        transform = Transform(config)
+        transform = Transform(config, config.embedding_width)
         self.dense, self.activation, self.norm = transform.dense, transform.activation, transform.norm
 
     @staticmethod
     def num_weights(config: EncoderConfig) -> int:
-        return config.hidden_size**2
+        return config.hidden_size * config.embedding_width
 
     def features(self, hidden: Tensor) -> Tensor:
         return self.norm(self.activation(self.dense(hidden)))
@@ -118,6 +123,12 @@ class Pooler(nn.Module):
         return self.activation(self.dense(pooled))
 
 
+class ReluPooler(Pooler):
+    """relu(dense x), in DistilBERT's classification head."""
+
+    activation = staticmethod(torch.relu)
+
+
 class DropoutPooler(Pooler):
     """RoBERTa's classification head has dropout before the projection as well."""
 
@@ -130,7 +141,7 @@ class DropoutPooler(Pooler):
 
 
 class GeluPooler(DropoutPooler):
-    """EuroBERT's classification head is RoBERTa's with a GELU."""
+    """RoBERTa's classification head with a GELU, in ELECTRA and EuroBERT."""
 
     activation = staticmethod(F.gelu)
 

@@ -1,7 +1,7 @@
 """Position embeddings: learned, sinusoidal or rotary.
 
 One interface with two hooks: `embed` adds to the embeddings, `rotation` turns queries and keys.
-(*) is (B, S) or (T,).
+(*) is (B, S) or (T,) · E width of the embeddings
 """
 
 from typing import Any, NamedTuple, cast
@@ -47,7 +47,7 @@ class Positions(nn.Module):
     """Adds nothing; subclasses override the hook that they need."""
 
     def embed(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
-        """(*, D) → (*, D): adds a vector for each position."""
+        """(*, E) → (*, E): adds a vector for each position."""
         return hidden
 
     def rotation(self, position_ids: Tensor, window: int | None) -> Rotation | None:
@@ -61,7 +61,7 @@ class LearnedPositions(Positions):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.offset = config.position_offset
-        self.table = nn.Embedding(config.max_positions + config.position_offset, config.hidden_size)
+        self.table = nn.Embedding(config.max_positions + config.position_offset, config.embedding_width)
 
     def embed(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
         return hidden + self.table(position_ids + self.offset)

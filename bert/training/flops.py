@@ -64,8 +64,10 @@ def training_flops(config: EncoderConfig, tokens: int, sequences: int, predicted
     width = config.hidden_size
     after_attention = width**2 + (3 if config.feed_forward == "glu" else 2) * width * config.intermediate_size
     length = tokens / max(sequences, 1)
-    head = HEADS[config.head].num_weights(config) + width * config.padded_vocab_size
+    head = HEADS[config.head].num_weights(config) + config.embedding_width * config.padded_vocab_size
     flops = 6.0 * predicted * head
+    if config.embedding_size is not None:  # the projection of the embeddings
+        flops += 6.0 * tokens * config.embedding_size * width
     for number, window in enumerate(config.windows, 1):
         seen = length if window is None else min(length, window)
         flops += tokens * (6 * width * sum(config.qkv_heights) + 12 * seen * width)

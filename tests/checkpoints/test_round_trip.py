@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from bert import huggingface
 from bert.checkpoint import folder as checkpoint
 from bert.errors import UserError
-from bert.model.config import EncoderConfig, Labels
+from bert.model.config import FAMILIES, EncoderConfig, Labels
 from bert.model.models import build
 
 TINY = {"vocab_size": 50, "hidden_size": 32, "num_heads": 2, "num_layers": 4, "intermediate_size": 48}
@@ -53,6 +54,21 @@ KINDS = {
     "ultrabert": ULTRA,
     huggingface.NATIVE: {"positions": "rotary"},
 }
+FURTHER = {
+    "xlm-roberta": {**ROBERTA, "family": "xlm-roberta", "num_segments": 1},
+    "xlm-roberta-xl": {**ROBERTA, "norm": "pre", "embedding_norm": False},
+    "camembert": {**ROBERTA, "family": "camembert"},
+    "data2vec-text": {**ROBERTA, "family": "data2vec-text"},
+    "distilbert": {"num_segments": 0, "classifier": "relu", "pooler": False},
+    "albert": {"embedding_size": 16, "num_layer_groups": 2, "activation": "gelu_tanh"},
+    "electra": {
+        **{"embedding_size": 16, "head_activation": "gelu", "classifier": "gelu"},
+        **{"pooler": False, "family": "electra"},
+    },
+    "megatron-bert": {"norm": "pre", "embedding_norm": False},
+    "ernie": {"num_tasks": 3, "family": "ernie"},
+}
+"""The families that are BERT or RoBERTa with little else."""
 ARCHITECTURES = (
     "EncoderModel",
     "MaskedLanguageModel",
@@ -65,7 +81,7 @@ IDS = torch.randint(2, 50, (3, 24), generator=torch.Generator().manual_seed(0))
 
 
 def model_of(kind, architecture, **changes):
-    config = EncoderConfig(**{**TINY, "pad_vocab_multiple": 16, **KINDS[kind], **changes})
+    config = EncoderConfig(**{**TINY, "pad_vocab_multiple": 16, **{**KINDS, **FURTHER}[kind], **changes})
     model = build(config, architecture, LABELS).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -96,7 +112,7 @@ def test_a_saved_model_is_loaded_as_it_was(tmp_path, kind, architecture):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != huggingface.NATIVE])
+@pytest.mark.parametrize("kind", [kind for kind in {**KINDS, **FURTHER} if kind != huggingface.NATIVE])
 def test_there_and_back_through_transformers(tmp_path, kind, architecture):
     there_and_back(tmp_path, kind, architecture)
 
@@ -104,13 +120,15 @@ def test_there_and_back_through_transformers(tmp_path, kind, architecture):
 def there_and_back(tmp_path, kind, architecture, **changes):
     model = model_of(kind, architecture, **changes)
     checkpoint.save(model, tmp_path / "ours")
-    name = json.loads((tmp_path / "ours" / "config.json").read_text())["architectures"][0]
+    written = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert written["model_type"] == kind
+    name = written["architectures"][0]
     theirs, info = getattr(transformers, name).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(info.values()), info
     output = "logits"
     if architecture == "EncoderModel":
         output = "last_hidden_state"
-    elif kind == "bert" and architecture == "PretrainingModel":
+    elif name.endswith("ForPreTraining"):
         output = "prediction_logits"
     with torch.no_grad():
         mine, other = model(IDS), theirs.eval()(IDS)
@@ -157,6 +175,7 @@ def test_what_transformers_cannot_express_says_so(tmp_path, caplog):
         {"position_offset": 1, "pad_token_id": 4},
         {"attention_bias": False},
         {"num_segments": 0, "positions": "sinusoidal"},
+        {"num_segments": 0, "norm_eps": 1e-5},
         {"norm": "pre"},
         {"norm_kind": "rms", "norm_bias": False},
         {"embedding_norm": False},
@@ -164,6 +183,7 @@ def test_what_transformers_cannot_express_says_so(tmp_path, caplog):
         {"tied_decoder": False},
         {"head": "two_layer"},
         {"head": "none"},
+        {"num_layer_groups": 2},
     ],
 )
 def test_every_departure_from_an_architecture_is_noticed(changes):
@@ -177,7 +197,7 @@ def test_what_a_class_does_not_read_is_no_departure():
     assert huggingface.family_of(config, "SequenceClassifier") is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", {**KINDS, **FURTHER})
 def test_a_pretrained_encoder_gets_a_fresh_head(tmp_path, kind):
     pretrained = model_of(kind, "PretrainingModel")
     checkpoint.save(pretrained, tmp_path / "saved")
@@ -187,7 +207,7 @@ def test_a_pretrained_encoder_gets_a_fresh_head(tmp_path, kind):
     encoder = pretrained.encoder.state_dict()
     assert all(torch.equal(tensor, encoder[name]) for name, tensor in model.encoder.state_dict().items())
     assert model.classifier.weight.shape == (2, 32)
-    if kind in ("bert", huggingface.NATIVE):
+    if kind in ("bert", "albert", "ernie", "megatron-bert", huggingface.NATIVE):
         assert torch.equal(model.pooler.dense.weight, pretrained.pooler.dense.weight)
     if kind == "modernbert":
         assert torch.equal(model.pooler.dense.weight, pretrained.head.dense.weight)
@@ -336,6 +356,52 @@ def test_the_first_names_of_nomic_bert_load(tmp_path):
     assert_same(model, checkpoint.load(tmp_path / "theirs"))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_configuration_leaves_out_is_as_in_transformers(name):
+    config = transformers.AutoConfig.for_model(name)
+    assert FAMILIES[name].read_config({}) == FAMILIES[name].read_config(config.to_dict())
+
+
+@pytest.mark.parametrize("family", ["electra", "ernie"])
+def test_a_family_is_kept_where_another_computes_the_same(tmp_path, family):
+    """An ELECTRA without a projection and an ERNIE without tasks predict tokens as BERT does."""
+    changes = {"electra": {"embedding_size": None}, "ernie": {"num_tasks": 0}}[family]
+    model = model_of(family, "MaskedLanguageModel", **changes)
+    checkpoint.save(model, tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["model_type"] == family
+    assert_same(model, checkpoint.load(tmp_path))
+    plain = replace(model.config, family=None)
+    assert huggingface.family_of(plain, "MaskedLanguageModel").model_type == "bert"
+
+
+def test_the_encoder_of_an_electra_discriminator_gets_a_prediction_head(tmp_path):
+    sizes = {"hidden_size": 32, "embedding_size": 16, "num_attention_heads": 2, "intermediate_size": 48}
+    theirs = transformers.ElectraForPreTraining(transformers.ElectraConfig(**sizes, vocab_size=50)).eval()
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="no class here for ElectraForPreTraining"):
+        checkpoint.load(tmp_path)
+    model = checkpoint.load(tmp_path, "MaskedLanguageModel")
+    with torch.no_grad():
+        expected = theirs.electra(IDS).last_hidden_state
+        torch.testing.assert_close(model(IDS).last_hidden_state, expected, atol=1e-5, rtol=0)
+    assert huggingface.export_config(model.config, "MaskedLanguageModel")["architectures"] == [
+        "ElectraForMaskedLM"
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind, name", [("bert", "cls.predictions"), ("roberta", "lm_head"), ("albert", "predictions")]
+)
+def test_the_bias_of_the_decoder_is_read_under_either_name(tmp_path, kind, name):
+    model = model_of(kind, "MaskedLanguageModel")
+    checkpoint.save(model, tmp_path)
+    weights = load_file(tmp_path / checkpoint.WEIGHTS)
+    weights[f"{name}.decoder.bias"] = weights.pop(f"{name}.bias")
+    save_file(weights, tmp_path / checkpoint.WEIGHTS)
+    assert_same(model, checkpoint.load(tmp_path))
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -343,7 +409,10 @@ def test_the_first_names_of_nomic_bert_load(tmp_path):
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
         ({"hidden_act": "mish"}, "mish"),
-        ({"model_type": "t5"}, "t5"),
+        ({"model_type": "t5"}, "t5.*a decoder beside its encoder"),
+        ({"model_type": "deberta-v2"}, "deberta-v2.*relative positions"),
+        ({"model_type": "nobody"}, "nobody.*known are bert, .*ernie"),
+        ({"type_vocab_size": 0}, "type_vocab_size"),
         ({"num_attention_heads": 5}, "num_heads"),
         ({"model_type": "modernbert", "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
         ({"model_type": "nomic_bert", "head_dim": 8}, "head_dim=8"),

@@ -30,11 +30,17 @@ _SIZES = {
     "num_labels": 3,
     "initializer_range": 0.3,
 }
-_BERT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+_BERT = {
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "max_position_embeddings": LENGTH,
+    "type_vocab_size": 2,
+}
+_ROBERTA = {**_BERT, "max_position_embeddings": LENGTH + 2}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "bert": {**_BERT, "max_position_embeddings": LENGTH},
-    "roberta": {**_BERT, "max_position_embeddings": LENGTH + 2},
-    "roberta-prelayernorm": {**_BERT, "max_position_embeddings": LENGTH + 2},
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "roberta-prelayernorm": _ROBERTA,
     "modernbert": {
         "max_position_embeddings": LENGTH,
         "local_attention": WINDOW,
@@ -54,7 +60,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": WINDOW // 2,
         "prediction_head_size": 40,
     },
+    "xlm-roberta": _ROBERTA,
+    "xlm-roberta-xl": _ROBERTA,
+    "camembert": _ROBERTA,
+    "data2vec-text": _ROBERTA,
+    "distilbert": {
+        "hidden_dim": 48,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "seq_classif_dropout": 0.0,
+        "max_position_embeddings": LENGTH,
+    },
+    "albert": {**_BERT, "classifier_dropout_prob": 0.0, "embedding_size": 24, "num_hidden_groups": 2},
+    "electra": {**_BERT, "embedding_size": 24},
+    "megatron-bert": _BERT,
+    "ernie": {**_BERT, "use_task_id": True},
 }
+"""A small model of each family; what is not given is as in transformers."""
 
 
 @pytest.fixture
@@ -63,11 +85,13 @@ def theirs() -> Callable[..., transformers.PreTrainedModel]:
 
     def make(model_type: str, architecture: str, **overrides: Any) -> transformers.PreTrainedModel:
         values = {**_SIZES, **CONFIGS[model_type], **overrides}
+        if architecture == "PretrainingModel":  # ALBERT's pair head has a row for each label
+            values["num_labels"] = 2
         attention = values.pop("attn_implementation", "sdpa")
         config = transformers.AutoConfig.for_model(model_type, **values)
-        config._attn_implementation = attention
-        name = huggingface.FAMILIES[model_type].classes[architecture]
-        model = getattr(transformers, name)(config)
+        model_class = getattr(transformers, huggingface.FAMILIES[model_type].classes[architecture])
+        config._attn_implementation = attention if model_class._supports_sdpa else "eager"
+        model = model_class(config)
         for parameter in model.parameters():  # so that biases and norms matter as well
             torch.nn.init.normal_(parameter, std=0.3)
         return model.eval()
@@ -131,8 +155,9 @@ def pack() -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
             "sequence_offsets": torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int(),
             "max_sequence_length": int(lengths.max()),
         }
-        if "token_type_ids" in batch:
-            packed["token_type_ids"] = batch["token_type_ids"][mask]
+        for name in ("token_type_ids", "task_type_ids"):
+            if name in batch:
+                packed[name] = batch[name][mask]
         return packed
 
     return make
@@ -157,6 +182,40 @@ def exact_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(modeling, "apply_rotary_pos_emb", rotate)
     for norm in (modeling_eurobert.EuroBertRMSNorm, modeling_ultrabert.UltrabertRMSNorm):
         monkeypatch.setattr(norm, "forward", rms_norm)
+
+
+MEASURED = pytest.StashKey[dict[tuple[str, str, str], float]]()
+"""(model_type, our class, layout) → the largest difference from transformers"""
+
+
+@pytest.fixture
+def parity(request: pytest.FixtureRequest) -> Callable[[str, str, str, float], None]:
+    """Keeps what was measured for (model_type, our class, layout), for the table of --parity-table."""
+    measured = request.config.stash.setdefault(MEASURED, {})
+
+    def keep(model_type: str, head: str, layout: str, difference: float) -> None:
+        measured[model_type, head, layout] = difference
+
+    return keep
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path, measured = session.config.getoption("parity_table"), session.config.stash.get(MEASURED, {})
+    if path is None:
+        return
+    columns = list(dict.fromkeys((head, layout) for _, head, layout in measured))
+    lines = [
+        "Largest differences from transformers in float64: outputs, losses and gradients, each relative to its largest",
+        "value or to 1. Written by `python -m pytest tests/model/test_families.py --parity-table FILE`.",
+        "",
+        "| family | " + " | ".join(f"{head}, {layout}" for head, layout in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for family in dict.fromkeys(family for family, _, _ in measured):
+        cells = [measured.get((family, *column)) for column in columns]
+        shown = ["" if value is None else f"{value:.0e}" for value in cells]
+        lines.append(f"| `{family}` | " + " | ".join(shown) + " |")
+    path.write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture
