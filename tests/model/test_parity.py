@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from bert.errors import UserError
 
-FAMILIES = ("bert", "roberta", "roberta-prelayernorm", "modernbert")
-"""What a backend sees of them differs: the norms, the counting of positions, the windows."""
+FAMILIES = ("bert", "roberta", "roberta-prelayernorm", "modernbert", "ultrabert")
+"""What a backend sees of them differs: the norms, the counting of positions, the windows, shared keys and values."""
 HEADS = ("EncoderModel", "MaskedLanguageModel", "PretrainingModel", "SequenceClassifier", "TokenClassifier")
 # transformers has no pair head but BERT's.
 PAIRS = [(t, h) for t in FAMILIES for h in HEADS if h != "PretrainingModel" or t == "bert"]
@@ -29,7 +29,7 @@ pytestmark = [
 
 
 def inputs(batch, model_type):
-    keys = ["input_ids", "attention_mask"] + ["token_type_ids"] * (model_type in ("bert", "nomic_bert"))
+    keys = ["input_ids", "attention_mask"] + ["token_type_ids"] * (model_type == "bert")
     return {key: batch[key] for key in keys}
 
 
