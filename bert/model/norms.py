@@ -3,6 +3,7 @@
 from torch import nn
 
 from bert.model.config import NORMS, EncoderConfig
+from bert.model.kernels.rms_norm import RMSNorm
 
 
 def norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
@@ -16,4 +17,4 @@ def layer_norm(size: int, config: EncoderConfig) -> nn.Module:
 
 
 def rms_norm(size: int, config: EncoderConfig) -> nn.Module:
-    return nn.RMSNorm(size, eps=config.norm_eps)
+    return RMSNorm(size, eps=config.norm_eps)
