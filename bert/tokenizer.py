@@ -5,6 +5,7 @@ A thin wrapper over `tokenizers.Tokenizer` that reads and writes what transforme
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -13,17 +14,24 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from tokenizers import processors
 
 from bert import tokenizer_files as files
 from bert.errors import UserError
+
+_FALLBACK_BYTE = re.compile("<0x([0-9A-F]{2})>")
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+"""first words of the Unicode names of letters in scripts without spaces between words"""
 
 
 class Tokenizer:
     """Turns text into ids, with the special tokens that BERT-style encoders need.
 
     `backend` does the work. A sequence is `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, unless the backend has
-    a post-processor of its own. `special_tokens` names tokens by role (cls, sep, pad, mask, unk) if they are not
-    the usual ones. `max_length` is the longest sequence of the model that it was made for, if known.
+    a post-processor of its own that adds special tokens. `special_tokens` names tokens by role (cls, sep, pad,
+    mask, unk; bos and eos stand in for cls and sep). A role that is not named has the token that the
+    post-processor puts there, or one of the usual names. `max_length` is the longest sequence of the model that
+    it was made for, if known.
     """
 
     def __init__(
@@ -45,9 +53,13 @@ class Tokenizer:
         self.pad_id: int = ids["pad"]
         self.mask_id: int = ids["mask"]
         self.unk_id: int | None = ids.get("unk")  # byte-level vocabularies may have none
-        if backend.post_processor is None:
+        if not _tokens_around(backend):
             cls, sep = self.special_tokens["cls"], self.special_tokens["sep"]
-            backend.post_processor = files.bert_template((cls, self.cls_id), (sep, self.sep_id))
+            template, own = (
+                files.bert_template((cls, self.cls_id), (sep, self.sep_id)),
+                backend.post_processor,
+            )
+            backend.post_processor = template if own is None else processors.Sequence([own, template])
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -130,18 +142,45 @@ class Tokenizer:
     def continues_word(self) -> np.ndarray:
         """For each id, whether its token continues the word before it, bool (vocab_size,).
 
-        WordPiece marks the tokens inside a word (`##ing`). Byte-level BPE and Unigram mark those that begin one
-        (`Ġthe`, `▁the`); there a token that starts with punctuation begins a word too. The first token of a
-        text always begins a word, whatever this array says.
+        WordPiece marks the tokens inside a word (`##ing`). Byte-level BPE and SentencePiece mark those that begin
+        one (`Ġthe`, `▁the`); there a token that starts with punctuation, or with a letter of a script without
+        spaces, begins a word too. The bytes of one character are never parted. The first token of a text always
+        begins a word, whatever this array says.
         """
-        continues = np.zeros(self.vocab_size, dtype=bool)
-        test = _continuation_test(json.loads(self.backend.to_str()))
+        return self._word_marks[0]
+
+    def begins_word(self, ids: np.ndarray) -> np.ndarray:
+        """For each token of a text, int (T,), whether it begins a word, bool (T,).
+
+        As `continues_word` says, but where spaces belong to tokens, the token after a punctuation mark begins a word
+        too, and the token after one that is only a space belongs to it.
+        """
+        continues, closes, is_space = self._word_marks
+        begins = ~continues[ids]
+        begins[1:] |= closes[ids[:-1]]
+        begins[1:] &= ~is_space[ids[:-1]]
+        begins[:1] = True
+        return begins
+
+    @cached_property
+    def _word_marks(self) -> np.ndarray:
+        """bool (3, vocab_size): the tokens that continue a word, that end with a mark, that are only spaces.
+
+        The last two are for tokens that spaces belong to.
+        """
+        marks = np.zeros((3, self.vocab_size), dtype=bool)
+        description = json.loads(self.backend.to_str())
+        prefix, spelling = description["model"].get("continuing_subword_prefix"), _spelling(description)
         for token, index in self.backend.get_vocab().items():
-            continues[index] = test(token)
-        added = list(self.backend.get_added_tokens_decoder())
-        continues[added] = False
-        continues[self.special_ids] = False
-        return continues
+            if prefix:
+                marks[0, index] = token.startswith(prefix)
+            elif spelling is not None:
+                spelled = spelling(token)
+                last = spelled.decode(errors="ignore")[-1:]
+                marks[:, index] = not _begins_word(spelled), _is_mark(last), not spelled.strip(b" ")
+        marks[0, list(self.backend.get_added_tokens_decoder())] = False
+        marks[:, self.special_ids] = False
+        return marks
 
     @cached_property
     def digest(self) -> str:
@@ -182,38 +221,84 @@ class Tokenizer:
 
 
 def _name_special_tokens(backend: tokenizers.Tokenizer, given: dict[str, str]) -> dict[str, str]:
-    """Role → token: the given name, or else the usual one; cls, sep, pad and mask are required."""
-    names = {}
+    """Role → token: the named one, or the one around a text, or a usual one; all but unk are required."""
+    around, names = _tokens_around(backend), {}
     for role in files.ROLES:
-        choices = (given[role],) if role in given else files.USUAL_NAMES[role]
-        known = [token for token in choices if backend.token_to_id(token) is not None]
+        stand_in = given.get(files.STAND_INS.get(role, ""))
+        choices = [given[role]] if role in given else [around.get(role), stand_in, *files.USUAL_NAMES[role]]
+        known = [token for token in choices if token is not None and backend.token_to_id(token) is not None]
         if known:
             names[role] = known[0]
         elif role != "unk":
-            raise UserError(
-                f"the tokenizer has no {role} token ({' or '.join(choices)}); an encoder needs one"
-            )
+            raise UserError(_without(role, " or ".join(filter(None, choices)), backend))
     return names
 
 
-def _continuation_test(description: dict[str, Any]) -> Callable[[str], bool]:
-    """Whether a token continues a word, by how the tokenizer marks words."""
-    model = description["model"]
-    parts = json.dumps([description["pre_tokenizer"], description["decoder"]])
-    if prefix := model.get("continuing_subword_prefix"):
-        return lambda token: token.startswith(prefix)
+def _tokens_around(backend: tokenizers.Tokenizer) -> dict[str, str]:
+    """The special tokens that the post-processor puts before a text (cls) and after it (sep)."""
+    encoding = backend.encode("a")
+    places = {
+        role: place
+        for role, place in (("cls", 0), ("sep", -1))
+        if encoding.special_tokens_mask[place:][:1] == [1]
+    }
+    return {role: encoding.tokens[place] for role, place in places.items()}
+
+
+def _without(role: str, names: str, backend: tokenizers.Tokenizer) -> str:
+    """What is wrong with a tokenizer that lacks a special token, and what would do."""
+    added = [token.content for token in backend.get_added_tokens_decoder().values()]
+    spare = next((token for token in added if "unused" in token or "reserved" in token), None)
+    usual = files.USUAL_NAMES[role][0]
+    name = f'"{role}_token": "{spare or usual}"'
+    if spare is not None:
+        advice = f"add {name}, one that it keeps in reserve, to its tokenizer_config.json"
+    else:
+        advice = (
+            f"in transformers, tokenizer.add_special_tokens({{{name}}}) and save_pretrained(FOLDER) add one"
+        )
+    return f"the tokenizer has no {role} token ({names}), and an encoder needs one; {advice}"
+
+
+def _spelling(description: dict[str, Any]) -> Callable[[str], bytes] | None:
+    """Token → the UTF-8 that it stands for; None where tokens have no mark for spaces, as in WordPiece."""
+    steps = [description[step] for step in ("normalizer", "pre_tokenizer", "decoder")]
+    parts = json.dumps(steps, ensure_ascii=False)
     if '"ByteLevel"' in parts:
         characters = _byte_level_alphabet()
-        return lambda token: (
-            not _begins_word(bytes(characters.get(c, 32) for c in token).decode(errors="ignore"))
-        )
-    if '"Metaspace"' in parts:
-        return lambda token: not _begins_word(token.replace("▁", " "))
-    return lambda token: False
+        return lambda token: bytes(characters.get(c, ord(" ")) for c in token)
+    return _sentencepiece_bytes if "▁" in parts else None
 
 
-def _begins_word(text: str) -> bool:
-    return text[:1].isspace() or unicodedata.category(text[:1] or "a")[0] in "PS"
+def _sentencepiece_bytes(token: str) -> bytes:
+    """With byte fallback, `<0xE5>` is a byte."""
+    byte = _FALLBACK_BYTE.fullmatch(token)
+    return bytes.fromhex(byte[1]) if byte else token.replace("▁", " ").encode()
+
+
+def _begins_word(spelled: bytes) -> bool:
+    """Whether a token begins a word: with a space, a mark, or a letter of a script without spaces between words."""
+    if not spelled or spelled[0] & 0xC0 == 0x80:  # within a character
+        return False
+    first = _first_character(spelled)
+    unspaced = first.isalpha() and unicodedata.name(first, "").startswith(_UNSPACED)
+    return first.isspace() or _is_mark(first) or unspaced
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character is a punctuation mark or a symbol."""
+    return unicodedata.category(character or "a")[0] in "PS"
+
+
+def _first_character(spelled: bytes) -> str:
+    """The first character of some UTF-8; of one that is not whole, another of the same block."""
+    size = 1 + sum(spelled[0] >= least for least in (0xC0, 0xE0, 0xF0))
+    for rest in (b"", b"\x80\x80\x80", b"\x9f\x80\x80", b"\xa0\x80\x80"):
+        try:
+            return (spelled + rest)[:size].decode()
+        except UnicodeDecodeError:
+            continue
+    return "a"
 
 
 def _byte_level_alphabet() -> dict[str, int]:

@@ -12,12 +12,14 @@ from bert.files import write_text
 
 ROLES = ("cls", "sep", "pad", "mask", "unk")
 USUAL_NAMES = {
-    "cls": ("[CLS]", "<s>"),
-    "sep": ("[SEP]", "</s>"),
-    "pad": ("[PAD]", "<pad>"),
-    "mask": ("[MASK]", "<mask>"),
+    "cls": ("[CLS]", "<s>", "<bos>"),
+    "sep": ("[SEP]", "</s>", "<eos>"),
+    "pad": ("[PAD]", "<pad>", "<|pad|>"),
+    "mask": ("[MASK]", "<mask>", "<|mask|>"),
     "unk": ("[UNK]", "<unk>"),
 }
+STAND_INS = {"cls": "bos", "sep": "eos"}
+"""roles of other models' tokens that serve as well"""
 EVERYTHING_FITS = 10**9  # transformers writes 10**30 as model_max_length if no limit is known
 
 
@@ -40,12 +42,16 @@ def find(path: Path) -> Path:
 
 
 def read(path: Path) -> tuple[Tokenizer, dict[str, str], int | None]:
-    """A tokenizer, its special tokens by role (if the files name them) and its longest sequence."""
+    """A tokenizer, the special tokens that its files name, by role, and its longest sequence.
+
+    The roles are `ROLES`, and bos and eos, which other models than BERT have.
+    """
     file = path if path.is_file() else _main_file(path)
     assert file is not None
     config = _read_json(file.parent / "tokenizer_config.json")
     named = _read_json(file.parent / "special_tokens_map.json") | config
-    special = {role: _content(named[f"{role}_token"]) for role in ROLES if named.get(f"{role}_token")}
+    roles = (*ROLES, *STAND_INS.values())
+    special = {role: _content(named[f"{role}_token"]) for role in roles if named.get(f"{role}_token")}
     try:
         if file.name == "vocab.json":
             backend = _byte_level_bpe(file, file.with_name("merges.txt"), config, special)

@@ -104,10 +104,11 @@ def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options
     from pretrain.corpus.executors import open_executor, run_all
     from pretrain.corpus.forecast import check_space, make_forecast
     from pretrain.corpus.sources import open_corpus
+    from pretrain.corpus.token_ids import CachedTokenizer
     from pretrain.corpus.worker import run
 
     started = time.monotonic()
-    corpus = open_corpus(config.corpus)
+    corpus, tokenization = open_corpus(config.corpus), CachedTokenizer(tokenizer).way
     begun = options | {"files": files_digest(corpus)}
     before = progress.read(path, "options")
     if before is None:
@@ -122,11 +123,12 @@ def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options
             kinds = {"documentation": "packages"}
             found = (f"{len(s.files):,} {kinds.get(s.format, 'files')} as {s.format}" for s in corpus.sources)
             print(f"prepare: {', '.join(found)}; {forecast}", flush=True)
+            print(f"prepare: {tokenization}", flush=True)
         progress.write(path, "options", begun)
         with _progress_bar(sum(job.unit.size // job.lanes for job in jobs)) as advance:
             for job, _ in run_all(executor, workers, run, jobs):
                 advance(job.unit.size // job.lanes)
-    assemble(config.prepare, path, tokenizer, corpus, options)
+    assemble(config.prepare, path, tokenizer, corpus, options, tokenization)
     print(f"prepare: {summary(path)}; {time.monotonic() - started:.0f} s → {path}", flush=True)
 
 

@@ -30,9 +30,17 @@ def files_digest(corpus: Corpus) -> str:
 
 
 def assemble(
-    prepare: PrepareConfig, path: Path, tokenizer: Tokenizer, corpus: Corpus, options: Mapping[str, Any]
+    prepare: PrepareConfig,
+    path: Path,
+    tokenizer: Tokenizer,
+    corpus: Corpus,
+    options: Mapping[str, Any],
+    tokenization: str,
 ) -> None:
-    """Make a store of the shards that the workers wrote; UserError if these hold no document."""
+    """Make a store of the shards that the workers wrote; UserError if these hold no document.
+
+    `tokenization` says, for the record, how the ids were found.
+    """
     counts, skipped, written = _tally(path)
     if not written:
         reasons = (
@@ -61,6 +69,7 @@ def assemble(
         shards,
         {
             "tokenizer_digest": tokenizer.digest,
+            "tokenization": tokenization,
             "vocab_size": tokenizer.vocab_size,
             "dtype": token_dtype(tokenizer.vocab_size).name,
             "sources": sources,

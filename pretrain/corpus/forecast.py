@@ -36,18 +36,18 @@ def make_forecast(job: Job, units: Sequence[Unit], workers: int) -> Forecast:
     tokenize = load_tokenizer(job.tokenizer)
     normalize, split = normalizer(job.config), sentence_splitter(job.config)
     started = time.perf_counter()
-    found: list[str] = []
+    found: list[list[str]] = []
     for unit in units[:: max(1, len(units) // _UNITS)][:_UNITS]:
         for document in _beginning(unit, job.config.sentences == "lines"):
             found += split([normalize(paragraph) for paragraph in document.paragraphs])
-    tokens, _ = tokenize(found)
+    tokens, lengths = tokenize(found)
     seconds = time.perf_counter() - started
     width = token_dtype(tokenize.tokenizer.vocab_size).itemsize
     total = sum(
         unit.size for unit in {(unit.source, unit.files, unit.within): unit for unit in units}.values()
     )
-    scale = total / max(1, sum(len(sentence.encode()) for sentence in found))
-    return Forecast(total, (len(tokens) * width + 12 * len(found)) * scale, seconds * scale / workers)
+    scale = total / max(1, sum(len(sentence.encode()) for sentence in chain(*found)))
+    return Forecast(total, (len(tokens) * width + 12 * len(lengths)) * scale, seconds * scale / workers)
 
 
 def _beginning(unit: Unit, lines: bool) -> list[Document]:

@@ -20,6 +20,7 @@ see a list in "a. … b. …" or "1.) … 2.) …" within a line.
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from pretrain.corpus.config import CorpusConfig
 
@@ -77,24 +78,29 @@ _MONTHS = _words("""
 """)
 
 
-def sentence_splitter(config: CorpusConfig) -> Callable[[list[str]], list[str]]:
-    """Paragraphs → sentences, as configured by `corpus.sentences`."""
-    if config.sentences == "auto":
-        return lambda paragraphs: [sentence for text in paragraphs for sentence in split_sentences(text)]
-    return lambda paragraphs: [stripped for text in paragraphs if (stripped := text.strip())]
+def sentence_splitter(config: CorpusConfig) -> Callable[[list[str]], list[list[str]]]:
+    """Paragraphs → the sentences of each, as configured by `corpus.sentences`. Blank paragraphs are left out.
+
+    The sentences of a paragraph, one after the other, are the paragraph without the white space around it.
+    """
+    divide = _divide if config.sentences == "auto" else lambda paragraph: [paragraph.strip()]
+    return lambda paragraphs: [divide(paragraph) for paragraph in paragraphs if paragraph.strip()]
 
 
 def split_sentences(paragraph: str) -> list[str]:
     """The sentences of a paragraph, without the white space around them."""
-    sentences, start = [], 0
-    for stop in _ends(paragraph):
-        sentence = paragraph[start:stop].strip()
-        if sentence:
-            sentences.append(sentence)
-        start = stop
-    rest = paragraph[start:].strip()
-    if rest:
-        sentences.append(rest)
+    return [sentence.strip() for sentence in _divide(paragraph)]
+
+
+def _divide(paragraph: str) -> list[str]:
+    """The sentences of a paragraph; white space between two of them belongs to the second."""
+    bounds = [0, *_ends(paragraph), len(paragraph)]
+    sentences = [paragraph[start:stop] for start, stop in pairwise(bounds)]
+    if not sentences[-1].strip():
+        sentences.pop()
+    if sentences:
+        sentences[0] = sentences[0].lstrip()
+        sentences[-1] = sentences[-1].rstrip()
     return sentences
 
 

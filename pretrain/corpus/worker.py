@@ -89,11 +89,11 @@ def _write(job: Job, number: int, outcomes: Iterator[Document | str]) -> int:
     skipped: Counter[str] = Counter()
     documents = characters = 0
     for batch in _batches(job.config, outcomes, skipped):
-        tokens, lengths = tokenize(list(chain.from_iterable(document.sentences for document in batch)))
+        tokens, lengths = tokenize(list(chain.from_iterable(document.paragraphs for document in batch)))
         token_starts = starts_of(lengths)
         first = 0
         for document in batch:
-            last = first + len(document.sentences)
+            last = first + sum(map(len, document.paragraphs))
             own = tokens[token_starts[first] : token_starts[last]]
             if len(own):
                 heldout = is_heldout(document.whole, job.config.heldout_share)
@@ -126,9 +126,9 @@ def _write(job: Job, number: int, outcomes: Iterator[Document | str]) -> int:
 
 @dataclass(frozen=True)
 class _Sentences:
-    """The sentences of a document, ready for the tokenizer."""
+    """The sentences of each paragraph of a document, ready for the tokenizer."""
 
-    sentences: list[str]
+    paragraphs: list[list[str]]
     key: int
     whole: int
     """key of the long document that this is a part of, or else its own"""
@@ -147,9 +147,10 @@ def _batches(
             skipped[outcome] += 1
             continue
         own = key(outcome.paragraphs)
-        sentences = split([normalize(paragraph) for paragraph in outcome.paragraphs])
+        paragraphs = split([normalize(paragraph) for paragraph in outcome.paragraphs])
         whole = own if outcome.first_part is None else key(outcome.first_part)
-        batch.append(_Sentences(sentences, own, whole, sum(map(len, sentences))))
+        characters = sum(len(sentence.strip()) for sentence in chain(*paragraphs))
+        batch.append(_Sentences(paragraphs, own, whole, characters))
         size += batch[-1].characters
         if size >= _BATCH:
             yield batch
@@ -181,7 +182,7 @@ class _Builder:
         if self.with_signatures:
             from pretrain.corpus.duplicates import signature
 
-            self.signatures.append(signature(document.sentences))
+            self.signatures.append(signature([*chain(*document.paragraphs)]))
 
     def write(self, store: Path, split: str, name: str, source: int, metadata: dict[str, str]) -> Shard:
         table = make_table(

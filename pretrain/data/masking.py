@@ -200,7 +200,7 @@ class Words:
     def _begins(self, ids: np.ndarray, normal: np.ndarray) -> np.ndarray:
         """bool (T,): the tokens that begin a word. The first one of a segment always does."""
         if self._segmenter is None:
-            return normal & (~self.tokenizer.continues_word[ids] | ~np.append(False, normal[:-1]))
+            return normal & (self.tokenizer.begins_word(ids) | ~np.append(False, normal[:-1]))
         begins = np.zeros(len(ids), bool)
         bounds = np.flatnonzero(np.diff(normal, prepend=False, append=False))
         for first, last in zip(bounds[::2], bounds[1::2]):

@@ -97,7 +97,7 @@ def decoded(store: Store, tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.decode(np.concatenate(store.document(n))) for n in range(store.num_documents)]
 
 
-def test_the_store_holds_the_corpus(folder):
+def test_the_store_holds_the_corpus(folder, capsys):
     config = make_config(folder)
     path = prepared(config)
     tokenizer = Tokenizer.load(folder / "run" / "tokenizer")
@@ -110,6 +110,8 @@ def test_the_store_holds_the_corpus(folder):
     assert decoded(heldout, tokenizer) == [one for one, out in zip(plain, held, strict=True) if out]
     assert all(len(train.document(n)) == 20 for n in range(train.num_documents))
     assert train.tokenizer_digest == tokenizer.digest and train.vocab_size == tokenizer.vocab_size
+    assert train.metadata["tokenization"] == "each distinct word is tokenised once"
+    assert "prepare: each distinct word is tokenised once\n" in capsys.readouterr().out
     assert train.metadata["counts"]["documents"] == 60 and train.metadata["counts"]["skipped"] == {}
     assert not (path / "progress").exists() and not list(path.rglob(".*"))
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from benchmarks.tokenizer_kinds import KINDS
 from bert import tokenizer_files
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
@@ -175,6 +176,41 @@ def test_other_families_load_and_save(tmp_path, name):
     assert not (tmp_path / "vocab.txt").exists()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_loads_and_saves(tmp_path, kind):
+    ours = Tokenizer(KINDS[kind](SAMPLES * 3, 420))
+    ours.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    agree(ours, theirs, SAMPLES)
+    agree(ours, theirs, SAMPLES, SAMPLES[::-1])
+    assert (theirs.mask_token_id, theirs.pad_token_id) == (ours.mask_id, ours.pad_id)
+    assert (theirs.cls_token_id, theirs.sep_token_id) == (ours.cls_id, ours.sep_id)
+    again = Tokenizer.load(tmp_path)
+    assert again.digest == ours.digest and again.encode_batch(SAMPLES) == ours.encode_batch(SAMPLES)
+
+
+@pytest.mark.parametrize("named", ["bos and eos", "post-processor", "neither"])
+def test_special_tokens_by_role(tmp_path, named):
+    """A tokenizer with Llama 3's names: cls and sep from what the files say; without a mask, what would do."""
+    backend = KINDS["Llama 3"](SAMPLES, 400)
+    begin, end = "<|begin_of_text|>", "<|end_of_text|>"
+    if named != "post-processor":
+        backend.post_processor = processors.ByteLevel()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    config = {"bos_token": begin, "eos_token": {"content": end}} if named == "bos and eos" else {}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    if named == "neither":
+        with pytest.raises(UserError, match=r"no cls token \(.*add_special_tokens.*save_pretrained"):
+            Tokenizer.load(tmp_path)
+        return
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.special_tokens == {"cls": begin, "sep": end, "pad": "<|pad|>", "mask": "<|mask|>"}
+    tokens = loaded.encodings(["a"], ["b"])[0].tokens
+    assert (tokens[0], tokens[-1]) == (begin, end) and tokens.count(end) == 2
+    loaded.save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").digest == loaded.digest
+
+
 def test_the_two_files_of_roberta(roberta, tmp_path):
     ours = Tokenizer.load(roberta)
     theirs = transformers.RobertaTokenizerFast(
@@ -258,19 +294,40 @@ def test_words_of_wordpiece_are_those_of_its_pre_tokenizer(tokenizer, text):
     assert [not continues for continues in tokenizer.continues_word[encoding.ids]] == begins
 
 
-@pytest.mark.parametrize("name", ["byte-level", "unigram"])
-def test_words_of_families_that_mark_their_beginning(name):
-    tokenizer = Tokenizer(train(name, ROBERTA))
-    ids = tokenizer.encode_batch(['say "strip_accents" (naïve) 日本'], special_tokens=False)[0]
-    starts = [
-        token for token, goes_on in zip(tokenizer.tokens(ids), tokenizer.continues_word[ids]) if not goes_on
-    ]
-    assert all(token[0] in 'Ġ▁"_()' for token in starts)
-    assert [token for token in tokenizer.tokens(ids) if token[0] in "Ġ▁"] == [
-        t for t in starts if t[0] in "Ġ▁"
-    ]
+LEARNT = ['She said: "It was known" (naively), said it.', "She is naive, said it known."] * 4
+TEXT = 'She said "unknown", (naïve): 2☃ well-known 北京。'
+WORDS = [
+    "She",
+    "said",
+    '"',
+    "unknown",
+    '"',
+    ",",
+    "(",
+    "naïve",
+    ")",
+    ":",
+    "2",
+    "☃",
+    "well",
+    "-",
+    "known",
+    "北",
+    "京",
+    "。",
+]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "BERT, " not in kind])
+def test_words_of_kinds_that_mark_their_beginning(kind):
+    """A word stands between spaces or marks. The bytes of a character stay together; Chinese characters stand alone."""
+    tokenizer = Tokenizer(KINDS[kind]([*LEARNT, *map(" ".join, [TEXT])], 420))
+    ids = np.array(tokenizer.encode_batch([TEXT], special_tokens=False)[0])
+    begins = np.flatnonzero(tokenizer.begins_word(ids))
+    words = [tokenizer.decode(word).strip() for word in np.split(ids, begins[1:])]
+    assert words == ([word.lower().replace("ï", "i") for word in WORDS] if kind == "ALBERT" else WORDS)
+    assert len(ids) > len(WORDS)
     assert not tokenizer.continues_word[tokenizer.special_ids].any()
-    assert tokenizer.continues_word.sum() > 100
 
 
 def test_the_digest_tells_tokenizers_apart(vocabulary, tokenizer, tmp_path):
@@ -313,10 +370,20 @@ def test_mistakes_are_named(tmp_path, write, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_tokenizer_without_a_mask_is_refused(tmp_path):
-    train("byte-level", ["<s>", "</s>", "<pad>"]).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UserError, match="no mask token"):
+@pytest.mark.parametrize(
+    ("spare", "advice"),
+    [
+        ([], r'add_special_tokens\(\{"mask_token": "\[MASK\]"\}\)'),
+        (["<unused1>"], '"mask_token": "<unused1>"'),
+    ],
+)
+def test_a_tokenizer_without_a_mask_is_refused_with_what_would_do(tmp_path, spare, advice):
+    train("byte-level", ["<s>", "</s>", "<pad>", *spare]).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=f"no mask token .*{advice}"):
         Tokenizer.load(tmp_path)
+    if spare:
+        (tmp_path / "tokenizer_config.json").write_text('{"mask_token": "<unused1>"}')
+        assert Tokenizer.load(tmp_path).mask_id == 3
 
 
 def test_an_unknown_token_is_named(tokenizer):
