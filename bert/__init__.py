@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bert.checkpoint import load, save
     from bert.errors import UserError
-    from bert.inference import attention_maps, embed, fill_mask, score, score_tokens
+    from bert.inference import attention_maps, classify, embed, fill_mask, score, score_tokens, tag
     from bert.model.config import EncoderConfig, Labels
     from bert.model.models import (
         EncoderModel,

@@ -24,6 +24,8 @@ usage: bert COMMAND CHECKPOINT ...
   bert embed           texts as vectors
   bert attention-maps  how much each token of a text attends to every other one, by layer and head
   bert score           how plausible sentences are: their pseudo-log-likelihood
+  bert classify        texts with their labels, by a fine-tuned model
+  bert tag             texts with their entities, by a fine-tuned model
   bert verify          whether transformers computes the same from a checkpoint as this package
 
 CHECKPOINT is the folder of a run or of a checkpoint. `bert COMMAND --help` lists the keys of a command;
@@ -66,12 +68,24 @@ class Embed(Texts):
 
 
 @dataclass(frozen=True)
+class Tag(Texts):
+    json: bool = False
+    """print JSON lines for texts on the command line, too"""
+
+
+@dataclass(frozen=True)
+class Classify(Tag):
+    pair: str | None = None
+    """second text of each text on the command line, for a model of pairs; for files see finetune.predict"""
+
+
+@dataclass(frozen=True)
 class Verify:
     tolerance: NonNegativeFloat = 1e-4
     """largest difference that passes"""
 
 
-CHUNKS = {"fill_mask": 1024, "embed": 8192, "attention_maps": 1, "score": 1024}
+CHUNKS = {"fill_mask": 1024, "embed": 8192, "attention_maps": 1, "score": 1024, "classify": 4096, "tag": 1024}
 """texts that are sorted by length, answered and written at a time"""
 
 A = TypeVar("A")
@@ -159,6 +173,51 @@ def score(checkpoint: str, words: list[str], config: Texts) -> None:
 
     rows = _answers(checkpoint, words, config, answer, CHUNKS["score"], predicts=True)
     _write_rows(words, config, rows, show)
+
+
+def classify(checkpoint: str, words: list[str], config: Classify) -> None:
+    """Rows with a `prediction`, and the `probabilities` of the labels."""
+
+    def answer(source: "ModelSource", texts: list[str]) -> list[Answer]:
+        from bert.inference import classify
+
+        pairs = [config.pair] * len(texts) if config.pair is not None else None
+        return classify(source, texts, pairs, config.batch_tokens)
+
+    def show(text: str, row: Answer) -> str:
+        probabilities = sorted(row.get("probabilities", {}).items(), key=lambda item: -item[1])
+        lines = [f"{100 * p:7.2f} %  {name}" for name, p in probabilities] or [f"{row['prediction']:10.3f}"]
+        return "\n".join([text, *lines])
+
+    if config.pair is not None and config.input is not None:
+        raise UserError(
+            "pair: is for texts on the command line; python -m finetune.predict reads files of pairs"
+        )
+    rows = _answers(checkpoint, words, config, answer, CHUNKS["classify"])
+    _write_rows(words, config, rows, None if config.json else show)
+
+
+def tag(checkpoint: str, words: list[str], config: Tag) -> None:
+    """Rows with `entities`; of a model for parts of speech with `words`, `tags` and `scores`."""
+
+    def answer(source: "ModelSource", texts: list[str]) -> list[Answer]:
+        from bert.inference import tag
+
+        found = tag(source, texts, config.batch_tokens)
+        return [{key: value for key, value in row.items() if key != "text"} for row in found]
+
+    rows = _answers(checkpoint, words, config, answer, CHUNKS["tag"])
+    _write_rows(words, config, rows, None if config.json else _marked)
+
+
+def _marked(text: str, row: Answer) -> str:
+    """A text with its entities in brackets, `[Paris LOC] is big`; or its words with their tags, `big/ADJ`."""
+    if "entities" not in row:
+        return " ".join(f"{word}/{tag}" for word, tag in zip(row["words"], row["tags"], strict=True))
+    for entity in reversed(row["entities"]):
+        start, end = entity["start"], entity["end"]
+        text = f"{text[:start]}[{text[start:end]} {entity['label']}]{text[end:]}"
+    return text
 
 
 def verify(checkpoint: str, words: list[str], config: Verify) -> None:
@@ -287,6 +346,19 @@ COMMANDS = {
         "usage: bert score CHECKPOINT SENTENCE ... | input=FILE [key=value ...]\n\n"
         "The pseudo-log-likelihood of sentences (Salazar et al. 2020), in nats: the sum of the log\n"
         "probability of each token when it alone is masked. JSON lines have the number of tokens too.",
+    ),
+    "classify": Command(
+        Classify,
+        classify,
+        "usage: bert classify CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\n"
+        "The label of texts with the probabilities of all labels, or a number, by a fine-tuned model.",
+    ),
+    "tag": Command(
+        Tag,
+        tag,
+        "usage: bert tag CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\n"
+        "Texts with their entities in brackets, or words with their tags, by a model that was fine-tuned with\n"
+        "task.kind=token_classification.",
     ),
     "verify": Command(
         Verify,

@@ -13,12 +13,13 @@ KINDS = Table(
     single_label="finetune.tasks.texts:SINGLE_LABEL",
     multi_label="finetune.tasks.texts:MULTI_LABEL",
     regression="finetune.tasks.texts:REGRESSION",
+    token_classification="finetune.tasks.tokens:TOKEN_CLASSIFICATION",
 )
 """The kinds of tasks."""
 LONG_TEXTS = Table(
-    cut="finetune.sequences:head",
-    head_tail="finetune.sequences:head_and_tail",
-    windows="finetune.sequences:windows",
+    cut="bert.data.windows:head",
+    head_tail="bert.data.windows:head_and_tail",
+    windows="bert.data.windows:windows",
 )
 """What becomes of a text that is too long."""
 
@@ -26,7 +27,7 @@ LONG_TEXTS = Table(
 @dataclass(frozen=True)
 class TaskConfig(FileConfig):
     kind: Annotated[str, KINDS] = "single_label"
-    """one label a text, any number of labels a text, or a number a text"""
+    """what is predicted: one label a text, any number of labels a text, a number a text, or a label for each word"""
     dataset: str | None = None
     """dataset of the Hugging Face hub, NAME or NAME:CONFIGURATION; train, validation, test name its splits"""
     train: str = "train"
@@ -43,6 +44,14 @@ class TaskConfig(FileConfig):
     """column of the second text, for a task on pairs"""
     label_column: str = "label"
     """column of the label"""
+    token_column: int | str | None = None
+    """token_classification: column of the words, by name or number, from 0; by default tokens, of a CoNLL file the
+    first. Rows without one are texts, whose words are found by spaces and punctuation"""
+    tag_column: int | str | None = None
+    """token_classification: column of the words' tags, by name or number (-1 is the last); by default tags, of a
+    CoNLL file the last one"""
+    span_column: str = "spans"
+    """token_classification of texts: column of the entities, a list of {start, end, label} in characters"""
     labels: list[str] | dict[str, str] | None = None
     """labels in order, or a mapping from the labels in the files to names; by default those of train, sorted"""
     label_separator: str = ","
@@ -52,7 +61,8 @@ class TaskConfig(FileConfig):
     metric: str | None = None
     """metric that chooses the best checkpoint; the default is the first one. single_label: accuracy, macro_f1,
     matthews, with two classes also f1; multi_label: micro_f1, macro_f1, accuracy; regression: pearson, spearman;
-    all: loss"""
+    token_classification: f1, precision, recall of entities, and accuracy of words; without entities accuracy,
+    macro_f1; all: loss"""
     patience: NonNegativeInt = 0
     """early stopping: stop after this many evaluations in a row without a better one; 0 never stops early"""
 

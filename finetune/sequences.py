@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Encoding
 
 from bert.data.ragged import Ragged, starts_of
+from bert.data.windows import head, sequences_of
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from finetune.config import LONG_TEXTS, BatchConfig
@@ -17,8 +18,6 @@ from finetune.splits import Split, TokenizedSplit
 
 CHUNK = 1000
 """texts that are tokenised at a time"""
-HEAD_SHARE = 4
-"""the head is a quarter of what is kept of a text (Sun et al. 2019: 128 of 510 tokens)"""
 Source = Callable[[Encoding, int], Array]
 """the encoding of an example, and its number → what each of its tokens stands for"""
 
@@ -46,7 +45,7 @@ def encode(
         pairs = split.pairs[some] if split.pairs else None
         limit = batch.max_length if by_tokenizer else None
         for number, encoding in enumerate(tokenizer.encodings(split.texts[some], pairs, limit), start):
-            parts = _parts(encoding, batch, _name(split, number))
+            parts = _parts(encoding, batch, split, number)
             windowed += len(parts) > 1
             cut += bool(encoding.overflowing) or (len(parts) == 1 and len(parts[0]) < len(encoding.ids))
             types = np.array(encoding.type_ids, np.int8)
@@ -69,43 +68,9 @@ def encode(
     )
 
 
-def _name(split: Split, number: int) -> str:
-    return split.places[number] if split.places else f"text {number + 1}"
-
-
-def _parts(encoding: Encoding, batch: BatchConfig, place: str) -> list[Array]:
-    """Which tokens make up each sequence of an encoding. Of a pair the second text is divided, and the first is whole
-    in each sequence."""
-    everything = np.arange(len(encoding.ids))
-    if len(everything) <= batch.max_length:
-        return [everything]
-    belongs = np.array([-1 if one is None else one for one in encoding.sequence_ids])
-    divided = np.flatnonzero(belongs == belongs.max())
-    before, after = everything[: divided[0]], everything[divided[-1] + 1 :]
-    room = batch.max_length - len(before) - len(after)
-    if room < 1:
-        raise UserError(
-            f"{place}: its first text has {int((belongs == 0).sum())} tokens, and batch.max_length="
-            f"{batch.max_length} leaves no room for the second; make it larger"
-        )
-    return [
-        np.concatenate([before, body, after]) for body in LONG_TEXTS[batch.long_texts](divided, room, batch)
-    ]
-
-
-def head(tokens: Array, room: int, batch: BatchConfig) -> list[Array]:
-    """The first tokens that there is room for."""
-    return [tokens[:room]]
-
-
-def head_and_tail(tokens: Array, room: int, batch: BatchConfig) -> list[Array]:
-    """The first quarter of what there is room for, and the last three."""
-    first = room // HEAD_SHARE
-    return [np.concatenate([tokens[:first], tokens[len(tokens) - (room - first) :]])]
-
-
-def windows(tokens: Array, room: int, batch: BatchConfig) -> list[Array]:
-    """Parts of the text that overlap; the last one ends with the text, and may be shorter."""
-    step = max(room - batch.overlap, room // 2, 1)
-    starts = range(0, max(len(tokens) - room, 0) + step, step)
-    return [tokens[start : start + room] for start in starts]
+def _parts(encoding: Encoding, batch: BatchConfig, split: Split, number: int) -> list[Array]:
+    try:
+        return sequences_of(encoding, batch.max_length, LONG_TEXTS[batch.long_texts], batch.overlap)
+    except ValueError as error:
+        place = split.places[number] if split.places else f"text {number + 1}"
+        raise UserError(f"{place}: {error}; batch.max_length={batch.max_length} is too small") from None

@@ -1,4 +1,4 @@
-"""Files of rows: csv, tsv, jsonl, parquet, lines that match a pattern, and plain text with a text on each line.
+"""Files of rows: csv, tsv, jsonl, parquet, CoNLL, lines that match a pattern, and plain text with a text a line.
 
 Errors name the file and line. Results appear as whole files. Memory is bounded.
 """
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -30,6 +31,10 @@ FORMATS = {
     ".json": "jsonl",
     ".parquet": "parquet",
     ".txt": "txt",
+    ".conll": "conll",
+    ".conllu": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
 }
 GIVE_FORMAT = f"give format={'|'.join(dict.fromkeys(FORMATS.values()))}, or a pattern for the lines"
 
@@ -38,12 +43,13 @@ GIVE_FORMAT = f"give format={'|'.join(dict.fromkeys(FORMATS.values()))}, or a pa
 class FileConfig:
     """The format of files of rows."""
 
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "lines", "txt"] = "auto"
-    """format of the files; auto decides by the file's name, lines needs a pattern, txt has a text on each line"""
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "lines", "txt"] = "auto"
+    """format of the files; auto decides by the file's name, conll has a word a line and an empty line between
+    sentences, lines needs a pattern, txt has a text on each line"""
     columns: list[str] | None = None
-    """names of the columns of a csv or tsv file that has no header line"""
+    """names of the columns of a csv, tsv or conll file that has no header line; by default 0, 1, … in conll"""
     delimiter: str | None = None
-    """character between the columns of a csv or tsv file; a comma and a tab by default"""
+    """character between the columns of a csv, tsv or conll file; a comma, a tab, and spaces or tabs by default"""
     quotes: bool | None = None
     """whether quotation marks enclose cells; by default they do in csv, and do not in tsv"""
     pattern: str | None = None
@@ -249,11 +255,41 @@ def _read_txt(file: RowFile) -> Iterator[Row]:
         yield Row(file.place(number), {"text": line.rstrip("\r\n")})
 
 
+def _read_conll(file: RowFile) -> Iterator[Row]:
+    """A sentence a row: each column is the list of its cells. In .conllu files, comments and the parts of contracted
+    words are left out."""
+    universal = file.path.suffix.lower() == ".conllu"
+    sentence: list[tuple[int, list[str]]] = []
+    for number, line in enumerate(chain(file.lines(newline=""), [""]), 1):
+        text = line.rstrip("\r\n")
+        if not text.strip():
+            if sentence:
+                yield _sentence(file, sentence)
+            sentence = []
+            continue
+        delimiter = file.config.delimiter or ("\t" if "\t" in text else None)
+        cells = text.split(delimiter)
+        left_out = text[0] == "#" or not cells[0].isdecimal() if universal else cells[0] == "-DOCSTART-"
+        if not left_out:
+            sentence.append((number, cells))
+
+
+def _sentence(file: RowFile, lines: list[tuple[int, list[str]]]) -> Row:
+    names = file.config.columns or [str(i) for i in range(len(lines[0][1]))]
+    place = file.place(lines[0][0])
+    for number, cells in lines:
+        if len(cells) != len(names):
+            problem = f"has {len(cells)} columns, not {len(names)} ({', '.join(names)})"
+            return Row(file.place(number), {}, f"{problem}; of plain text, format=txt reads a text a line")
+    return Row(place, {name: list(column) for name, column in zip(names, zip(*(c for _, c in lines)))})
+
+
 READERS: dict[str, Callable[[RowFile], Iterator[Row]]] = {
     "csv": _read_csv,
     "tsv": _read_tsv,
     "jsonl": _read_jsonl,
     "parquet": _read_parquet,
+    "conll": _read_conll,
     "lines": _read_lines,
     "txt": _read_txt,
 }
@@ -378,6 +414,8 @@ def _table_rows(file: IO[bytes], columns: Sequence[str], delimiter: str, header:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value)):
+        return json.dumps(value, ensure_ascii=False)
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 

@@ -39,6 +39,8 @@ class Kind(ABC):
     """transformers' name for such a task"""
     formats: ClassVar[Mapping[str, Any]] = {}
     """suffix of a file → its format, where it is another one than elsewhere"""
+    not_for: ClassVar[Sequence[str]] = ()
+    """ways of `batch.long_texts` that make no sense here"""
     dtype: ClassVar[type]
     """of the targets"""
     by_label: ClassVar[bool] = False

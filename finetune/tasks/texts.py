@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bert.errors import UserError
+from bert.inference.classification import ANSWERS
 from bert.model.config import PROBLEM_TYPES, Labels
 from bert.tokenizer import Tokenizer
 from finetune.config import BatchConfig, TaskConfig
@@ -77,15 +78,7 @@ class TextKind(Kind):
         return ["prediction", "probabilities"]
 
     def answers(self, data: TokenizedSplit, outputs: Tensor, labels: Labels) -> Iterator[Answer]:
-        logits = pooled(data, outputs)
-        rows = zip(self.decide(logits).numpy(), self.probabilities(logits.double()).tolist(), strict=True)
-        for decision, probabilities in rows:
-            each = {name: round(one, 6) for name, one in zip(labels.names, probabilities, strict=True)}
-            yield {"prediction": self.shown(decision, labels), "probabilities": each}
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits (n, C) → probabilities (n, C)."""
-        raise NotImplementedError
+        return iter(ANSWERS[labels.problem_type](pooled(data, outputs), labels))
 
     def examples_of(self, task: TaskConfig) -> str:
         return "pairs of texts" if task.pair_column else "texts"
@@ -113,9 +106,6 @@ class SingleLabel(TextKind):
     def decide(self, logits: Tensor) -> Tensor:
         return logits.argmax(1)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return logits.softmax(1)
-
     def shown(self, target: Any, labels: Labels) -> Any:
         return labels.names[int(target)]
 
@@ -138,9 +128,6 @@ class MultiLabel(TextKind):
 
     def decide(self, logits: Tensor) -> Tensor:
         return (logits > 0).float()
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return logits.sigmoid()
 
     def shown(self, target: Any, labels: Labels) -> Any:
         return [name for name, one in zip(labels.names, target, strict=True) if one]
@@ -170,9 +157,6 @@ class Regression(TextKind):
 
     def answer_columns(self, labels: Labels) -> list[str]:
         return ["prediction"]
-
-    def answers(self, data: TokenizedSplit, outputs: Tensor, labels: Labels) -> Iterator[Answer]:
-        return ({"prediction": number} for number in pooled(data, outputs)[:, 0].tolist())
 
     def shown(self, target: Any, labels: Labels) -> Any:
         return float(target)

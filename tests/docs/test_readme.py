@@ -49,7 +49,8 @@ TOPICS = {
 }
 
 
-DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.stem != "fine-tuning", path))
+"""The first one makes models that others use."""
 PROGRAMS = ("accelerate launch ", "python -m ", "torchrun ", "bert ")
 MEANT = {
     "pretrain": {"CONFIG": "mini", "RUN": "runs/mini"},
@@ -58,7 +59,13 @@ MEANT = {
         "RUN": "runs/topics",
         "FILE": "my-labels.csv",
     },
-    "bert": {"RUN": "runs/mini", "CHECKPOINT": "runs/mini", "TEXT": "Rain and wind."},
+    "bert": {
+        "RUN": "runs/mini",
+        "CHECKPOINT": "runs/mini",
+        "CLASSIFIER": "runs/topics",
+        "TAGGER": "runs/names",
+        "TEXT": "Rain and wind.",
+    },
 }
 """What a reader puts in the place of a word."""
 RECIPES = {
@@ -132,6 +139,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / "my-texts" / f"{number}.txt").write_text(text, encoding="utf-8")
     rows = [f'"{sentence(words)}",{label}' for _ in range(30) for label, words in TOPICS.items()]
     (tmp_path / "my-labels.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
+    names = "Ada B-PER\nLovelace I-PER\nlives O\nin O\nLondon B-LOC\n\nThe O\nwind O\n\n" * 20
+    (tmp_path / "my-names.txt").write_text(names, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path

@@ -134,7 +134,8 @@ def finetuning_words(recipe: Path, encoder: Path, folder: Path) -> tuple[str, ..
     for split, count in (("train", 48), ("validation", 24), ("test", 16)):
         if getattr(task, split) is not None:
             file = folder / f"{split}{suffix}"
-            file.write_text(content(rows(task, count, split), suffix), encoding="utf-8")
+            write = FILES.get(task.kind, lambda: content(rows(task, count, split), suffix))
+            file.write_text(write(), encoding="utf-8")
             words += [f"task.{split}={file}"]
     return tuple(words)
 
@@ -164,6 +165,20 @@ def content(rows: list[dict[str, Any]], suffix: str) -> str:
         return "".join(f"{('LOC', 'NUM')[row['label']]}:other {row['text']}\n" for row in rows)
     between = {".csv": ",", ".tsv": "\t"}[suffix]
     return "".join(f"{between.join(map(str, row))}\n" for row in [rows[0], *(row.values() for row in rows)])
+
+
+def sentences() -> str:
+    """A CoNLL file: capital words are names."""
+    draw = random.Random(0)
+    words = [("The", "O"), ("value", "O"), ("Ada", "B-PER"), ("Byron", "I-PER"), ("Rome", "B-LOC")]
+    blocks = (["{} X {}\n".format(*one) for one in draw.choices(words, k=6)] for _ in range(24))
+    return "\n".join(map("".join, blocks))
+
+
+FILES: dict[str, Callable[[], str]] = {"token_classification": sentences}
+"""By kind of task, the file of a split, where it is not a table of texts."""
+LOADERS = {"token_classification": transformers.AutoModelForTokenClassification}
+"""By kind of task, transformers' class that loads the model, where it does not classify texts."""
 
 
 def run_both(runs: Runs, words: tuple[str, ...], launcher: str = "python") -> None:
@@ -255,7 +270,9 @@ def test_a_fine_tuning_recipe(recipe: Path, carried_out: Any) -> None:
     assert_same(runs)
     results = [json.loads((runs.folder / run / "results.json").read_text()) for run in ("whole", "parts")]
     assert without_times(results[0]) == without_times(results[1])
-    assert_loads(runs.folder / "parts" / "model", transformers.AutoModelForSequenceClassification)
+    kind = configuration.load(FinetuneConfig, recipe).task.kind
+    loader = LOADERS.get(kind, transformers.AutoModelForSequenceClassification)
+    assert_loads(runs.folder / "parts" / "model", loader)
 
 
 BY_THE_CLOCK = [
