@@ -61,7 +61,7 @@ class TaskConfig(FileConfig):
     metric: str | None = None
     """metric that chooses the best checkpoint; the default is the first one. single_label: accuracy, macro_f1,
     matthews, with two classes also f1; multi_label: micro_f1, macro_f1, accuracy; regression: pearson, spearman;
-    token_classification: f1, precision, recall of entities, and accuracy of words; without entities accuracy,
+    token_classification: f1, precision and recall of entities, accuracy of words, and where there are no entities
     macro_f1; all: loss"""
     patience: NonNegativeInt = 0
     """early stopping: stop after this many evaluations in a row without a better one; 0 never stops early"""
