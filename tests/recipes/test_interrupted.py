@@ -134,8 +134,9 @@ def finetuning_words(recipe: Path, encoder: Path, folder: Path) -> tuple[str, ..
     for split, count in (("train", 48), ("validation", 24), ("test", 16)):
         if getattr(task, split) is not None:
             file = folder / f"{split}{suffix}"
-            write = FILES.get(task.kind, lambda: content(rows(task, count, split), suffix))
-            file.write_text(write(), encoding="utf-8")
+            write = FILES.get(task.kind)
+            text = write() if write else content(rows(task, count, split), suffix)
+            file.write_text(text, encoding="utf-8")
             words += [f"task.{split}={file}"]
     return tuple(words)
 
