@@ -1,0 +1,183 @@
+"""The model card, README.md of a checkpoint: what both applications write into it, and what users give for it."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bert.files import write_text
+
+if TYPE_CHECKING:
+    import torch
+    from huggingface_hub import EvalResult
+
+    from bert.model.models import Model
+
+CARD = "README.md"
+PLACE = "PATH OF THIS FOLDER"
+LICENSES = """
+    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
+    lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
+    openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+    fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
+    other
+""".split()
+"""identifiers that the Hugging Face hub accepts (huggingface.co/docs/hub/repositories-licenses)"""
+LANGUAGES = Path(__file__).with_name("languages.txt")
+"""ISO 639: the codes of two letters with their names, then those of three letters"""
+SPECIAL_LANGUAGES = {"multilingual": "several languages", "code": "programming languages"}
+
+
+@dataclass(frozen=True)
+class CardConfig:
+    name: str | None = None
+    """name of the model in its card; by default that of the run's folder"""
+    license: str | None = None
+    """license of the model, as the Hugging Face hub calls it: apache-2.0, mit, cc-by-sa-4.0, …; or other"""
+    license_name: str | None = None
+    """with license=other: what the license is called"""
+    language: list[str] = field(default_factory=list)
+    """languages of the texts, as codes of ISO 639 (en, de, yue), or multilingual, or code"""
+    datasets: list[str] = field(default_factory=list)
+    """datasets of the hub that it was trained on; those that the configuration itself names are added"""
+    base_model: str | None = None
+    """model of the hub that it was made from, OWNER/NAME"""
+    tags: list[str] = field(default_factory=list)
+    """further words by which it is found on the hub"""
+
+    def __post_init__(self) -> None:
+        if self.license is not None and self.license not in LICENSES:
+            near = _near(self.license.lower(), LICENSES) or "; name another as license=other license_name=…"
+            raise ValueError(f"license: {self.license!r} is no license that the Hugging Face hub knows{near}")
+        if (self.license == "other") != (self.license_name is not None):
+            raise ValueError("license_name: belongs to license=other, and is needed there; give both or neither")
+        for code in self.language:
+            if code not in known_languages():
+                raise ValueError(f"language: {code!r} is no code of ISO 639{_near_language(code)}")
+        for name in [*self.datasets, *filter(None, [self.base_model])]:
+            if not re.fullmatch(r"([\w.-]+/)?[\w.-]+", name):
+                key = "base_model" if name == self.base_model else "datasets"
+                raise ValueError(f"{key}: {name!r} is no name on the Hugging Face hub; there it is OWNER/NAME")
+
+
+def known_languages() -> dict[str, str]:
+    """Code → name of the language; a code of three letters stands for itself."""
+    named, _, others = LANGUAGES.read_text(encoding="utf-8").partition("\n\n")
+    names = dict(line.split(" ", 1) for line in named.splitlines())
+    return {**{code: code for code in others.split()}, **names, **SPECIAL_LANGUAGES}
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=2)
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+def _near_language(word: str) -> str:
+    """The code of the language of this name, or of a similar one."""
+    codes = {name.lower(): code for code, name in known_languages().items() if name != code}
+    found = difflib.get_close_matches(word.lower(), codes, n=1)
+    if found:
+        return f" (did you mean {codes[found[0]]}?)"
+    return "; give codes such as en, de, zh or yue, or multilingual"
+
+
+def write(
+    config: CardConfig,
+    name: str,
+    text: str,
+    *,
+    pipeline: str,
+    tags: Sequence[str],
+    datasets: Sequence[str] = (),
+    results: Sequence["EvalResult"] = (),
+) -> str:
+    """A model card: the metadata that the hub reads, then a title and `text`."""
+    from huggingface_hub import ModelCardData
+
+    name = config.name or name
+    data = ModelCardData(
+        language=config.language or None,
+        license=config.license,
+        license_name=config.license_name,
+        library_name="transformers",
+        pipeline_tag=pipeline,
+        base_model=config.base_model,
+        datasets=list(dict.fromkeys([*config.datasets, *datasets])) or None,
+        tags=[*tags, *config.tags],
+        model_name=name if results else None,
+        eval_results=list(results) or None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{text}"
+
+
+def hub_datasets(places: Iterable[str]) -> list[str]:
+    """The datasets of the hub among the places of a corpus, hf://datasets/OWNER/NAME/…"""
+    found = (re.match(r"hf://datasets/([\w.-]+/[\w.-]+)", place) for place in places)
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def add_results(folder: Path, heading: str, text: str, results: Sequence["EvalResult"]) -> bool:
+    """Put a section, and what was measured, into the card of a folder, in the place of what it had by that heading and
+    of that task; False if the folder has no card of ours."""
+    from huggingface_hub import ModelCard
+
+    path = folder / CARD
+    if not path.is_file() or "## Recipe\n" not in path.read_text(encoding="utf-8"):
+        return False
+    card = ModelCard(path.read_text(encoding="utf-8"))
+    tasks = {result.task_type for result in results}
+    kept = [result for result in card.data.eval_results or [] if result.task_type not in tasks]
+    card.data.model_name = card.data.model_name or re.search(r"^# (.+)$", card.text, re.M)[1]
+    card.data.eval_results = [*kept, *results]
+    body = re.sub(rf"^## {re.escape(heading)}\n.*?(?=^## )", "", card.text, flags=re.M | re.S)
+    before, _, after = body.partition("## Recipe\n")
+    card.text = f"{before}## {heading}\n\n{text}\n\n## Recipe\n{after}"
+    write_text(path, str(card))
+    return True
+
+
+def compute(
+    seconds: float, flops: float | None, device: "torch.device", processes: int, precision: str
+) -> str:
+    """A sentence on what a training took: hours, hardware and floating-point operations."""
+    work = "" if not flops else f", {flops:.2g} FLOP in the matrix products of the training steps"
+    return f"{seconds / 3600:.3g} hours on {_hardware(device, processes)} in {precision}{work}."
+
+
+def _hardware(device: "torch.device", processes: int) -> str:
+    if device.type == "cuda":
+        import torch
+
+        return f"{processes} × {torch.cuda.get_device_name(device)}"
+    return f"{os.cpu_count()} CPU cores ({processes} process{'es' if processes > 1 else ''})"
+
+
+def loading(model: "Model", call: str, ours: str) -> str:
+    """How to load the folder of a model, in a few lines for each library. `call` is what follows `pipeline(`, `ours` a
+    call of this package."""
+    from bert.huggingface import family_of, obstacles
+
+    architecture = type(model).__name__
+    if family_of(model.config, architecture) is None:
+        why = obstacles(model.config, architecture)
+        return f"transformers has no architecture that computes the same ({why}).\n\n{_OURS.format(ours=ours, place=PLACE)}"
+    parts = (_TRANSFORMERS, _SENTENCE_TRANSFORMERS, _OURS, _ONNX)
+    return "\n".join(part.format(call=call, ours=ours, place=PLACE) for part in parts)
+
+
+_TRANSFORMERS = """\
+With transformers:
+
+```python
+from transformers import pipeline
+
+model = pipeline({call})
+```
+"""
