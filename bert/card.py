@@ -3,10 +3,10 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bert.files import write_text
 
@@ -18,17 +18,7 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 PLACE = "PATH OF THIS FOLDER"
-LICENSES = """
-    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
-    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
-    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
-    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
-    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
-    lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
-    openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
-    fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
-    other
-""".split()
+LICENSES = Path(__file__).with_name("licenses.txt")
 """identifiers that the Hugging Face hub accepts (huggingface.co/docs/hub/repositories-licenses)"""
 LANGUAGES = Path(__file__).with_name("languages.txt")
 """ISO 639: the codes of two letters with their names, then those of three letters"""
@@ -53,18 +43,23 @@ class CardConfig:
     """further words by which it is found on the hub"""
 
     def __post_init__(self) -> None:
-        if self.license is not None and self.license not in LICENSES:
-            near = _near(self.license.lower(), LICENSES) or "; name another as license=other license_name=…"
+        known = LICENSES.read_text(encoding="utf-8").split()
+        if self.license is not None and self.license not in known:
+            near = _near(self.license.lower(), known) or "; name another as license=other license_name=…"
             raise ValueError(f"license: {self.license!r} is no license that the Hugging Face hub knows{near}")
-        if (self.license == "other") != (self.license_name is not None):
-            raise ValueError("license_name: belongs to license=other, and is needed there; give both or neither")
+        if self.license == "other" and self.license_name is None:
+            raise ValueError("license: other needs a name; give it as license_name=…")
+        if self.license != "other" and self.license_name is not None:
+            raise ValueError("license_name: is only for license=other; leave it out")
         for code in self.language:
             if code not in known_languages():
                 raise ValueError(f"language: {code!r} is no code of ISO 639{_near_language(code)}")
         for name in [*self.datasets, *filter(None, [self.base_model])]:
             if not re.fullmatch(r"([\w.-]+/)?[\w.-]+", name):
                 key = "base_model" if name == self.base_model else "datasets"
-                raise ValueError(f"{key}: {name!r} is no name on the Hugging Face hub; there it is OWNER/NAME")
+                raise ValueError(
+                    f"{key}: {name!r} is no name on the Hugging Face hub; there it is OWNER/NAME"
+                )
 
 
 def known_languages() -> dict[str, str]:
@@ -88,8 +83,9 @@ def _near_language(word: str) -> str:
     return "; give codes such as en, de, zh or yue, or multilingual"
 
 
-def write(
+def render(
     config: CardConfig,
+    model: "Model",
     name: str,
     text: str,
     *,
@@ -101,20 +97,31 @@ def write(
     """A model card: the metadata that the hub reads, then a title and `text`."""
     from huggingface_hub import ModelCardData
 
+    from bert.huggingface import NATIVE
+
+    model_type = _model_type(model)
     name = config.name or name
     data = ModelCardData(
         language=config.language or None,
         license=config.license,
         license_name=config.license_name,
-        library_name="transformers",
+        library_name=NATIVE if model_type == NATIVE else "transformers",
         pipeline_tag=pipeline,
         base_model=config.base_model,
         datasets=list(dict.fromkeys([*config.datasets, *datasets])) or None,
-        tags=[*tags, *config.tags],
+        tags=[model_type, *tags, *config.tags],
         model_name=name if results else None,
         eval_results=list(results) or None,
     )
     return f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{text}"
+
+
+def _model_type(model: "Model") -> str:
+    """What the hub calls the architecture."""
+    from bert.huggingface import NATIVE, family_of
+
+    family = family_of(model.config, type(model).__name__)
+    return NATIVE if family is None else family.model_type
 
 
 def hub_datasets(places: Iterable[str]) -> list[str]:
@@ -134,7 +141,7 @@ def add_results(folder: Path, heading: str, text: str, results: Sequence["EvalRe
     card = ModelCard(path.read_text(encoding="utf-8"))
     tasks = {result.task_type for result in results}
     kept = [result for result in card.data.eval_results or [] if result.task_type not in tasks]
-    card.data.model_name = card.data.model_name or re.search(r"^# (.+)$", card.text, re.M)[1]
+    card.data.model_name = card.data.model_name or card.text.partition("\n# ")[2].partition("\n")[0]
     card.data.eval_results = [*kept, *results]
     body = re.sub(rf"^## {re.escape(heading)}\n.*?(?=^## )", "", card.text, flags=re.M | re.S)
     before, _, after = body.partition("## Recipe\n")
@@ -143,15 +150,8 @@ def add_results(folder: Path, heading: str, text: str, results: Sequence["EvalRe
     return True
 
 
-def compute(
-    seconds: float, flops: float | None, device: "torch.device", processes: int, precision: str
-) -> str:
-    """A sentence on what a training took: hours, hardware and floating-point operations."""
-    work = "" if not flops else f", {flops:.2g} FLOP in the matrix products of the training steps"
-    return f"{seconds / 3600:.3g} hours on {_hardware(device, processes)} in {precision}{work}."
-
-
-def _hardware(device: "torch.device", processes: int) -> str:
+def hardware(device: "torch.device", processes: int) -> str:
+    """What a training runs on, in a few words."""
     if device.type == "cuda":
         import torch
 
@@ -159,25 +159,49 @@ def _hardware(device: "torch.device", processes: int) -> str:
     return f"{os.cpu_count()} CPU cores ({processes} process{'es' if processes > 1 else ''})"
 
 
-def loading(model: "Model", call: str, ours: str) -> str:
-    """How to load the folder of a model, in a few lines for each library. `call` is what follows `pipeline(`, `ours` a
-    call of this package."""
-    from bert.huggingface import family_of, obstacles
-
-    architecture = type(model).__name__
-    if family_of(model.config, architecture) is None:
-        why = obstacles(model.config, architecture)
-        return f"transformers has no architecture that computes the same ({why}).\n\n{_OURS.format(ours=ours, place=PLACE)}"
-    parts = (_TRANSFORMERS, _SENTENCE_TRANSFORMERS, _OURS, _ONNX)
-    return "\n".join(part.format(call=call, ours=ours, place=PLACE) for part in parts)
+def compute(seconds: float, flops: float | None, hardware: str, precision: str) -> str:
+    """A sentence on what a training has taken; `flops` is None if nobody has counted from the beginning."""
+    work = "" if flops is None else f", {flops:.2g} floating-point operations (FLOP) in matrix products"
+    return f"Training took {seconds / 3600:.3g} hours on {hardware}, in {precision}{work}."
 
 
-_TRANSFORMERS = """\
-With transformers:
+def loading(model: "Model", pipeline: str, call: str, ours: str) -> str:
+    """How to load the folder of a model, in a few lines for each library. `call` is what the pipeline is called with,
+    `ours` a line for this package, as Python."""
+    from bert.huggingface import NATIVE, obstacles
 
-```python
+    snippets = dict(_SNIPPETS)
+    note = ""
+    if _model_type(model) == NATIVE:
+        snippets = {name: text for name, text in snippets.items() if name == _THIS}
+        why = obstacles(model.config, type(model).__name__)
+        note = f"transformers has no architecture that computes the same: {why}.\n\n"
+    given = {"place": PLACE, "pipeline": pipeline, "call": call, "ours": ours}
+    blocks = [f"{name}:\n\n```python\n{text.format(**given)}\n```" for name, text in snippets.items()]
+    return note + "\n\n".join(blocks)
+
+
+_THIS = "This package, bert-pretraining"
+_SNIPPETS = {
+    "transformers": """\
 from transformers import pipeline
 
-model = pipeline({call})
-```
-"""
+model = pipeline("{pipeline}", "{place}")
+model({call})""",
+    "sentence-transformers": """\
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{place}")
+model.encode(["a text", "another"])""",
+    _THIS: """\
+import bert
+
+{ours}
+bert.embed("{place}", ["a text", "another"])""",
+    "ONNX, after `bert export FOLDER onnx`": """\
+import onnxruntime, transformers
+
+tokens = transformers.AutoTokenizer.from_pretrained("{place}")("a text", return_tensors="np")
+session = onnxruntime.InferenceSession("{place}/onnx/model.onnx")
+session.run(None, {{each.name: tokens[each.name] for each in session.get_inputs()}})""",
+}

@@ -1,21 +1,26 @@
 """The model card of a fine-tuned model."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bert.config as configuration
+from bert import card
+from bert.model.models import Model
 from finetune.config import KINDS, FinetuneConfig
 from finetune.data import TaskData
 
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
 _TEMPLATE = """\
----
-library_name: transformers
-pipeline_tag: {pipeline}
----
-
-# {title}
-
 {start}, fine-tuned on {num_train} {what} {labels}.
+
+## How to load it
+
+{loading}
+
+## Results
 
 | | {metrics} |
 |---|{rules}|
@@ -23,12 +28,13 @@ pipeline_tag: {pipeline}
 
 {chosen}
 
-```python
-from transformers import pipeline
+## Compute
 
-answer = pipeline("{pipeline}", "PATH OF THIS FOLDER")
-answer({call})
-```
+{compute}
+
+## Limits
+
+{limits}
 
 ## Recipe
 
@@ -37,8 +43,10 @@ answer({call})
 """
 
 
-def model_card(config: FinetuneConfig, data: TaskData, results: dict[str, Any]) -> str:
-    """The model card: what the model is, its measured metrics, and its recipe."""
+def model_card(
+    config: FinetuneConfig, data: TaskData, model: Model, compute: str, results: dict[str, Any]
+) -> str:
+    """The model card: what the model is, how to load it, its measured metrics, what it took, and its recipe."""
     measured = {name: results[name] for name in ("validation", "test") if results.get(name)}
     names = list(next(iter(measured.values()), {}))
     rows = [
@@ -50,21 +58,65 @@ def model_card(config: FinetuneConfig, data: TaskData, results: dict[str, Any]) 
     recipe = {
         key: _told(everything[key]) for key in ("seed", "task", "batch", "optimizer", "schedule", "training")
     }
-    return _TEMPLATE.format(
-        title=Path(config.run_dir).name,
+    text = _TEMPLATE.format(
         start=f"{start} (`{Path(config.model.from_).name}`)",
         num_train=len(data.train),
         what=kind.examples_of(config.task),
         labels=kind.purpose(data.labels),
-        pipeline=kind.pipeline,
+        loading=card.loading(
+            model, kind.pipeline, kind.call(config.task), f'model = bert.load("{card.PLACE}")'
+        ),
         metrics=" | ".join(names) or "not yet measured",
         rules="|".join(["---"] * max(len(names), 1)),
         rows="\n".join(rows),
         chosen=f"After step {results.get('best_step', results['steps'])} of {results['steps']}, "
         f"chosen by {results['metric']} on the validation {kind.examples}.",
-        call=kind.call(config.task),
+        compute=compute,
+        limits="\n".join(f"- {limit}" for limit in _limits(config, model)),
         recipe=configuration.yaml12.dump(recipe),
     )
+    dataset = (config.task.dataset or "").partition(":")[0]
+    return card.render(
+        config.card,
+        model,
+        Path(config.run_dir).resolve().name,
+        text,
+        pipeline=kind.pipeline,
+        tags=[config.task.kind],
+        datasets=[dataset] if dataset else [],
+        results=_measured(config, kind.pipeline, measured),
+    )
+
+
+def _limits(config: FinetuneConfig, model: Model) -> Iterator[str]:
+    if config.batch.max_length < model.config.max_positions:
+        yield f"It was fine-tuned on sequences of up to {config.batch.max_length} tokens; longer ones are untried."
+    yield f"It reads at most {model.config.max_positions} tokens."
+    yield "It knows the kinds of texts that it was fine-tuned on. What it says of others is not measured."
+
+
+def _measured(
+    config: FinetuneConfig, pipeline: str, measured: dict[str, dict[str, float]]
+) -> list["EvalResult"]:
+    """The results, as the hub lists them."""
+    from huggingface_hub import EvalResult
+
+    task = config.task
+    dataset, _, part = (task.dataset or "").partition(":")
+    return [
+        EvalResult(
+            task_type=pipeline,
+            dataset_type=dataset or "text",
+            dataset_name=task.dataset
+            or Path(getattr(task, split) or f"a part of {Path(task.train).name}").name,
+            dataset_config=part or None,
+            dataset_split=split,
+            metric_type=name,
+            metric_value=round(value, 4),
+        )
+        for split, values in measured.items()
+        for name, value in values.items()
+    ]
 
 
 def _told(section: Any) -> Any:

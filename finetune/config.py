@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Lt
 
+from bert.card import CardConfig
 from bert.config import NonNegativeInt, PositiveInt, Probability, Table
 from bert.data.records import FileConfig
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig, TrainingConfig
@@ -124,6 +125,8 @@ class FinetuneConfig:
     """length of the run, mixed precision, checkpoints"""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """what is logged and where"""
+    card: CardConfig = field(default_factory=CardConfig)
+    """what the model card says beside the measured: license, languages, datasets"""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 
 import bert.config as configuration
 from bert import checkpoint
+from bert.card import compute, hardware
 from bert.checkpoint.run import Checkpoint
 from bert.errors import UserError
 from bert.files import new_file, write_text
@@ -18,7 +19,7 @@ from bert.tokenizer import Tokenizer
 from bert.training import schedules
 from bert.training.distributed import from_main, make_accelerator
 from bert.training.run_dir import alone, check_run, open_run
-from bert.training.state import Result
+from bert.training.state import Result, RunState
 from bert.training.trainer import Trainer, find_start
 from finetune.batches import FinetuningBatches
 from finetune.card import model_card
@@ -73,7 +74,11 @@ def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
         steps=steps,
         tokenizer=tokenizer,
         card=lambda state: model_card(
-            config, data, {"steps": state.step, "metric": metric, "validation": state.evaluation}
+            config,
+            data,
+            model,
+            _compute(config, accelerator, state),
+            {"steps": state.step, "metric": metric, "validation": state.evaluation},
         ),
         evaluate=evaluator,
         start=start,
@@ -158,6 +163,11 @@ def _long(name: str, part: TokenizedSplit) -> list[str]:
     return said
 
 
+def _compute(config: FinetuneConfig, accelerator: "Accelerator", state: RunState) -> str:
+    on = hardware(accelerator.device, accelerator.num_processes)
+    return compute(state.seconds, state.flops, on, config.training.precision)
+
+
 def _finish(
     config: FinetuneConfig,
     trainer: Trainer,
@@ -192,7 +202,7 @@ def _finish(
 
     def write() -> None:
         folder, record = Path(config.run_dir), {RECORD: configuration.dump(config)}
-        card = model_card(config, data, results)
+        card = model_card(config, data, model, _compute(config, trainer.accelerator, trainer.state), results)
         checkpoint.save(model, folder / "model", trainer.tokenizer, card=card, extra=record)
         for name, part in held_out.items():
             write_predictions(folder, name, kind, part, outputs[name], data.labels)

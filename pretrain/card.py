@@ -1,9 +1,11 @@
-"""The model card of a pretrained encoder: data, recipe, measured results."""
+"""The model card of a pretrained encoder: how to load it, data, measured results, compute, limits, recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bert import card
 from bert import config as configuration
 from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel
@@ -12,6 +14,9 @@ from bert.training.state import RunState
 from pretrain.config import PretrainConfig
 from pretrain.data.store import Store
 from pretrain.heldout import BY_POSITION, FIRST_POSITIONS
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 MEASURES = {
     "mlm_loss": "masked-language-model loss (nats)",
@@ -22,25 +27,21 @@ MEASURES = {
     "nsp_accuracy": "accuracy of the sentence-pair task",
     "nsp_chance": "… of always guessing the more frequent answer",
 }
+METRIC_TYPES = {
+    "mlm_loss": "loss",
+    "perplexity": "perplexity",
+    "mlm_accuracy": "accuracy",
+    "nsp_accuracy": "accuracy",
+}
+"""what the hub calls the results that are about the model"""
 
 TEMPLATE = """\
----
-library_name: transformers
-pipeline_tag: fill-mask
-tags: [bert, fill-mask]
----
-
-# {title}
-
 A BERT-style encoder of {parameters:.1f} M parameters ({layers} layers, width {width}), pretrained for {step}
 steps on {tokens} tokens of text.{origin}
 
-```python
-from transformers import pipeline
+## How to load it
 
-fill = pipeline("fill-mask", "PATH OF THIS FOLDER")
-fill("The capital of France is {mask}.")
-```
+{loading}
 
 ## Data
 
@@ -51,7 +52,17 @@ evaluation.
 
 {results}
 
+## Compute
+
+{compute}
+
+## Limits
+
+{limits}
+
 ## Recipe
+
+The run is repeated by `accelerate launch -m pretrain recipe.yaml`, with this as `recipe.yaml`:
 
 ```yaml
 {recipe}```
@@ -59,27 +70,93 @@ evaluation.
 
 
 def model_card(
-    config: PretrainConfig, model: MaskedLanguageModel, tokenizer: Tokenizer, store: Path, state: RunState
+    config: PretrainConfig,
+    model: MaskedLanguageModel,
+    tokenizer: Tokenizer,
+    store: Path,
+    hardware: str,
+    state: RunState,
 ) -> str:
-    """What the model is, what it was trained on and how, and what it was measured at."""
+    """What the model is, what it was trained on and how, what it took, and what it was measured at."""
     train = Store(store)
-    sources = [file for source in config.corpus.sources for file in source.files] or config.corpus.files
-    return TEMPLATE.format(
-        title=Path(config.run_dir).resolve().name,
+    files = _files(config)
+    mask = tokenizer.special_tokens["mask"]
+    sentence = f"The capital of France is {mask}."
+    text = TEMPLATE.format(
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,
         layers=model.config.num_layers,
         width=model.config.hidden_size,
         step=state.step,
         tokens=f"{state.tokens:,}",
         origin=_origin(state),
-        mask=tokenizer.special_tokens["mask"],
+        loading=card.loading(
+            model,
+            "fill-mask",
+            f'"{sentence}"',
+            f'bert.fill_mask("{card.PLACE}", "{sentence}")',
+        ),
         documents=f"{train.num_documents:,}",
         stored=f"{train.num_tokens:,}",
         held_out=f"{Store(store, 'heldout').num_documents:,}",
-        files=", ".join(f"`{file}`" for file in sources),
+        files=", ".join(f"`{file}`" for file in files),
         results=_results(state),
+        compute=card.compute(state.seconds, state.flops, hardware, config.training.precision),
+        limits="\n".join(f"- {limit}" for limit in _limits(config, model)),
         recipe=configuration.dump(_with_shape(config, model)),
     )
+    return card.render(
+        config.card,
+        model,
+        Path(config.run_dir).resolve().name,
+        text,
+        pipeline="fill-mask",
+        tags=["masked-language-modeling"],
+        datasets=card.hub_datasets(files),
+        results=_measured(state),
+    )
+
+
+def _files(config: PretrainConfig) -> list[str]:
+    return [file for source in config.corpus.sources for file in source.files] or config.corpus.files
+
+
+def _limits(config: PretrainConfig, model: MaskedLanguageModel) -> Iterator[str]:
+    longest, trained = model.config.max_positions, config.batch.max_length
+    trained = max([trained, *(phase.max_length or 0 for phase in config.batch.phases)])
+    yield f"It reads at most {longest} tokens."
+    if trained < longest:
+        yield f"It was trained on sequences of up to {trained} tokens; longer ones are untried."
+    if config.tokenizer.from_ is None and config.tokenizer.lowercase:
+        yield "It does not tell upper from lower case, nor letters with accents from those without."
+    if config.card.language:
+        names = card.known_languages()
+        yield f"It knows {', '.join(names[code] for code in config.card.language)}, and no other language."
+    yield "It repeats what its texts say, and their mistakes and prejudices. Nobody has looked for these."
+    yield "It fills masks and gives vectors of texts. For search, fine-tune it on pairs of texts first."
+
+
+def _measured(state: RunState) -> list["EvalResult"]:
+    """The results on held-out text, as the hub lists them."""
+    from huggingface_hub import EvalResult
+
+    found = []
+    for name, value in state.evaluation.items():
+        text, _, metric = name.rpartition("/")
+        if metric in METRIC_TYPES:
+            of = text or "held-out documents of the training texts"
+            found.append(
+                EvalResult(
+                    task_type="fill-mask",
+                    dataset_type="text",
+                    dataset_name=f"{of}, 15 % of the tokens masked",
+                    dataset_config=text or None,
+                    dataset_split="heldout",
+                    metric_type=METRIC_TYPES[metric],
+                    metric_name=MEASURES[metric],
+                    metric_value=round(value, 4),
+                )
+            )
+    return found
 
 
 def _with_shape(config: PretrainConfig, model: MaskedLanguageModel) -> PretrainConfig:

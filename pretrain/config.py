@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from bert.card import CardConfig
 from bert.config import NonNegativeInt, PositiveFloat, PositiveInt
 from bert.model.config import EncoderConfig
 from bert.training import config as training
@@ -113,3 +114,5 @@ class PretrainConfig:
     """validation on held-out text"""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """console, metrics and trackers"""
+    card: CardConfig = field(default_factory=CardConfig)
+    """what the model card says beside the measured: license, languages, datasets"""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from bert import config as configuration
+from bert.card import CARD, add_results
 from bert.config import NonNegativeInt, PositiveInt, help_text
 from bert.data.records import FileConfig, RowFile
 from bert.errors import UserError, run_command
@@ -190,6 +191,31 @@ def show(result: Mapping[str, Any]) -> None:
         console.print(line, markup=False, highlight=False)
 
 
+def add_to_card(run: Path, result: Mapping[str, Any]) -> bool:
+    """Put the minimal pairs into the card of the finished model, if that is what was measured; returns whether."""
+    from huggingface_hub import EvalResult
+
+    model = run / "model"
+    if Path(result["checkpoint"]).resolve() != model.resolve():
+        return False
+    scorer = "pseudo-log-likelihood, each token masked alone (Salazar et al. 2020); ties count as wrong"
+    results = [
+        EvalResult(
+            task_type="minimal-pairs",
+            dataset_type="minimal-pairs",
+            dataset_name="minimal pairs of sentences",
+            dataset_config=name,
+            metric_type="accuracy",
+            metric_name=f"share of pairs whose good sentence scores higher; scorer: {scorer}",
+            metric_value=round(share, 4),
+        )
+        for name, share in result["pairs"].items()
+    ]
+    rows = [f"| {name} | {share:.4f} |" for name, share in result["pairs"].items()]
+    text = "\n".join([f"Scorer: {scorer}; chance is 0.5.", "", "| pairs | right |", "|---|---|", *rows])
+    return add_results(model, "Minimal pairs", text, results)
+
+
 def main(argv: Sequence[str]) -> None:
     if "--help" in argv or "-h" in argv:
         print(help_text(EvaluateConfig, USAGE))
@@ -209,6 +235,8 @@ def main(argv: Sequence[str]) -> None:
             f"output: {output} cannot be written ({error.strerror}); give another file as output=FILE"
         ) from None
     print(f"written to {output}")
+    if "pairs" in result and add_to_card(run, result):
+        print(f"the minimal pairs are in the model card too, {run / 'model' / CARD}")
 
 
 if __name__ == "__main__":

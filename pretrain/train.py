@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bert import checkpoint
+from bert.card import hardware
 from bert.checkpoint.run import Checkpoint, is_for_training_only
 from bert.data.store import is_finished
 from bert.errors import RunFailed, UserError
@@ -97,7 +98,14 @@ def carry_out(config: PretrainConfig, accelerator: "Accelerator") -> Result:
         source,
         steps=steps,
         tokenizer=tokenizer,
-        card=partial(model_card, config, model, tokenizer, store),
+        card=partial(
+            model_card,
+            config,
+            model,
+            tokenizer,
+            store,
+            hardware(accelerator.device, accelerator.num_processes),
+        ),
         evaluate=evaluate,
         start=start,
         origin=None if origin is None else asdict(origin),

@@ -81,7 +81,9 @@ class Reporter:
         work.waited += waited
         work.padding_fraction += data.padding_fraction
         predicted = data.counts.get("mlm", 0)
-        work.flops += training_flops(self.shape, data.counts["tokens"], data.counts["sequences"], predicted)
+        flops = training_flops(self.shape, data.counts["tokens"], data.counts["sequences"], predicted)
+        work.flops += flops
+        state.flops = None if state.flops is None else state.flops + flops
         state.add(result)
         if state.step % self.tracking.log_every and progress < 1.0:
             return

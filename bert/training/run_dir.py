@@ -28,6 +28,7 @@ FREE_KEYS = (
     "training.compile",
     "batch.micro_tokens",
     "tracking.*",
+    "card.*",
 )
 """Keys that may change when a run is continued: they say how the work is done, not what is learnt."""
 MADE_FROM = {"metrics.jsonl": ("*",), "checkpoints": ("*",)}

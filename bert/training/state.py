@@ -99,6 +99,8 @@ class RunState:
     """steps done"""
     tokens: int = 0
     """tokens trained on"""
+    flops: float | None = 0.0
+    """floating-point operations of the matrix products so far; None in a run that a version without it began"""
     seconds: float = 0.0
     """of training, evaluating and saving"""
     ended: bool = False
@@ -131,6 +133,7 @@ class RunState:
         """The state from its `dataclasses.asdict` that was saved as JSON."""
         return cls(
             **{
+                "flops": None,
                 **saved,
                 "loss_monitor": LossMonitor(**saved["loss_monitor"]),
                 "scale": LossScale(**saved["scale"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from bert.errors import UserError
@@ -38,6 +39,13 @@ def test_a_run_learns_and_leaves_what_it_promises(finished: Path) -> None:
     config = json.loads((finished / "model" / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert config["id2label"] == {"0": "neg", "1": "pos"}
+    card = ModelCard.load(finished / "model" / "README.md")
+    assert (card.data.pipeline_tag, card.data.tags) == ("text-classification", ["bert", "single_label"])
+    accuracy = {
+        r.dataset_split: r.metric_value for r in card.data.eval_results if r.metric_type == "accuracy"
+    }
+    assert accuracy == {name: round(results[name]["accuracy"], 4) for name in ("validation", "test")}
+    assert "operations (FLOP)" in card.text
     predicted = lines(finished / "predictions" / "test.jsonl")
     assert [row["row"] for row in predicted] == [f"valid.csv, line {number}" for number in range(2, 23)]
     right = [row["prediction"] == row["target"] for row in predicted]
