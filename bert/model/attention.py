@@ -37,6 +37,8 @@ class Attention(nn.Module):
         self.dropout = config.attention_dropout
         self.qkv = nn.Linear(config.hidden_size, sum(config.qkv_heights), bias=config.attention_bias)
         self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
+        self.stacked = {"qkv": config.qkv_heights}
+        """heights of the matrices that are stacked in one"""
 
     def forward(
         self, hidden: Tensor, context: AttentionContext, output_positions: Tensor | None = None

@@ -32,6 +32,8 @@ class GatedFeedForward(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
         self.up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.feed_forward_bias)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.feed_forward_bias)
+        self.stacked = {"up": 2 * (config.intermediate_size,)}
+        """heights of the matrices that are stacked in one"""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(*, D) → (*, D)."""

@@ -3,7 +3,6 @@
 from torch import nn
 
 from bert.model.config import NORMS, EncoderConfig
-from bert.model.kernels.rms_norm import RMSNorm
 
 
 def norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
@@ -17,4 +16,4 @@ def layer_norm(size: int, config: EncoderConfig) -> nn.Module:
 
 
 def rms_norm(size: int, config: EncoderConfig) -> nn.Module:
-    return RMSNorm(size, eps=config.norm_eps)
+    return nn.RMSNorm(size, eps=config.norm_eps)

@@ -20,6 +20,7 @@ OPTIMIZERS = Table(
     lamb="bert.training.optimizers:lamb",
     stable_adamw="bert.training.optimizers:stable_adamw",
     muon="bert.training.optimizers:muon",
+    normuon="bert.training.optimizers:normuon",
 )
 PRECISIONS = Table(fp32="torch:float32", bf16="torch:bfloat16", fp16="torch:float16")
 SCHEDULES = Table(
@@ -33,9 +34,11 @@ SCHEDULES = Table(
 @dataclass(frozen=True)
 class OptimizerConfig:
     name: Annotated[str, OPTIMIZERS] = "adamw"
-    """optimizer; muon updates the matrices of the layers, AdamW everything else"""
+    """optimizer; muon and normuon update the matrices of the layers, AdamW everything else"""
     learning_rate: PositiveFloat = 1e-4
     """peak learning rate"""
+    matrix_learning_rate: PositiveFloat | None = None
+    """peak learning rate of the matrices of the layers, which stand more of it under muon; null is learning_rate"""
     weight_decay: NonNegativeFloat = 0.01
     """decoupled weight decay of matrices; never applied to biases and norm weights (ndim <= 1)"""
     betas: tuple[Probability, Probability] = (0.9, 0.999)
@@ -43,7 +46,7 @@ class OptimizerConfig:
     eps: PositiveFloat = 1e-6
     """Adam's epsilon: added to the root of the second moment"""
     momentum: Probability = 0.95
-    """momentum of muon"""
+    """momentum of muon and normuon"""
     max_grad_norm: NonNegativeFloat = 1.0
     """gradient clipping: the highest norm of the whole gradient; 0 does not clip"""
     layer_decay: Probability = 1.0
@@ -65,6 +68,8 @@ class ScheduleConfig:
     """wsd's cool-down: linear, or 1 - sqrt of the elapsed share of it"""
     min_lr_ratio: Probability = 0.0
     """learning rate at the end of the run, as a fraction of the peak"""
+    average: LengthOrZero = LengthOrZero(0)
+    """weight averaging: the mean of the weights over this last part of the run is evaluated and saved; 0 is none"""
 
     FORMER_KEYS: ClassVar = {"final": "min_lr_ratio"}
     FORMER_VALUES: ClassVar = {"warmup": {"1.0": 1}, "cooldown": {"1.0": 1}}

@@ -30,6 +30,11 @@ def prepare(
             f"optimizer.name: {config.optimizer.name} needs whole tensors, and DeepSpeed has flat parts of "
             "them; take adamw, or shard by --config_file configs/accelerate/fsdp2.yaml"
         )
+    if config.schedule.average:
+        raise UserError(
+            "schedule.average: DeepSpeed has no whole weights to average; set it to 0, or shard by "
+            "--config_file configs/accelerate/fsdp2.yaml"
+        )
     if config.training.precision == "fp16":
         raise UserError("training.precision: fp16 is not supported with DeepSpeed; use bf16")
     settings = accelerator.deepspeed_plugin.deepspeed_config

@@ -22,6 +22,8 @@ class Schedule:
     """share of the run; NaN if it is a number of steps and the run, measured in hours, has not fixed its own yet"""
     cooldown: float
     """share of the run; NaN likewise"""
+    average: float
+    """share of the run; NaN likewise"""
 
     def factor(self, progress: float, step: int = 0) -> float:
         """The factor in [0, 1] at `progress`, the share of the run in [0, 1] that is done before the step."""
@@ -32,6 +34,10 @@ class Schedule:
         left = 1.0 - min(progress, 1.0)
         height = SCHEDULES[self.config.name](self, left)
         return self.config.min_lr_ratio + (1.0 - self.config.min_lr_ratio) * height
+
+    def averages(self, progress: float) -> bool:
+        """Whether the weights at `progress` are in the mean."""
+        return progress > 1.0 - self.average
 
 
 # The shapes: 1 at the end of the warm-up, 0 at the end of the run; `left` is the share of the run still to come.
@@ -66,7 +72,7 @@ def build(config: ScheduleConfig, steps: int | None, by_clock: bool = False) -> 
     cooldown = _share("cooldown", config.cooldown, steps, by_clock)
     if config.name == "wsd" and warmup + cooldown > 1.0:
         raise UserError("schedule.cooldown: warm-up and cool-down exceed the run; shorten one of them")
-    return Schedule(config, warmup, cooldown)
+    return Schedule(config, warmup, cooldown, _share("average", config.average, steps, by_clock))
 
 
 def _share(key: str, length: Length, steps: int | None, by_clock: bool) -> float:

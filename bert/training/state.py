@@ -103,6 +103,8 @@ class RunState:
     """floating-point operations of the matrix products so far; None in a run that a version without it began"""
     seconds: float = 0.0
     """of training, evaluating and saving"""
+    averaged: int = 0
+    """steps whose weights are in the mean (weight averaging)"""
     ended: bool = False
     """an evaluation has ended the run before its full length (early stopping)"""
     loss_monitor: LossMonitor = field(default_factory=LossMonitor)

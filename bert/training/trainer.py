@@ -25,6 +25,7 @@ from bert.data.batch import StepData
 from bert.errors import RunFailed, UserError
 from bert.model.models import Model
 from bert.training import deepspeed, optimizers, schedules
+from bert.training.averaging import WeightAverage
 from bert.training.clock import Clock, Pace, Pause
 from bert.training.config import RunConfig
 from bert.training.distributed import StopRequest, from_main
@@ -111,6 +112,7 @@ class Trainer:
         self.saver = Saver(self.accelerator, self.bare, self.optimizer, self.tokenizer, self.checkpoints)
         if given is not None:
             load_optimizer(self.bare, self.optimizer, given.optimizer)
+        self.average = WeightAverage(self.optimizer, goes_on=self.state.averaged > 0)
         self.stepper = (deepspeed.ZeroStepper if under_zero else Stepper)(
             self.accelerator,
             self.model,
@@ -196,7 +198,8 @@ class Trainer:
                 "optimizer": self.config.optimizer.name,
                 "run": asdict(state),
             }
-            self.saver.save(record, partial(self.card, state))
+            with self.average.applied():
+                self.saver.save(record, partial(self.card, state))
 
     @property
     def _progress(self) -> float:
@@ -219,6 +222,9 @@ class Trainer:
         state.tokens += data.counts["tokens"]
         state.seconds = result.sums["seconds"]
         state.score = None
+        if self.schedule.averages(self._progress):
+            state.averaged += 1
+            self.average.add(state.averaged)
         self._stopping = result.sums["stop"] > 0
         if self.clock is not None:
             self._keep_time(self.clock)
@@ -272,7 +278,7 @@ class Trainer:
         """Evaluate; returns whether to keep the model as the best so far."""
         began, state = time.perf_counter(), self.state
         try:
-            with self._evaluating():
+            with self.average.applied(), self._evaluating():
                 evaluation = evaluate(self.bare, self._should_stop)
         except EvaluationStopped:
             self._stopping = True

@@ -1,8 +1,8 @@
 """A run of a small encoder in however many processes torch's launcher starts: `small_run.py RUN OPTIONS`.
 
-OPTIONS is a JSON object: `steps`, `optimizer`, `learning_rate`, `precision`, `dropout`; `kill: [process, step]`
-ends a process before a step, `kill_in_save: [process, step]` while it writes, `full_disk: [process, step]` has
-its disk full.
+OPTIONS is a JSON object: `steps`, `optimizer`, `learning_rate`, `precision`, `dropout`, `average`; `kill:
+[process, step]` ends a process before a step, `kill_in_save: [process, step]` while it writes, `full_disk: [process,
+step]` has its disk full.
 """
 
 import json
@@ -20,6 +20,7 @@ from conftest import SHAPE, Counting, Files, RunConfig
 
 from bert import checkpoint
 from bert.checkpoint import run as checkpoints
+from bert.config import LengthOrZero
 from bert.data.batch import StepData
 from bert.model import models
 from bert.training.distributed import from_main, leave, make_accelerator
@@ -33,6 +34,7 @@ OPTIONS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "precision": "fp32",
     "dropout": 0.0,
+    "average": 0,
     "kill": None,
     "kill_in_save": None,
     "full_disk": None,
@@ -63,6 +65,7 @@ def main(run_dir: str, options: dict[str, Any]) -> None:
     config = RunConfig(run_dir).but(
         training={"steps": options["steps"], "save_every": 3, "precision": options["precision"]},
         optimizer={"name": options["optimizer"], "learning_rate": options["learning_rate"]},
+        schedule={"average": LengthOrZero(options["average"])},
     )
     accelerator = make_accelerator(config.training)
     process, processes = accelerator.process_index, accelerator.num_processes

@@ -100,6 +100,39 @@ def test_muon_is_torchs_for_the_layers_matrices_and_adamw_for_the_rest() -> None
         np.testing.assert_allclose(dict(net.named_parameters())[key].detach().numpy(), expected, rtol=2e-6)
 
 
+def test_stacked_matrices_are_made_orthogonal_one_by_one() -> None:
+    torch.manual_seed(0)
+    stacked, tall = torch.randn(6, 4), torch.randn(5, 3)
+    parts = stacked.split((2, 4))
+    for matrix, result in zip([*parts, tall], optimizers.orthogonalise([*parts, tall]), strict=True):
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        sizes = torch.diagonal(u.T @ result @ v.T)
+        assert ((sizes > 0.5) & (sizes < 1.35)).all(), "singular vectors stay, singular values are about one"
+
+
+def test_normuon_makes_rows_equal_and_keeps_the_size() -> None:
+    """In the first step, when the second moments are those of this update alone."""
+    changes = {}
+    for name in ("muon", "normuon"):
+        torch.manual_seed(0)
+        net = Net()
+        before = net.layers[0].weight.detach().clone()
+        net.set_gradients(0)
+        optimizers.build(net, replace(CONFIG, name=name, weight_decay=0.0)).step()
+        changes[name] = net.layers[0].weight.detach() - before
+    sizes = {name: change.norm(dim=1) for name, change in changes.items()}
+    assert sizes["muon"].std() > 1e-3 * sizes["muon"].mean()
+    torch.testing.assert_close(sizes["normuon"], sizes["normuon"].mean().expand(4), rtol=1e-4, atol=0)
+    torch.testing.assert_close(changes["normuon"].norm(), changes["muon"].norm(), rtol=1e-4, atol=0)
+
+
+def test_matrices_may_have_a_learning_rate_of_their_own(small_model: Callable[..., Any]) -> None:
+    config = replace(CONFIG, matrix_learning_rate=0.5)
+    for group in optimizers.parameter_groups(small_model(), config):
+        assert group["lr"] == pytest.approx(0.5 if group["matrices"] else 0.05)
+        assert group["rate"] == pytest.approx(10.0 if group["matrices"] else 1.0)
+
+
 def test_groups_by_dimension_and_by_layer(small_model: Callable[..., Any]) -> None:
     model = small_model()
     config = replace(CONFIG, layer_decay=0.5, rate_factors={"*.bias": 3.0})
@@ -111,6 +144,7 @@ def test_groups_by_dimension_and_by_layer(small_model: Callable[..., Any]) -> No
             name = names[parameter]
             assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0), name
             assert group["matrices"] == (".layers." in name and parameter.ndim == 2), name
+            assert group["rows"] == ((32, 32, 32) if name.endswith("qkv.weight") else None), name
             depth = (
                 1 if ".layers.0." in name else 2 if ".layers.1." in name else 0 if "embeddings" in name else 3
             )

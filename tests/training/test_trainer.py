@@ -8,6 +8,8 @@ import signal
 import struct
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 from bert import checkpoint
 from bert.config import LengthOrZero
 from bert.errors import RunFailed, UserError
+from bert.training.config import OPTIMIZERS
 from bert.training.logging import read_evaluations, read_metrics
 from bert.training.run_dir import open_run
 from bert.training.state import Evaluation, EvaluationStopped
@@ -59,12 +62,17 @@ def steps_saved(config: Any) -> list[str]:
     return sorted(path.name for path in (Path(config.run_dir) / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb", "stable_adamw", "muon"])
+@pytest.mark.parametrize("name, average", [*((name, 0) for name in OPTIMIZERS), ("normuon", 6)])
 def test_an_interrupted_run_ends_bit_identical(
-    run_config: Any, trainer_of: Callable[..., Trainer], small_model: Any, counting: Any, name: str
+    run_config: Any,
+    trainer_of: Callable[..., Trainer],
+    small_model: Any,
+    counting: Any,
+    name: str,
+    average: int,
 ) -> None:
-    whole = run_config.but(run_dir=run_config.run_dir + "-whole", optimizer={"name": name})
-    parts = run_config.but(optimizer={"name": name})
+    parts = run_config.but(optimizer={"name": name}, schedule={"average": LengthOrZero(average)})
+    whole = replace(parts, run_dir=parts.run_dir + "-whole")
     padded = {"pad_vocab_multiple": 64}
     trainer_of(whole, model=small_model(**padded)).train()
     for stop in (3, 6, 11):
@@ -75,6 +83,28 @@ def test_an_interrupted_run_ends_bit_identical(
     for file in ("model.safetensors", "optimizer.safetensors"):
         one, two = (load_file(f"{c.run_dir}/checkpoints/step-12/{file}") for c in (whole, parts))
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_mean_of_the_last_weights_is_evaluated_and_saved(
+    run_config: Any, trainer_of: Callable[..., Trainer]
+) -> None:
+    config = run_config.but(training={"evaluate_every": 1, "save_every": 1, "keep_last": 99})
+    averaged = config.but(run_dir=config.run_dir + "-averaged", schedule={"average": LengthOrZero(0.25)})
+    seen: list[list[torch.Tensor]] = [[], []]
+
+    def evaluate(weights: list[torch.Tensor], model: Any, stop: Any) -> Evaluation:
+        weights.append(model.head.dense.weight.clone())
+        return Evaluation({}, score=0.0)
+
+    for one, weights in zip((config, averaged), seen, strict=True):
+        trainer_of(one, evaluate=partial(evaluate, weights)).train()
+    plain, means = seen
+    assert losses(averaged) == losses(config), "training goes on with its own weights"
+    for step in range(12):
+        expected = torch.stack(plain[9 : step + 1]).mean(0) if step >= 9 else plain[step]
+        torch.testing.assert_close(means[step], expected, rtol=0, atol=1e-7)
+        saved = checkpoint.load(f"{averaged.run_dir}/checkpoints/step-{step + 1}")
+        assert torch.equal(saved.head.dense.weight, means[step])
 
 
 def test_workers_change_nothing(run_config: Any, trainer_of: Callable[..., Trainer]) -> None:
