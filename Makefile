@@ -58,5 +58,8 @@ format: $(BIN)/bert    ## correct the formatting
 docs: $(BIN)/bert    ## renew the parts of the documentation that are generated from the code
 	$(BIN)/python docs/generate.py
 
+parity: $(BIN)/bert    ## compare every architecture with transformers, and write the table of differences
+	$(BIN)/python -m pytest -q tests/model/test_families.py --parity-table benchmarks/results/parity.md
+
 bench: $(BIN)/bert    ## run the benchmarks, one after the other
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -39,13 +39,21 @@ training: {{steps: 2, save_every: 100, evaluate_every: 0, precision: fp32, num_w
 evaluation: {{sequences: 8, sentences: []}}
 tracking: {{wandb: off}}
 """
-UNIGRAM = {"albert": "Albert", "camembert": "Camembert", "xlm-roberta": "XLMRoberta", "xlm-roberta-xl": "XLMRoberta"}
+UNIGRAM = {
+    "albert": "Albert",
+    "camembert": "Camembert",
+    "xlm-roberta": "XLMRoberta",
+    "xlm-roberta-xl": "XLMRoberta",
+}
 BYTES = ("roberta", "roberta-prelayernorm", "data2vec-text", "modernbert", "eurobert", "ultrabert")
 
 
 def word_piece() -> Any:
     trained = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    trained.normalizer, trained.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    trained.normalizer, trained.pre_tokenizer = (
+        normalizers.BertNormalizer(),
+        pre_tokenizers.BertPreTokenizer(),
+    )
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     trained.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=150, special_tokens=special))
     return transformers.BertTokenizer(vocab=trained.get_vocab())
@@ -59,7 +67,9 @@ def byte_level() -> Any:
     trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
     trained.train_from_iterator(TEXTS, trainer)
     model = json.loads(trained.to_str())["model"]
-    return transformers.RobertaTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+    return transformers.RobertaTokenizer(
+        vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]]
+    )
 
 
 def unigram(name: str) -> Any:
@@ -73,7 +83,9 @@ def unigram(name: str) -> Any:
         "XLMRoberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     }[name]
     pieces = [(token, 0.0) for token in special] + [
-        (piece, score) for piece, score in json.loads(trained.to_str())["model"]["vocab"] if piece not in special
+        (piece, score)
+        for piece, score in json.loads(trained.to_str())["model"]["vocab"]
+        if piece not in special
     ]
     return getattr(transformers, f"{name}Tokenizer")(vocab=pieces)
 
@@ -102,14 +114,21 @@ QUICK = ("albert", "xlm-roberta")
 @pytest.mark.parametrize(
     "model_type", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
 )
-def test_pretraining_goes_on_from_what_transformers_saved(tmp_path: Path, corpus: Path, model_type: str) -> None:
+def test_pretraining_goes_on_from_what_transformers_saved(
+    tmp_path: Path, corpus: Path, model_type: str
+) -> None:
     tokenizer, family = tokenizer_of(model_type), FAMILIES[model_type]
     pairs = family.classes["PretrainingModel"] != family.classes["MaskedLanguageModel"]
     name = family.classes["PretrainingModel" if pairs else "MaskedLanguageModel"]
-    ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "cls", "sep", "mask")}
+    ids = {
+        f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "cls", "sep", "mask")
+    }
     ids |= {"bos_token_id": ids["cls_token_id"], "eos_token_id": ids["sep_token_id"]}
     config = transformers.AutoConfig.for_model(
-        model_type, vocab_size=len(tokenizer), max_position_embeddings=40, **{**SIZES, **OWN.get(model_type, {}), **ids}
+        model_type,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=40,
+        **{**SIZES, **OWN.get(model_type, {}), **ids},
     )
     before = getattr(transformers, name)(config)
     before.save_pretrained(tmp_path / "theirs")
@@ -117,7 +136,9 @@ def test_pretraining_goes_on_from_what_transformers_saved(tmp_path: Path, corpus
     words = [f"model.from={tmp_path / 'theirs'}", f"run_dir={tmp_path / 'run'}"]
     words += [f"objective.pairing={'sentence_order' if pairs else 'none'}"]
     assert train(configuration.load(PretrainConfig, corpus / "recipe.yaml", words)).step == 2
-    after, info = getattr(transformers, name).from_pretrained(tmp_path / "run/model", output_loading_info=True)
+    after, info = getattr(transformers, name).from_pretrained(
+        tmp_path / "run/model", output_loading_info=True
+    )
     assert not any(info.values()), info
     assert type(after) is type(before)
     weights = before.state_dict()
