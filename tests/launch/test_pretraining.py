@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from bert import checkpoint
 from bert.checkpoint import embedding_files
@@ -149,6 +150,43 @@ def test_a_run_from_a_checkpoint_goes_on_without_it(pretraining: Any, finished: 
     assert train(pretraining.config("on", *words)).step == 3
     again = checkpoint.load(tmp_path / "on" / "model").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+SIZES |= {"max_position_embeddings": 64}
+FAMILIES = {
+    "nomic_bert": {},
+    "eurobert": {"num_key_value_heads": 2, "mask_token_id": 4},
+    "ultrabert": {"num_key_value_heads": 1, "prediction_head_size": 24, "sliding_window": 3},
+}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_an_encoder_that_transformers_wrote_goes_on_as_what_it_was(
+    pretraining: Any, finished: Path, tmp_path: Path, model_type: str
+) -> None:
+    tokenizer = Tokenizer.load(finished)
+    ids = {
+        "pad_token_id": tokenizer.pad_id,
+        "bos_token_id": tokenizer.cls_id,
+        "eos_token_id": tokenizer.sep_id,
+    }
+    values = {**SIZES, "vocab_size": tokenizer.vocab_size, **FAMILIES[model_type], **ids}
+    theirs = transformers.AutoModelForMaskedLM.from_config(
+        transformers.AutoConfig.for_model(model_type, **values)
+    )
+    theirs.save_pretrained(tmp_path / "theirs")
+    tokenizer.save(tmp_path / "theirs", max_length=64)
+    words = ("objective.pairing=none", "optimizer.name=muon", f"model.from={tmp_path / 'theirs'}", *SHORT)
+    train(pretraining.config("on", *words))
+    back, info = transformers.AutoModelForMaskedLM.from_pretrained(
+        tmp_path / "on" / "model", output_loading_info=True
+    )
+    assert type(back) is type(theirs) and not any(info.values())
+    before, after = theirs.state_dict(), back.state_dict()
+    assert before.keys() == after.keys()
+    assert not any(torch.equal(before[name], after[name]) for name in before if "weight" in name)
+    assert (back.config.bos_token_id, back.config.sep_token_id) == (tokenizer.cls_id, tokenizer.sep_id)
 
 
 def test_new_words_begin_as_the_mean_of_their_pieces(
