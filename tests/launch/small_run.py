@@ -1,8 +1,8 @@
 """A run of a small encoder in however many processes torch's launcher starts: `small_run.py RUN OPTIONS`.
 
-OPTIONS is a JSON object: `steps`, `optimizer`, `learning_rate`, `precision`, `dropout`, `average`; `kill:
-[process, step]` ends a process before a step, `kill_in_save: [process, step]` while it writes, `full_disk: [process,
-step]` has its disk full.
+OPTIONS is a JSON object: `steps`, `optimizer`, `learning_rate`, `precision`, `dropout`, `average`, `shape` (what is
+different in the encoder); `kill: [process, step]` ends a process before a step, `kill_in_save: [process, step]` while
+it writes, `full_disk: [process, step]` has its disk full.
 """
 
 import json
@@ -35,6 +35,7 @@ OPTIONS: dict[str, Any] = {
     "precision": "fp32",
     "dropout": 0.0,
     "average": 0,
+    "shape": {},
     "kill": None,
     "kill_in_save": None,
     "full_disk": None,
@@ -74,7 +75,7 @@ def main(run_dir: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     dropout = {"dropout": options["dropout"], "attention_dropout": options["dropout"]}
     # A vocabulary that neither two nor three processes can divide.
-    model = models.build(replace(SHAPE, vocab_size=53, **dropout), "PretrainingModel")
+    model = models.build(replace(SHAPE, vocab_size=53, **dropout, **options["shape"]), "PretrainingModel")
     if start is not None:
         model.load_state_dict(checkpoint.load(start.path).state_dict())
     source = Share(process, processes, options["kill"])

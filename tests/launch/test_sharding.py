@@ -125,6 +125,23 @@ def test_a_process_whose_disk_is_full_fails_the_save_for_all(runs: Runs) -> None
 
 
 @pytest.mark.slow
+def test_shared_keys_and_a_decoder_of_its_own_can_be_sharded(runs: Runs) -> None:
+    """EuroBERT's parts; transformers reads the shares of a checkpoint, in which q, k and v have unequal heights."""
+    import transformers
+
+    shape = {"positions": "rotary", "norm": "pre", "norm_kind": "rms", "norm_bias": False, "num_kv_heads": 1}
+    shape |= {"feed_forward": "glu", "embedding_norm": False, "head": "none", "tied_decoder": False}
+    shape |= {"num_segments": 0, "attention_bias": False, "feed_forward_bias": False, "decoder_bias": False}
+    runs("one", optimizer="muon", shape=shape, steps=4)
+    runs("two", 2, FSDP, optimizer="muon", shape=shape, steps=4)
+    assert runs.difference("one", "two") < 1e-4  # Muon iterates in bf16
+    folder = runs.folder / "two" / "checkpoints" / "step-3"
+    theirs, info = transformers.AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert isinstance(theirs, transformers.EuroBertForMaskedLM) and not any(info.values())
+    assert torch.equal(theirs.lm_head.weight, checkpoint.load(folder).head.decoder.weight)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "average", "tolerance"),
     [
