@@ -41,12 +41,14 @@ BY_POSITION = "mlm_loss_to_"
 def store_of(place: str, key: str) -> Path:
     """The finished store that a folder is, or that the run in it has; UserError, which names the key, without one."""
     folder = Path(place)
-    if not is_finished(folder) and (folder / "config.yaml").is_file():
+    places = [folder, folder / "store"]
+    if (folder / "config.yaml").is_file():
         config = configuration.load_record(PretrainConfig, folder / "config.yaml")
-        folder = store_folder(replace(config, run_dir=place))
-    if not is_finished(folder):
-        raise UserError(f"{key}: {place} is neither a store nor a run that has prepared one")
-    return folder
+        places.append(store_folder(replace(config, run_dir=place)))
+    for store in places:
+        if is_finished(store):
+            return store
+    raise UserError(f"{key}: {place} is neither a store nor a run that has prepared one")
 
 
 def open_held_out(
@@ -65,6 +67,10 @@ def open_held_out(
 
     batches = open_split(store_folder(config))
     if not len(batches):
+        if config.evaluation.also:
+            raise UserError(
+                "evaluation.also: this run holds out no text of its own; raise corpus.heldout_share, or leave it out"
+            )
         return None
     also = {}
     for name, place in config.evaluation.also.items():

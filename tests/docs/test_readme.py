@@ -23,6 +23,7 @@ SHARED = ["training.num_workers=0", "tracking.wandb=off", "tracking.log_every=1"
 TINY = {
     "pretrain": [
         "tokenizer.vocab_size=400",
+        "corpus.heldout_share=0.1",
         "prepare.workers=1",
         "model.num_layers=2",
         "model.hidden_size=32",
@@ -53,7 +54,11 @@ DOCUMENTS = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.stem != 
 """The first one makes models that others use."""
 PROGRAMS = ("accelerate launch ", "python -m ", "torchrun ", "bert ")
 MEANT = {
-    "pretrain": {"CONFIG": "mini", "RUN": "runs/mini"},
+    "pretrain": {
+        "CONFIG": "mini",
+        "RUN": "runs/mini",
+        "training.branch_from=RUN/checkpoints/step-N": "training.branch_from=runs/mini/checkpoints/step-4",
+    },
     "finetune": {
         "CONFIG": "classification",
         "RUN": "runs/topics",
@@ -132,11 +137,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     def sentence(words: list[str]) -> str:
         return f"The {' and the '.join(draw.sample(words, 3))} are here."
 
-    (tmp_path / "my-texts").mkdir()
-    for number in range(40):
-        words = TOPICS["weather" if number % 2 else "kitchen"]
-        text = "\n".join(sentence(words) for _ in range(12))
-        (tmp_path / "my-texts" / f"{number}.txt").write_text(text, encoding="utf-8")
+    for folder in ("my-texts", "general-texts"):
+        (tmp_path / folder).mkdir()
+        for number in range(40):
+            words = TOPICS["weather" if number % 2 else "kitchen"]
+            text = "\n".join(sentence(words) for _ in range(12))
+            (tmp_path / folder / f"{number}.txt").write_text(text, encoding="utf-8")
     rows = [f'"{sentence(words)}",{label}' for _ in range(30) for label, words in TOPICS.items()]
     (tmp_path / "my-labels.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
     names = "Ada B-PER\nLovelace I-PER\nlives O\nin O\nLondon B-LOC\n\nThe O\nwind O\n\n" * 20
@@ -180,7 +186,7 @@ def carry_out_document(document: Path) -> None:
         package = module.partition(".")[0]
         words = [MEANT[package].get(word, word) for word in words]
         if has_configuration(words):
-            keys = {word.partition("=")[0] for word in words}
+            keys = {word.partition("=")[0].replace("corpus.sources", "corpus.files") for word in words}
             given = [f"run_dir=runs/{document.stem}-{number}", *GIVEN[package]]
             words += [word for word in given if word.partition("=")[0] not in keys]
         words = [word.replace("=/mnt/", "=") for word in words]

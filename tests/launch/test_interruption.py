@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -264,3 +265,19 @@ def test_mistakes_end_with_code_2_and_one_line(pretraining: Any, tmp_path: Path)
     assert "model.layers: unknown key" in error("key", "model.layers=3")
     assert "schedule.warmup: 100 steps" in error("warm", "schedule.warmup=100")
     assert not any((tmp_path / run).exists() for run in ("long", "key"))
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("launcher", ["cpu", "fsdp"])
+def test_a_branch_that_is_killed_ends_bit_identical(pretraining: Any, launcher: str) -> None:
+    """Its parent is another launch's, and is removed as soon as the branch has a checkpoint of its own."""
+    pretraining.run("parent", "training.steps=5", launcher="fsdp" if launcher == "cpu" else "cpu")
+    branch = f"training.branch_from={pretraining.folder}/parent/checkpoints/step-5"
+    words = (branch, "training.steps=15", "schedule.warmup=0")
+    pretraining.run("whole", *words, launcher=launcher)
+    killed = pretraining.start("parts", *words, launcher=launcher)
+    pretraining.wait_for(lambda: bool(pretraining.checkpoints("parts")), killed)
+    pretraining.kill(killed)
+    shutil.rmtree(pretraining.folder / "parent")
+    pretraining.run("parts", *words, launcher=launcher)
+    assert_identical(pretraining, "whole", "parts")
