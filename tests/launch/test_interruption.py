@@ -268,10 +268,10 @@ def test_mistakes_end_with_code_2_and_one_line(pretraining: Any, tmp_path: Path)
 
 
 @pytest.mark.launch
-@pytest.mark.parametrize("launcher", ["cpu", "fsdp"])
+@pytest.mark.parametrize("launcher", ["python", "fsdp"])
 def test_a_branch_that_is_killed_ends_bit_identical(pretraining: Any, launcher: str) -> None:
     """Its parent is another launch's, and is removed as soon as the branch has a checkpoint of its own."""
-    pretraining.run("parent", "training.steps=5", launcher="fsdp" if launcher == "cpu" else "cpu")
+    pretraining.run("parent", "training.steps=5", launcher="fsdp" if launcher == "python" else "cpu")
     branch = f"training.branch_from={pretraining.folder}/parent/checkpoints/step-5"
     words = (branch, "training.steps=15", "schedule.warmup=0")
     pretraining.run("whole", *words, launcher=launcher)
