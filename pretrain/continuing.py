@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,41 @@ def load_model(
     return model
 
 
+RUN_SETTINGS = ("dropout", "attention_dropout", "backend", "gradient_checkpointing", "pad_vocab_multiple")
+"""The settings of a model that the run decides, when a checkpoint decides its shape."""
+_UNUSED = (
+    "embedding_dropout",
+    "init_*",
+    "pooler",
+    "pooling",
+    "classifier*",
+    "family",
+    "vocab_size",
+    "pad_token_id",
+)
+"""Fields that change nothing that pretraining computes from given weights, or that follow from the tokenizer."""
+
+
 def run_settings(config: PretrainConfig) -> dict[str, Any]:
-    """The settings of a model that the run decides, when a checkpoint decides its shape."""
-    names = ("dropout", "attention_dropout", "backend", "gradient_checkpointing", "pad_vocab_multiple")
-    return {name: getattr(config.model, name) for name in names}
+    """The run's values of RUN_SETTINGS."""
+    return {name: getattr(config.model, name) for name in RUN_SETTINGS}
+
+
+def changes_between(key: str, path: Path, theirs: EncoderConfig, ours: EncoderConfig) -> list[str]:
+    """What a run changes in the model of another run's checkpoint, whose tensors have the same shapes; UserError if it
+    would compute something else from them."""
+    differing = {
+        field.name: f"{getattr(theirs, field.name)} → {getattr(ours, field.name)}"
+        for field in fields(EncoderConfig)
+        if getattr(theirs, field.name) != getattr(ours, field.name)
+        and not any(fnmatch(field.name, pattern) for pattern in (*RUN_SETTINGS, *_UNUSED))
+    }
+    if refused := [f"{name}: {change}" for name, change in differing.items() if name not in CHANGEABLE]:
+        raise UserError(
+            f"{key}: the model of {path} is another one ({'; '.join(refused)}); give this run the same model.* keys, "
+            "or take its weights by model.from"
+        )
+    return [f"{name}: {change}" for name, change in differing.items()]
 
 
 def changes_of(config: PretrainConfig, shape: EncoderConfig) -> dict[str, Any]:
@@ -118,6 +150,11 @@ def continue_from(
     model = load_model(path, architecture, run_settings(config))
     folder = checkpoint.resolve(path)
     before, old = Tokenizer.load(folder), model.config
+    if before.vocab_size > old.vocab_size:
+        raise UserError(
+            f"model.from: {folder} has a tokenizer of {before.vocab_size} tokens, but its model knows {old.vocab_size}; "
+            "put the tokenizer of the model beside it"
+        )
     changes = changes_of(config, old)
     notes = [f"{name}: {getattr(old, name)} → {value}" for name, value in changes.items()]
     if "max_positions" in changes and old.positions == "learned":

@@ -30,6 +30,7 @@ from pretrain.card import model_card
 from pretrain.config import PretrainConfig
 from pretrain.continuing import (
     Origin,
+    changes_between,
     check_fit,
     check_origin,
     continue_from,
@@ -178,7 +179,7 @@ def build_model(
     """A new model, or one with the weights of a checkpoint: of the one to resume from, of the parent of a branch, or of
     `model.from`. With it the origin of these weights, where a new run begins with those of another one."""
     architecture = MaskedLanguageModel if config.objective.pairing == "none" else PretrainingModel
-    given = start or parent
+    given, changes = start or parent, []
     if config.model.from_ is None:
         values = {field.name: getattr(config.model, field.name) for field in fields(EncoderConfig)}
         values |= {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
@@ -186,9 +187,10 @@ def build_model(
         assert isinstance(model, MaskedLanguageModel)
         if given is not None:
             padding = {"pad_vocab_multiple": model.config.pad_vocab_multiple}
-            saved = load_model(given.path, architecture, padding).state_dict()
-            _check_shapes(_key_of(given, parent), given.path, saved, model.state_dict())
-            model.load_state_dict(saved)
+            saved = load_model(given.path, architecture, padding)
+            _check_shapes(_key_of(given, parent), given.path, saved.state_dict(), model.state_dict())
+            changes = changes_between(_key_of(given, parent), given.path, saved.config, model.config)
+            model.load_state_dict(saved.state_dict())
     elif given is not None:
         model = load_model(given.path, architecture, run_settings(config))  # model.from may be gone by now
     else:
@@ -196,7 +198,7 @@ def build_model(
         return model.train(), origin
     if given is not None and given.path.resolve().parent != (Path(config.run_dir) / "checkpoints").resolve():
         check_fit(_key_of(given, parent), given, model, tokenizer)
-        return model.train(), origin_of(_key_of(given, parent), given.path, [])
+        return model.train(), origin_of(_key_of(given, parent), given.path, changes)
     return model.train(), None
 
 

@@ -267,6 +267,7 @@ def test_a_branch_goes_on_without_its_parent(pretraining: Any, parent: Path, tmp
         (["training.branch_from=PARENT/model"], "model is not a checkpoint of a run"),
         (["optimizer.name=lamb"], "was trained with optimizer.name=adamw, this run has lamb; take the same"),
         (["model.num_layers=1"], r"branch_from: the model of .*step-2 has another shape \(.*layers\.1"),
+        (["model.activation=relu"], r"the model of .*step-2 is another one \(activation: gelu → relu\)"),
     ],
 )
 def test_no_parents(pretraining: Any, parent: Path, tmp_path: Path, words: list[str], said: str) -> None:
@@ -358,6 +359,15 @@ def test_case_and_new_words() -> None:
     torch.testing.assert_close(new[-1], old.mean(0))
     torch.testing.assert_close(new[-2], old[rows[-2]].mean(0))
     assert torch.equal(new[:-2], old)
+
+
+def test_a_tokenizer_that_is_larger_than_its_model_is_refused(parent: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(parent)
+    small = bert.build(replace(SHAPE, vocab_size=900), "MaskedLanguageModel")
+    bert.save(small, tmp_path / "small", tokenizer)
+    config = configuration.load(PretrainConfig, None, [f"model.from={tmp_path}/small", "batch.max_length=16"])
+    with pytest.raises(UserError, match=r"model\.from: .* tokenizer of 1000 tokens, but its model knows 900"):
+        continue_from(str(tmp_path / "small"), bert.MaskedLanguageModel, config, tokenizer)
 
 
 def test_a_new_vocabulary_for_a_roberta_moves_its_positions(parent: Path, tmp_path: Path) -> None:
