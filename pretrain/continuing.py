@@ -152,8 +152,8 @@ def continue_from(
     before, old = Tokenizer.load(folder), model.config
     if before.vocab_size > old.vocab_size:
         raise UserError(
-            f"model.from: {folder} has a tokenizer of {before.vocab_size} tokens, but its model knows {old.vocab_size}; "
-            "put the tokenizer of the model beside it"
+            f"model.from: {folder} has a tokenizer of {before.vocab_size} tokens, but its model knows "
+            f"{old.vocab_size}; put the tokenizer of the model beside it"
         )
     changes = changes_of(config, old)
     notes = [f"{name}: {getattr(old, name)} → {value}" for name, value in changes.items()]
