@@ -281,8 +281,12 @@ def _begins_word(spelled: bytes) -> bool:
     if not spelled or spelled[0] & 0xC0 == 0x80:  # within a character
         return False
     first = _first_character(spelled)
-    unspaced = first.isalpha() and unicodedata.name(first, "").startswith(_UNSPACED)
-    return first.isspace() or _is_mark(first) or unspaced
+    return first.isspace() or _is_mark(first) or is_unspaced(first)
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether a character is a letter of a script without spaces between words, such as Chinese or Thai."""
+    return character.isalpha() and unicodedata.name(character, "").startswith(_UNSPACED)
 
 
 def _is_mark(character: str) -> bool:

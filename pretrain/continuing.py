@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from tokenizers import AddedToken
 
 from bert import checkpoint, huggingface
 from bert.checkpoint import manifest
@@ -23,7 +22,6 @@ from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
 from pretrain.config import CHANGEABLE, PretrainConfig
 from pretrain.fitting import describe_rows, fit_positions, fit_vocabulary, old_rows
-from pretrain.tokenizer import tokenizer_folder
 
 
 @dataclass(frozen=True)
@@ -45,31 +43,6 @@ def origin_of(key: str, folder: Path, changes: list[str]) -> Origin:
     step = Checkpoint(folder).step if (folder / STATE).is_file() else None
     digest = manifest.digest(folder) if (folder / manifest.MANIFEST).is_file() else None
     return Origin(key, str(folder), step, digest, changes)
-
-
-def take_tokenizer(config: PretrainConfig) -> None:
-    """Copy the tokenizer of `training.branch_from`, or that of `model.from` with the new words if any, into the run,
-    unless `tokenizer.from` is set or the run has one."""
-    folder, parent = tokenizer_folder(config), config.training.branch_from
-    source = parent or config.model.from_
-    if source is None or config.tokenizer.from_ is not None or (folder / "tokenizer.json").is_file():
-        return
-    tokenizer = Tokenizer.load(checkpoint.resolve(source))
-    if parent is None and config.model.new_words is not None:
-        tokenizer = add_words(tokenizer, Path(config.model.new_words))
-    tokenizer.save(folder)
-
-
-def add_words(tokenizer: Tokenizer, file: Path) -> Tokenizer:
-    """The tokenizer with a file's words, one a line, as further tokens; UserError if there are none."""
-    try:
-        words = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"model.new_words: {file} cannot be read as text ({error})") from None
-    if not words:
-        raise UserError(f"model.new_words: {file} has no words; write one a line")
-    tokenizer.backend.add_tokens([AddedToken(word, single_word=True, normalized=True) for word in words])
-    return Tokenizer(tokenizer.backend, tokenizer.special_tokens, tokenizer.max_length)
 
 
 def load_model(

@@ -36,14 +36,12 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
     from pretrain import train
     from pretrain.checks import batches as batch_checks
     from pretrain.checks import text, training
-    from pretrain.continuing import take_tokenizer
     from pretrain.data.dataset import PretrainingBatches
     from pretrain.data.store import Store
     from pretrain.prepare import ensure_store
     from pretrain.tokenizer import ensure_tokenizer
 
     train.check(config)
-    take_tokenizer(config)
     tokenizer_path, path = ensure_tokenizer(config), ensure_store(config)
     tokenizer, store, heldout = Tokenizer.load(tokenizer_path), Store(path), Store(path, "heldout")
     steps = train.run_steps(config, path, tokenizer_path)

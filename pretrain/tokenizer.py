@@ -1,17 +1,19 @@
 """python -m pretrain.tokenizer CONFIG [key=value ...]: train a tokenizer on a corpus, or copy an existing one.
 
 It is trained on a sample of bounded size from all files, and measured on held-out documents. The folder gets the files
-that transformers reads, and report.json: the settings, tokens per word, unknown tokens, bytes per token.
+that transformers reads, and report.json: the settings, tokens per word, unknown tokens, bytes per token. With
+suggest_words=N it says which words of the corpus a tokenizer lacks most.
 """
 
 import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert.config import parse_command, to_dict
+from bert.config import NonNegativeInt, parse_command, to_dict
 from bert.errors import UserError, run_command
 from bert.files import write_text
 from pretrain.config import PretrainConfig
@@ -24,8 +26,17 @@ usage: python -m pretrain.tokenizer CONFIG [key=value ...]
 
 Learn the vocabulary of a corpus, or take one over (tokenizer.from). The folder is RUN/tokenizer, and its report.json
 has tokens per word, unknown tokens and bytes per token. A tokenizer that is already there is not changed.
+With suggest_words=N: the words of the corpus that would gain most from a token of their own.
 """
 REPORT = "report.json"
+_SHOWN = 20  # words
+
+
+@dataclass(frozen=True)
+class TokenizerCommand(PretrainConfig):
+    suggest_words: NonNegativeInt = 0
+    """write so many words of the corpus, those that would save most tokens, into RUN_DIR/new-words.txt, for
+    model.new_words; of the tokenizer of model.from, if set"""
 
 
 def tokenizer_folder(config: PretrainConfig) -> Path:
@@ -34,7 +45,7 @@ def tokenizer_folder(config: PretrainConfig) -> Path:
 
 
 def ensure_tokenizer(config: PretrainConfig) -> Path:
-    """The folder of a configuration's tokenizer, which is trained or copied if it is missing.
+    """The folder of a configuration's tokenizer, which is trained or taken over if it is missing.
 
     Raises UserError if the folder holds a tokenizer that was trained with other settings.
     """
@@ -43,6 +54,8 @@ def ensure_tokenizer(config: PretrainConfig) -> Path:
         _check_settings(folder, config)
     elif config.tokenizer.from_ is not None:
         _copy(config, folder)
+    elif _source(config) is not None:
+        _take(config, folder)
     else:
         _train(config, folder)
     return folder
@@ -70,6 +83,27 @@ def _check_settings(folder: Path, config: PretrainConfig) -> None:
             raise UserError(
                 f"{folder} holds a tokenizer made otherwise: {'; '.join(changed)}; delete it, or set tokenizer.path"
             )
+
+
+def _source(config: PretrainConfig) -> str | None:
+    """The checkpoint that a run begins with, which has a tokenizer."""
+    return config.training.branch_from or config.model.from_
+
+
+def _take(config: PretrainConfig, folder: Path) -> None:
+    """Take over the tokenizer of the checkpoint, with the new words if any. A branch has no new ones."""
+    from bert import checkpoint
+    from bert.tokenizer import Tokenizer
+    from pretrain.new_words import add_words, read_words
+
+    source = _source(config)
+    assert source is not None
+    tokenizer = Tokenizer.load(checkpoint.resolve(source))
+    if config.training.branch_from is None and config.model.new_words is not None:
+        words = read_words(Path(config.model.new_words))
+        tokenizer, how = add_words(tokenizer, words)
+        print(f"tokenizer: {len(words):,} new words: {how} → {folder}", flush=True)
+    tokenizer.save(folder)
 
 
 def _copy(config: PretrainConfig, folder: Path) -> None:
@@ -114,8 +148,48 @@ def _save(tokenizer: "Tokenizer", folder: Path, report: dict[str, Any]) -> None:
         raise UserError(f"{folder} cannot be written ({error.strerror}); set tokenizer.path") from None
 
 
+def suggest(config: TokenizerCommand) -> None:
+    """Write the words that would gain most from a token of their own, and show the first ones."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bert import checkpoint
+    from bert.tokenizer import Tokenizer
+    from pretrain.corpus.vocabulary import draw_sample
+    from pretrain.new_words import LEAST_TIMES, suggest_words
+
+    source = config.model.from_ if config.tokenizer.from_ is None else None
+    tokenizer = Tokenizer.load(checkpoint.resolve(source) if source else ensure_tokenizer(config))
+    sample = draw_sample(config.corpus, config.tokenizer.sample_bytes)
+    words, saved = suggest_words(tokenizer, sample.paragraphs(), config.suggest_words)
+    if not words:
+        raise UserError(
+            f"suggest_words: no word of the corpus occurs {LEAST_TIMES} times and has several tokens; "
+            "the vocabulary fits, or check corpus.files"
+        )
+    file = Path(config.run_dir) / "new-words.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, "".join(f"{each.word}\n" for each in words))
+    table = Table.grid(padding=(0, 2))
+    for justify in ("left", "left", "right", "right"):
+        table.add_column(justify=justify)
+    table.add_row("word", "its tokens", "times", "tokens saved")
+    for each in words[:_SHOWN]:
+        table.add_row(each.word, " ".join(each.pieces), f"{each.times:,}", f"{each.saved:,}")
+    Console(highlight=False, markup=False).print(table)
+    print(
+        f"tokenizer: {len(words):,} words save {100 * saved:.2f} % of the tokens of {sample.size / 1e6:.3g} MB of text "
+        f"→ {file}; model.new_words={file} adds them",
+        flush=True,
+    )
+
+
 def main(argv: Sequence[str]) -> None:
-    ensure_tokenizer(parse_command(PretrainConfig, argv, USAGE))
+    config = parse_command(TokenizerCommand, argv, USAGE)
+    if config.suggest_words:
+        suggest(config)
+    else:
+        ensure_tokenizer(config)
 
 
 if __name__ == "__main__":

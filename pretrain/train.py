@@ -37,7 +37,6 @@ from pretrain.continuing import (
     load_model,
     origin_of,
     run_settings,
-    take_tokenizer,
 )
 from pretrain.corpus.sources import open_corpus
 from pretrain.data.dataset import PretrainingBatches
@@ -123,7 +122,6 @@ def prepare(config: PretrainConfig) -> None:
     open_run(config, FREE_KEYS, MADE_FROM)
     if not is_finished(store_folder(config)):
         open_corpus(config.corpus)  # finds a mistake in it, before a tokenizer is copied
-    take_tokenizer(config)
     ensure_tokenizer(config)
     ensure_store(config)
 

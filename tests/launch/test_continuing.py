@@ -295,8 +295,8 @@ def test_another_run_must_have_the_same_tokenizer(
 ) -> None:
     """A vocabulary of the same size is not the same vocabulary."""
     places = (f"tokenizer.path={tmp_path}/t", f"prepare.store={tmp_path}/s", "tokenizer.lowercase=false")
+    ensure_tokenizer(pretraining.config("other", *SHORT, *places))
     config = pretraining.config("other", *SHORT, *places, f"{key}={parent}/checkpoints/step-2")
-    ensure_tokenizer(config)
     with pytest.raises(UserError, match=rf"{key}: .*step-2 has another tokenizer than this run"):
         train(config)
 

@@ -21,11 +21,11 @@ from bert.inference import score
 from bert.model import models
 from bert.tokenizer import Tokenizer
 from pretrain import evaluate
-from pretrain.continuing import add_words
 from pretrain.data.dataset import HeldOutBatches
 from pretrain.data.store import Store
 from pretrain.fitting import fit_vocabulary, old_rows
 from pretrain.heldout import FLAT, HeldOut, is_flat, unigram_log_probs
+from pretrain.new_words import add_words
 from pretrain.prepare import store_folder
 from pretrain.tokenizer import tokenizer_folder
 from pretrain.train import build_model, train
@@ -212,8 +212,7 @@ def test_new_words_begin_as_the_mean_of_their_pieces(
 
 def test_a_vocabulary_that_only_fills_up_its_padding_is_fitted_too(finished: Path, tmp_path: Path) -> None:
     before = Tokenizer.load(finished)
-    (tmp_path / "words.txt").write_text("subgenerator\n")
-    after = add_words(Tokenizer.load(finished), tmp_path / "words.txt")
+    after, _ = add_words(before, ["subgenerator"])
     padding = {"pad_vocab_multiple": 64 * (before.vocab_size // 64 + 2)}
     old = checkpoint.load(finished, overrides=padding)
     new = models.build(replace(old.config, vocab_size=after.vocab_size), type(old).__name__)
