@@ -185,10 +185,6 @@ def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
 
 def main(argv: Sequence[str]) -> None:
     config = parse_command(PretrainConfig, argv, USAGE)
-    if config.model.from_ is not None or config.training.branch_from is not None:
-        from pretrain.continuing import take_tokenizer
-
-        take_tokenizer(config)
     ensure_tokenizer(config)
     ensure_store(config)
 
