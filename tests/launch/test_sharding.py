@@ -161,6 +161,19 @@ def test_every_optimizer_can_be_sharded(runs: Runs, optimizer: str, average: int
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharding", [None, FSDP], ids=["ddp", "fsdp"])
+def test_layers_that_share_their_weights_can_be_sharded(runs: Runs, sharding: dict[str, str] | None) -> None:
+    """ALBERT's: a module that runs several times in a step, and embeddings with a projection."""
+    options = {"shape": {"embedding_size": 16, "num_layer_groups": 1}, "steps": 4}
+    runs("one", **options)
+    runs("two", 2, sharding, **options)
+    assert runs.difference("one", "two") < 1e-5
+    assert (
+        json.loads((runs.folder / "two/checkpoints/step-4/config.json").read_text())["model_type"] == "albert"
+    )
+
+
+@pytest.mark.slow
 def test_hybrid_sharding_agrees(runs: Runs) -> None:
     runs("one")
     runs("four", 4, HYBRID)
