@@ -19,6 +19,10 @@ class RunFailed(Exception):
     """A run cannot continue, and this is not the user's mistake. The message is one line."""
 
 
+class Diverged(RunFailed):
+    """The loss or the gradient of a run was not finite, step after step."""
+
+
 def is_main_process() -> bool:
     """Whether this is the main process of the run; launchers number the processes in RANK."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -2,27 +2,28 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from bert.config import given
 from bert.errors import run_command
 from bert.training.distributed import run_training
 from finetune.config import FinetuneConfig
 
-if TYPE_CHECKING:
-    from bert.training.state import Result
-
 DESCRIPTION = """\
 Turn a pretrained encoder into a classifier of texts or of pairs of texts. The finished model is RUN/model, a
-Hugging Face directory; RUN/results.json has its metrics."""
-
-
-def train(config: FinetuneConfig) -> "Result":
-    from finetune.train import train
-
-    return train(config)
+Hugging Face directory; RUN/results.json has its metrics. With seeds=5, tasks=[…] or search=20 there are several
+runs; RUN/results.md is their table."""
 
 
 def main(argv: Sequence[str]) -> None:
+    def train(config: FinetuneConfig) -> bool:
+        if config.is_several:
+            from finetune.suite import train_all
+
+            return train_all(config, given(FinetuneConfig, argv))
+        from finetune.train import train
+
+        return train(config).interrupted
+
     run_training("finetune", argv, FinetuneConfig, DESCRIPTION, train)
 
 

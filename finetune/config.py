@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Gt, Lt
+from annotated_types import Gt, Le, Lt
 
 from bert.card import CardConfig
 from bert.config import NonNegativeInt, PositiveInt, Probability, Table
@@ -25,6 +25,13 @@ LONG_TEXTS = Table(
 """What becomes of a text that is too long."""
 
 
+RESULTS = "results.json"
+PREDICTIONS = "predictions"
+"""folder of the predictions for the validation and the test texts"""
+RUNS = "runs"
+"""folder of the runs of a table, in the folder of the whole"""
+
+
 @dataclass(frozen=True)
 class TaskConfig(FileConfig):
     kind: Annotated[str, KINDS] = "single_label"
@@ -39,6 +46,9 @@ class TaskConfig(FileConfig):
     """file (or split) on which the finished model is measured, once"""
     validation_share: Annotated[float, Gt(0), Lt(1)] = 0.1
     """share of train that is held out if there is no validation file"""
+    train_share: Annotated[float, Gt(0), Le(1)] = 1.0
+    """share of the training rows that is used, after validation_share is held out; a larger share has all rows of a
+    smaller one"""
     text_column: str = "text"
     """column of the text"""
     pair_column: str | None = None
@@ -99,17 +109,56 @@ class BatchConfig:
 
 
 @dataclass(frozen=True)
+class Range:
+    """Numbers that a search draws from."""
+
+    low: float
+    """smallest value"""
+    high: float
+    """largest value"""
+    log: bool = False
+    """draw evenly on a logarithmic scale"""
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError("high: must be larger than low")
+        if self.log and self.low <= 0:
+            raise ValueError("low: must be above 0 on a logarithmic scale")
+
+
+@dataclass(frozen=True)
 class FinetuneConfig:
     RECIPES = "finetune"
 
     run_dir: str
-    """folder of the run: configuration, metrics, checkpoints and the finished model"""
+    """folder of the run: configuration, metrics, checkpoints and the finished model; of several runs: their folders
+    and one table"""
     model: ModelConfig
     """what to start from"""
-    task: TaskConfig
+    task: TaskConfig = field(default_factory=TaskConfig)
     """what to learn"""
+    tasks: list[str] = field(default_factory=list)
+    """several tasks in one table: recipes of fine-tuning, by name or by path; each keeps its own
+    settings, but for the keys that are given beside this one"""
     seed: NonNegativeInt = 0
     """seed of the new head, the order of the texts and dropout"""
+    seeds: PositiveInt | list[NonNegativeInt] | None = None
+    """several runs in one table: their number (seeds 0, 1, …) or a list of seeds"""
+    baselines: list[Literal["tfidf", "scratch"]] = field(default_factory=list)
+    """what to compare with, beside the majority class: tfidf (words and pairs of words, logistic regression), scratch
+    (the same encoder with random weights, trained the same way)"""
+    calibrate: bool = False
+    """temperature scaling: divide the logits by what makes the probabilities right on the validation texts; it is done
+    in the finished model's last layer, so that every reader has it"""
+    leakage: str | None = None
+    """store of the pretraining text, in which the validation and test texts are looked for"""
+    search: PositiveInt | None = None
+    """search hyper-parameters by this many trials on the validation texts (Optuna), before the runs of the table"""
+    search_space: dict[str, list[int | float | str] | Range] = field(default_factory=dict)
+    """keys that the search varies: values to choose from, or {low, high, log}; by default learning rate, epochs, batch
+    size, warm-up and dropout"""
+    learning_curve: list[Annotated[float, Gt(0), Le(1)]] = field(default_factory=list)
+    """shares of the training rows, e.g. [0.1, 0.3, 1.0]; each is trained on, with every seed"""
     resume: str = "auto"
     """auto: continue the run in run_dir; never: refuse if there is one; a path: go back to that checkpoint of this
     run, or start a new run from another run's checkpoint"""
@@ -127,6 +176,21 @@ class FinetuneConfig:
     """what is logged and where"""
     card: CardConfig = field(default_factory=CardConfig)
     """what the model card says beside the measured: license, languages, datasets"""
+
+    def __post_init__(self) -> None:
+        if not self.tasks and self.task == TaskConfig():
+            raise ValueError("task: is required; write it into the file or give task.train=… or tasks=[…]")
+
+    @property
+    def is_several(self) -> bool:
+        """Whether the configuration is of several runs, which make one table."""
+        return bool(
+            self.tasks
+            or self.seeds is not None
+            or self.search
+            or self.learning_curve
+            or "scratch" in self.baselines
+        )
 
 
 @dataclass(frozen=True)

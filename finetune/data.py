@@ -48,6 +48,10 @@ def load_task(task: TaskConfig) -> TaskData:
     notes += [f"{name}: {note}" for name, split in splits.items() for note in kind.notes(split, labels)]
     if "validation" not in splits:
         splits["train"], splits["validation"] = _hold_out(splits["train"], task)
+    if task.train_share < 1:
+        size = max(1, round(len(splits["train"]) * task.train_share))
+        chosen = random_order(len(splits["train"]), key=(0, 0))[:size]
+        splits["train"] = splits["train"].take(np.sort(chosen))
     return TaskData(labels, splits["train"], splits["validation"], splits.get("test"), notes)
 
 

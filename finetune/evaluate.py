@@ -1,5 +1,6 @@
 """Evaluation of a model: outputs for many texts, metrics, early stopping; the same for any number of processes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,10 @@ def outputs_of(
     return outputs
 
 
+IsHopeless = Callable[[float, float], bool]
+"""the share of the run that is done, and its score → whether to end it here"""
+
+
 @dataclass
 class Evaluator:
     """Measures models on splits, keeps the scores of a run on its validation split, and stops early."""
@@ -66,6 +71,8 @@ class Evaluator:
     metric: str
     scores: list[float] = field(default_factory=list)
     """of the evaluations so far; higher is better"""
+    is_hopeless: Callable[[int, float], bool] | None = None
+    """the number of the evaluation and its score → whether to end the run here; asked on the main process"""
 
     def remember(self, start: Checkpoint | None) -> None:
         """Load the scores of the run that continues from `start`."""
@@ -80,7 +87,7 @@ class Evaluator:
         outputs = self.outputs(model, self.validation, should_stop)
         measured = kind.measure(self.validation, outputs, self.labels)
         self.scores.append(self._score(measured))
-        return Evaluation(measured, self.scores[-1], stop=self._out_of_patience())
+        return Evaluation(measured, self.scores[-1], stop=self._out_of_patience() or self._hopeless())
 
     def outputs(self, model: Model, data: TokenizedSplit, should_stop: ShouldStop = lambda: False) -> Tensor:
         """See `outputs_of`; of all processes, on the CPU, the same on every process."""
@@ -91,6 +98,10 @@ class Evaluator:
 
     def _score(self, measured: dict[str, float]) -> float:
         return -measured["loss"] if self.metric == "loss" else measured[self.metric]
+
+    def _hopeless(self) -> bool:
+        ask, number, score = self.is_hopeless, len(self.scores), self.scores[-1]
+        return ask is not None and from_main(self.accelerator, lambda: ask(number, score))
 
     def _out_of_patience(self) -> bool:
         patience = self.config.task.patience

@@ -1,6 +1,9 @@
 """Fine-tuning, step by step: from the files of a task to a folder that `transformers` loads."""
 
 import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +24,12 @@ from bert.training.distributed import from_main, make_accelerator
 from bert.training.run_dir import alone, check_run, open_run
 from bert.training.state import Result, RunState
 from bert.training.trainer import Trainer, find_start
+from finetune.account import Account, calibration, sentences
 from finetune.batches import FinetuningBatches
 from finetune.card import model_card
-from finetune.config import KINDS, FinetuneConfig, ModelConfig
+from finetune.config import KINDS, PREDICTIONS, RESULTS, RUNS, FinetuneConfig, ModelConfig
 from finetune.data import TaskData, load_task
-from finetune.evaluate import Evaluator
+from finetune.evaluate import Evaluator, IsHopeless
 from finetune.predict import RECORD
 from finetune.splits import TokenizedSplit
 from finetune.tasks.kind import Kind, chosen_metric
@@ -33,9 +37,9 @@ from finetune.tasks.kind import Kind, chosen_metric
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-RESULTS = "results.json"
-PREDICTIONS = "predictions"
-"""folder of the predictions for the validation and the test texts"""
+TEST_READINGS = "test_readings.json"
+OTHERS = {RUNS: ("*",)}
+"""Content of a folder that is not of a single run: of many, whose table it holds."""
 
 
 def train(config: FinetuneConfig) -> Result:
@@ -45,9 +49,11 @@ def train(config: FinetuneConfig) -> Result:
         return carry_out(config, accelerator)
 
 
-def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
+def carry_out(
+    config: FinetuneConfig, accelerator: "Accelerator", is_hopeless: IsHopeless | None = None
+) -> Result:
     """See `train`; no other training uses the run's folder at the same time."""
-    from_main(accelerator, lambda: check_run(config))
+    from_main(accelerator, lambda: check_run(config, made_from=OTHERS))
     kind = KINDS[config.task.kind]
     data = load_task(config.task)
     metric = chosen_metric(kind, config.task, data.labels)
@@ -66,6 +72,9 @@ def carry_out(config: FinetuneConfig, accelerator: "Accelerator") -> Result:
     source = FinetuningBatches(tokenized["train"], config.batch, tokenizer.pad_id, config.seed, *processes)
     evaluator = Evaluator(config, accelerator, tokenizer.pad_id, tokenized["validation"], data.labels, metric)
     evaluator.remember(start)
+    if is_hopeless is not None and steps is not None:
+        every = config.training.evaluate_every or steps
+        evaluator.is_hopeless = lambda number, score: is_hopeless(min(1.0, number * every / steps), score)
     trainer = Trainer(
         config,
         accelerator,
@@ -141,7 +150,7 @@ def check_lengths(config: FinetuneConfig, train: TokenizedSplit) -> None:
 
 
 def _open(config: FinetuneConfig, data: TaskData, tokenized: dict[str, TokenizedSplit]) -> None:
-    open_run(config)
+    open_run(config, made_from=OTHERS)
     kind = KINDS[config.task.kind]
     sizes = [f"{len(data.train)} for training", f"{len(data.validation)} for validation"]
     sizes += [f"{len(data.test)} for the test"] if data.test else []
@@ -182,8 +191,12 @@ def _finish(
     kind = KINDS[config.task.kind]
     model = load_model(best.path, kind.architecture, device=trainer.accelerator.device)
     held_out = {name: part for name, part in tokenized.items() if name != "train"}
-    with torch.no_grad(), trainer.stepper.autocast():
-        outputs = {name: evaluator.outputs(model, part) for name, part in held_out.items()}
+    reads = from_main(trainer.accelerator, lambda: _note_reading(Path(config.run_dir), best, held_out))
+    outputs, speed = _outputs(trainer, evaluator, model, held_out)
+    calibrated = calibration(tokenized, outputs, data.labels)
+    if config.calibrate and calibrated is not None:
+        outputs = {name: one / calibrated["temperature"] for name, one in outputs.items()}
+        _divide_logits(model, calibrated["temperature"])
     measured = {name: kind.measure(part, outputs[name], data.labels) for name, part in held_out.items()}
     details = {name: kind.details(part, outputs[name], data.labels) for name, part in held_out.items()}
     results = {
@@ -198,32 +211,80 @@ def _finish(
         "labels": data.labels.names,
         "texts": {name: len(part.split) for name, part in tokenized.items()},
         "cut_texts": {name: part.cut for name, part in tokenized.items()},
+        "test_readings": reads,
+        "texts_per_second": speed,
+        "calibration": calibrated and {**calibrated, "applied": config.calibrate},
     }
 
     def write() -> None:
         folder, record = Path(config.run_dir), {RECORD: configuration.dump(config)}
+        rows = {
+            name: prediction_rows(kind, part, outputs[name], data.labels) for name, part in held_out.items()
+        }
+        account = Account(
+            config, data, trainer.tokenizer, tokenized, outputs, rows, evaluator.metric, measured
+        )
+        results.update(account.results())
         card = model_card(config, data, model, _compute(config, trainer.accelerator, trainer.state), results)
         checkpoint.save(model, folder / "model", trainer.tokenizer, card=card, extra=record)
-        for name, part in held_out.items():
-            write_predictions(folder, name, kind, part, outputs[name], data.labels)
+        for name, part in rows.items():
+            write_rows(folder / PREDICTIONS / f"{name}.jsonl", part)
         write_text(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         print(f"the best checkpoint is that of step {best.step}; the finished model is {folder / 'model'}")
         for name, values in measured.items():
             print(f"{name}: " + " · ".join(f"{key} {value:.4f}" for key, value in values.items()))
+        for sentence in sentences(results, name):
+            print(sentence)
         print(f"to label other texts: python -m finetune.predict {folder} FILE output=predictions.csv")
 
     from_main(trainer.accelerator, write)
 
 
-def write_predictions(
-    run_dir: Path, name: str, kind: Kind, data: TokenizedSplit, outputs: torch.Tensor, labels: Labels
-) -> None:
-    """RUN/predictions/SPLIT.jsonl: for each example its `row` (file and line), its target, its prediction and what
-    belongs to it."""
-    folder = run_dir / PREDICTIONS
-    folder.mkdir(exist_ok=True)
-    rows = zip(data.split.places, data.split.targets, kind.answers(data, outputs, labels), strict=True)
-    with new_file(folder / f"{name}.jsonl", "w", encoding="utf-8", newline="\n") as file:
-        for place, target, answer in rows:
-            row = {"row": Path(place).name, "target": kind.shown(target, labels), **answer}
+def _outputs(
+    trainer: Trainer, evaluator: Evaluator, model: Model, held_out: dict[str, TokenizedSplit]
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """The outputs of the finished model for each split, and how many of its examples it reads in a second."""
+    outputs, speed = {}, {}
+    with torch.no_grad(), trainer.stepper.autocast():
+        for name, part in held_out.items():
+            began = time.perf_counter()
+            outputs[name] = evaluator.outputs(model, part)
+            speed[name] = round(len(part.split) / (time.perf_counter() - began), 1)
+    return outputs, speed
+
+
+def _divide_logits(model: Model, temperature: float) -> None:
+    """Temperature scaling (Guo et al. 2017) in the weights of the last layer, so that every reader has it."""
+    with torch.no_grad():
+        for parameter in model.get_submodule("classifier").parameters():
+            parameter.div_(temperature)
+
+
+def _note_reading(run_dir: Path, best: Checkpoint, held_out: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Note, before it happens, that the test is measured; returns all notes. A run does so once, at its end; a second
+    note means that it was killed in between, and measured the same checkpoint again."""
+    path = run_dir / TEST_READINGS
+    notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if "test" in held_out:
+        notes.append({"step": best.step, "time": datetime.now(UTC).isoformat(timespec="seconds")})
+        write_text(path, json.dumps(notes) + "\n")
+    return notes
+
+
+def prediction_rows(
+    kind: Kind, data: TokenizedSplit, outputs: torch.Tensor, labels: Labels
+) -> list[dict[str, Any]]:
+    """For each example its `row` (file and line), its target, its prediction and what belongs to it."""
+    answers = kind.answers(data, outputs, labels)
+    return [
+        {"row": Path(place).name, "target": kind.shown(target, labels), **answer}
+        for place, target, answer in zip(data.split.places, data.split.targets, answers, strict=True)
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write RUN/predictions/SPLIT.jsonl."""
+    path.parent.mkdir(exist_ok=True)
+    with new_file(path, "w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

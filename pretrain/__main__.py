@@ -2,24 +2,20 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from bert.errors import run_command
 from bert.training.distributed import run_training
 from pretrain.config import PretrainConfig
-
-if TYPE_CHECKING:
-    from bert.training.state import Result
 
 DESCRIPTION = """\
 Pretrain a BERT-style encoder. The tokenizer is trained and the corpus prepared, if they are missing. The
 finished model is RUN/model, a Hugging Face directory."""
 
 
-def train(config: PretrainConfig) -> "Result":
+def train(config: PretrainConfig) -> bool:
     from pretrain.train import train
 
-    return train(config)
+    return train(config).interrupted
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le
 from bert.config import recipes, yaml12
 from bert.config.filling import Filling, read_yaml
 from bert.config.lengths import Length, LengthOrZero
-from bert.config.schema import to_dict
+from bert.config.schema import plain, to_dict
 from bert.config.table import Table
 from bert.errors import UserError
 
@@ -30,10 +30,12 @@ __all__ = [
     "difference",
     "dump",
     "from_dict",
+    "given",
     "help_text",
     "load",
     "load_record",
     "parse_command",
+    "plain",
     "read_yaml",
     "to_dict",
 ]
@@ -110,6 +112,13 @@ def _print_recipes(schema: type, argv: Sequence[str], module: str) -> None:
             print(recipes.show(schema, name), end="")
         case _:
             raise UserError(f"usage: python -m {module} --list, or python -m {module} --show NAME")
+
+
+def given(schema: type, argv: Sequence[str]) -> dict[str, Any]:
+    """The dotted keys that the file and the words of a command give, with their values."""
+    paths = [word for word in argv if "=" not in word]
+    values = dict(_leaves(read_yaml(recipes.locate(schema, paths[0])))) if paths else {}
+    return values | dict(_split_override(word) for word in argv if "=" in word)
 
 
 def help_text(schema: type, usage: str) -> str:

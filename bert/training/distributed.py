@@ -20,8 +20,6 @@ from bert.training.config import PRECISIONS, TrainingConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from bert.training.state import Result
-
 C = TypeVar("C")
 T = TypeVar("T")
 
@@ -39,9 +37,10 @@ exit codes: 0 finished · 1 the run failed · 2 a mistake in the configuration o
 
 
 def run_training(
-    name: str, argv: Sequence[str], schema: type[C], description: str, train: Callable[[C], "Result"]
+    name: str, argv: Sequence[str], schema: type[C], description: str, train: Callable[[C], bool]
 ) -> None:
-    """Carry out the command of an application, `python -m NAME CONFIG [key=value ...]`."""
+    """Carry out the command of an application, `python -m NAME CONFIG [key=value ...]`. `train` returns whether it was
+    interrupted."""
     config = parse_command(schema, argv, USAGE.format(name=name, description=description))
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
         from bert.training.cpu_launch import start_processes
@@ -49,7 +48,7 @@ def run_training(
         _stop_with_launcher()
         if (exit_code := start_processes(name, argv)) is not None:
             raise SystemExit(exit_code)
-    interrupted = train(config).interrupted
+    interrupted = train(config)
     leave()
     if interrupted:
         raise SystemExit(EXIT_INTERRUPTED)
@@ -58,7 +57,6 @@ def run_training(
 def make_accelerator(training: TrainingConfig) -> "Accelerator":
     """The processes of this run, as the launcher has set them up. Mixed precision is set by the configuration, not
     by the launcher."""
-    import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
@@ -82,10 +80,17 @@ def make_accelerator(training: TrainingConfig) -> "Accelerator":
             os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # a single process does not shard
         accelerator = make()
     accelerator.gradient_accumulation_steps = 1
+    configure(accelerator, training)
+    return accelerator
+
+
+def configure(accelerator: "Accelerator", training: TrainingConfig) -> None:
+    """Set what differs from run to run, where several runs share an accelerator."""
+    import torch
+
     if accelerator.distributed_type == "FSDP":
         _configure_fsdp(accelerator, training)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.tf32
-    return accelerator
 
 
 def _on_cpus() -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bert.checkpoint.run import Checkpoint
-from bert.errors import RunFailed
+from bert.errors import Diverged
 from bert.training.clock import Pace
 from bert.training.step import LossScale, StepResult
 
@@ -59,12 +59,12 @@ class LossMonitor:
     def check(
         self, step: int, loss: float, grad_norm: float, finite: bool, digest: str, max_skipped: int
     ) -> str | None:
-        """A message about a step, or None; RunFailed after `max_skipped` steps in a row that are not finite."""
+        """A message about a step, or None; Diverged after `max_skipped` steps in a row that are not finite."""
         if not finite:
             self.skipped += 1
             self.skipped_in_a_row += 1
             if self.skipped_in_a_row >= max_skipped:
-                raise RunFailed(
+                raise Diverged(
                     f"{max_skipped} steps in a row were not finite, the last one step {step}; none of them "
                     "changed the weights; lower optimizer.learning_rate or set training.precision=fp32"
                 )
@@ -170,5 +170,7 @@ class Result:
     """metrics of the last evaluation"""
     interrupted: bool
     """by SIGTERM or SIGINT; all is saved, and the same command continues"""
+    stopping: bool
+    """SIGTERM or SIGINT came, perhaps during the last step: nothing more should be started"""
     best: Checkpoint | None
     """the one with the highest score"""

@@ -143,6 +143,7 @@ class Trainer:
             state.seconds,
             state.evaluation,
             interrupted,
+            self._stopping,
             best,
         )
 

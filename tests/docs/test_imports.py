@@ -31,6 +31,7 @@ COMMANDS = [
     ["-m", "pretrain.doctor"],
     ["-m", "finetune"],
     ["-m", "finetune.predict"],
+    ["-m", "finetune.compare"],
     ["-m", "bert.cli"],
     ["-m", "bert.cli", "fill-mask"],
     ["-m", "bert.cli", "embed"],

@@ -1,0 +1,182 @@
+"""Many runs, one table: several seeds, tasks, shares of the training rows, and baselines that are trained.
+
+    RUN/runs/TASK/seed-0/             a run each, with everything that a run has
+    RUN/runs/TASK/scratch/seed-0/     the same encoder with random weights
+    RUN/runs/TASK/share-0.1/seed-0/   a tenth of the training rows
+    RUN/runs/TASK/trials/0000/        the trials of a search, see `finetune.search`
+    RUN/results.json, RUN/results.md  the table, renewed after each run
+
+Every process carries out the same runs, one after the other. The same command continues: a run that has its results is
+not repeated, and one that was interrupted goes on.
+"""
+
+import gc
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bert.config as configuration
+from bert.errors import Diverged, UserError
+from bert.files import write_text
+from bert.training.distributed import configure, from_main, make_accelerator
+from bert.training.run_dir import alone, check_run, open_run
+from finetune.baselines import Measured, tfidf
+from finetune.config import KINDS, RESULTS, RUNS, FinetuneConfig
+from finetune.data import load_task
+from finetune.evaluate import IsHopeless
+from finetune.search import Search, check_space, default_space, import_optuna
+from finetune.table import Table, TaskRuns, score_of
+from finetune.tasks.kind import chosen_metric
+from finetune.train import carry_out
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+FREE_KEYS = ("tasks", "seeds", "baselines", "search", "learning_curve")
+"""Keys that may change when the same command is given again: runs are added."""
+OF_THE_WHOLE = (*FREE_KEYS, "search_space")
+"""Keys that no single run has."""
+
+
+def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
+    """Carry out all runs of a configuration, or the rest of them; returns whether they were interrupted.
+
+    `given`: the dotted keys that the user has given. With several tasks they override those of the recipes.
+    """
+    tasks = plan_tasks(config, given)
+    if config.search:
+        import_optuna()
+        for task in tasks.values():
+            check_space(task, config.search_space)
+    accelerator = make_accelerator(config.training)
+    with alone(accelerator, config.run_dir):
+        from_main(accelerator, lambda: _open(config))
+        table = Table(Path(config.run_dir), [TaskRuns(name, task) for name, task in tasks.items()])
+        for runs in table.tasks:
+            if config.search and not search_for(config, runs, accelerator):
+                return True
+            if "tfidf" in config.baselines:
+                runs.baselines["tfidf"] = from_main(accelerator, partial(tfidf_of, config, runs))
+            planned = list(plan_runs(config, runs))
+            for number, (variant, one) in enumerate(planned, 1):
+                if accelerator.is_main_process:
+                    told = f"{runs.name}, run {number} of {len(planned)}: {variant} seed {one.seed}"
+                    print(" ".join(told.split()), flush=True)
+                if carry_out_once(one, accelerator):
+                    return True
+                runs.add(variant, one)
+                from_main(accelerator, table.write)
+        from_main(accelerator, lambda: print(table.write(finished=True), flush=True))
+    return False
+
+
+def _open(config: FinetuneConfig) -> None:
+    """Save the configuration. UserError if the folder is that of a single run, or of other runs."""
+    free = FREE_KEYS if Path(config.run_dir, RUNS).exists() else ()
+    open_run(config, free, {RUNS: ("*",)})
+
+
+def plan_tasks(config: FinetuneConfig, given: Mapping[str, Any]) -> dict[str, FinetuneConfig]:
+    """The tasks by name, each with the configuration of a single run."""
+    if not config.tasks:
+        return {Path(config.run_dir).resolve().name: _single(config)}
+    if found := {"task.train", "task.dataset"} & given.keys():
+        raise UserError(
+            f"tasks: cannot stand beside {found.pop()}, which would be that of each task; give one of them"
+        )
+    words = [
+        f"{key}={configuration.yaml12.dump_inline(value)}"
+        for key, value in given.items()
+        if key.partition(".")[0] not in OF_THE_WHOLE
+    ]
+    tasks: dict[str, FinetuneConfig] = {}
+    for word in config.tasks:
+        if (name := Path(word).stem) in tasks:
+            raise UserError(f"tasks: two of them are called {name}; rename one of the files")
+        tasks[name] = _single(configuration.load(FinetuneConfig, word, words))
+    return tasks
+
+
+def _single(config: FinetuneConfig) -> FinetuneConfig:
+    """The configuration of a single run, without the keys that are about several."""
+    return replace(
+        config, tasks=[], seeds=None, baselines=[], search=None, search_space={}, learning_curve=[]
+    )
+
+
+def plan_runs(config: FinetuneConfig, runs: TaskRuns) -> Iterator[tuple[str, FinetuneConfig]]:
+    """The runs of a task, with the name of the variant: empty for those of the main column."""
+    variants = {"": runs.config}
+    if "scratch" in config.baselines:
+        variants["scratch"] = replace(runs.config, model=replace(runs.config.model, pretrained=False))
+    for share in config.learning_curve:
+        if share < 1:
+            variants[f"share-{share:g}"] = replace(
+                runs.config, task=replace(runs.config.task, train_share=share)
+            )
+    for variant, one in variants.items():
+        folder = Path(config.run_dir, RUNS, runs.name, variant)
+        for seed in seeds_of(config):
+            yield variant, replace(one, seed=seed, run_dir=str(folder / f"seed-{seed}"))
+
+
+def seeds_of(config: FinetuneConfig) -> list[int]:
+    """The seeds of the runs."""
+    if config.seeds is None:
+        return [config.seed]
+    return list(range(config.seeds)) if isinstance(config.seeds, int) else list(dict.fromkeys(config.seeds))
+
+
+def tfidf_of(config: FinetuneConfig, runs: TaskRuns) -> Measured:
+    """The metrics of TF-IDF for a task, which are computed once and then kept beside its runs."""
+    path = Path(config.run_dir, RUNS, runs.name, "tfidf.json")
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    data = load_task(runs.config.task)
+    metric = chosen_metric(KINDS[runs.config.task.kind], runs.config.task, data.labels)
+    measured = tfidf(runs.config.task, metric, data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(measured))
+    return measured
+
+
+def search_for(config: FinetuneConfig, runs: TaskRuns, accelerator: "Accelerator") -> bool:
+    """Search the hyper-parameters of a task, and give its runs the best; returns whether that came to an end."""
+    assert config.search is not None
+    space = config.search_space or default_space(runs.config)
+    search = Search(Path(config.run_dir, RUNS, runs.name), runs.config, space, config.search)
+    while (trial := from_main(accelerator, search.next)) is not None:
+        try:
+            if carry_out_once(trial, accelerator, search.is_hopeless):
+                return False
+            end = partial(search.end, trial, from_main(accelerator, partial(score_of, trial)))
+        except Diverged as error:
+            if accelerator.is_main_process:
+                print(f"{trial.run_dir}: {error}", flush=True)
+            end = partial(search.end, trial, None)
+        from_main(accelerator, end)
+    runs.config, runs.search = from_main(accelerator, search.found)
+    return True
+
+
+def carry_out_once(
+    config: FinetuneConfig, accelerator: "Accelerator", is_hopeless: IsHopeless | None = None
+) -> bool:
+    """Carry out a run, or the rest of it, unless it is finished; returns whether to stop here."""
+    if from_main(accelerator, lambda: is_finished(config)):
+        return False
+    configure(accelerator, config.training)
+    with alone(accelerator, config.run_dir):
+        result = carry_out(config, accelerator, is_hopeless)
+    accelerator.free_memory()
+    gc.collect()
+    return result.stopping
+
+
+def is_finished(config: FinetuneConfig) -> bool:
+    """Whether a run has its results. UserError if they are those of another configuration."""
+    check_run(config)
+    return (Path(config.run_dir) / RESULTS).is_file()

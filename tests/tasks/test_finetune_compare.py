@@ -1,0 +1,168 @@
+"""Comparing runs: resampled metrics, the verdict, what is refused; what stands behind a number."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_fscore_support
+
+from bert.errors import UserError
+from finetune import explain
+from finetune.compare import CompareConfig, compare, main, mcnemar
+from finetune.metrics import METRICS
+from finetune.resampling import weighted
+
+LABELS = ["a", "b", "c"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["accuracy", "f1", "macro_f1", "matthews"]))
+def test_a_weighted_metric_is_that_of_the_repeated_examples(seed: int, metric: str) -> None:
+    generator = np.random.default_rng(seed)
+    labels = LABELS[:2] if metric == "f1" else LABELS
+    targets, predictions = generator.integers(len(labels), size=(2, 12))
+    counts = generator.integers(0, 4, size=12)
+    counts[0] += 1
+    value = weighted(metric, [labels[i] for i in targets], [labels[i] for i in predictions], labels)(counts)
+    repeated = np.repeat(targets, counts), np.repeat(predictions, counts)
+    assert value == pytest.approx(METRICS[metric](*repeated))
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_a_weighted_correlation(metric: str) -> None:
+    generator = np.random.default_rng(0)
+    x, counts = generator.normal(size=(2, 20)), generator.integers(0, 3, size=20)
+    value = weighted(metric, x[0].tolist(), x[1].tolist(), ["score"])(counts)
+    assert value == pytest.approx(METRICS[metric](np.repeat(x[0], counts), np.repeat(x[1], counts)))
+
+
+@pytest.mark.parametrize("metric", ["micro_f1", "macro_f1", "accuracy"])
+def test_a_weighted_metric_of_several_labels(metric: str) -> None:
+    generator = np.random.default_rng(1)
+    arrays, counts = generator.integers(0, 2, size=(2, 9, 3)), generator.integers(1, 3, size=9)
+    lists = [[[LABELS[i] for i in np.flatnonzero(row)] for row in one] for one in arrays]
+    repeated = [np.repeat(one, counts, axis=0) for one in arrays]
+    assert weighted(metric, *lists, LABELS)(counts) == pytest.approx(METRICS[metric](*repeated))
+
+
+def write_run(folder: Path, targets: list[str], predictions: list[str], seed: int = 0, **more: Any) -> Path:
+    (folder / "predictions").mkdir(parents=True)
+    rows = [{"row": f"test.csv, line {i}", "target": t, "prediction": p}
+            for i, (t, p) in enumerate(zip(targets, predictions, strict=True), 2)]  # fmt: skip
+    (folder / "predictions" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = {"metric": "accuracy", "validation": {"accuracy": 1.0}, "labels": LABELS, "seed": seed,
+               "digests": {"test": "1"}, **more}  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def spoiled(targets: list[str], share: float, seed: int) -> list[str]:
+    """The targets with some of them exchanged."""
+    generator = np.random.default_rng(seed)
+    wrong = generator.random(len(targets)) < share
+    return [LABELS[(LABELS.index(t) + 1) % 3] if w else t for t, w in zip(targets, wrong, strict=True)]
+
+
+TARGETS = [LABELS[i] for i in np.random.default_rng(0).integers(3, size=300)]
+
+
+def write_suite(folder: Path, shares: dict[str, float], first_seed: int) -> Path:
+    for task, share in shares.items():
+        for seed in range(3):
+            predictions = spoiled(TARGETS, share, first_seed + seed)
+            write_run(folder / "runs" / task / f"seed-{seed}", TARGETS, predictions, seed)
+    (folder / "results.json").write_text(json.dumps({"tasks": {task: {} for task in shares}}))
+    return folder
+
+
+def test_a_clear_difference_is_told_from_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write_suite(tmp_path / "a", {"near": 0.2, "far": 0.4, "lost": 0.1}, 10)
+    b = write_suite(tmp_path / "b", {"near": 0.2, "far": 0.1, "lost": 0.3}, 20)
+    output = tmp_path / "found.json"
+    main([str(a), str(b), "samples=300", f"output={output}"])
+    found = json.loads(output.read_text())
+    assert [one["verdict"] for one in found["comparisons"]] == ["no difference", "better", "worse"]
+    far = found["comparisons"][1]
+    assert (
+        far["difference"] == pytest.approx(far["b"] - far["a"])
+        and far["low"] < far["difference"] < far["high"]
+    )
+    assert far["runs"] == [3, 3] and far["mcnemar_p"] < 0.001
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == found["verdict"] and last.startswith("B better on 1 of 3, 1 worse; average +")
+
+
+def test_an_interval_is_as_wide_as_that_of_the_difference_of_pairs(tmp_path: Path) -> None:
+    """Of single runs: the standard error of the mean of the paired differences."""
+    predictions = [spoiled(TARGETS, 0.3, seed) for seed in (1, 2)]
+    a, b = (write_run(tmp_path / name, TARGETS, p) for name, p in zip("ab", predictions, strict=True))
+    [one], _ = compare(a, b, CompareConfig(samples=2000))
+    right = [np.array([p == t for p, t in zip(some, TARGETS, strict=True)]) for some in predictions]
+    error = np.std(right[1].astype(int) - right[0]) / np.sqrt(len(TARGETS))
+    assert (one.high - one.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_mcnemar_counts_what_only_one_gets_right() -> None:
+    targets = ["a"] * 10
+    assert mcnemar(targets, ["a"] * 10, ["b"] * 8 + ["a"] * 2) == pytest.approx(2 * 0.5**8)
+    assert mcnemar(targets, ["b"] * 10, ["b"] * 10) == 1.0
+
+
+def test_other_texts_and_other_folders_are_refused(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", TARGETS, TARGETS)
+    b = write_run(tmp_path / "b", TARGETS, TARGETS, digests={"test": "2"})
+    with pytest.raises(UserError, match=r"a and .*b were measured on different texts \(300 and 300"):
+        compare(a, b, CompareConfig())
+    with pytest.raises(UserError, match=r"nowhere/results\.json: no such file; give the folders of two"):
+        compare(a, tmp_path / "nowhere", CompareConfig())
+    with pytest.raises(UserError, match=r"validation\.jsonl: no such file"):
+        compare(a, a, CompareConfig(split="validation"))
+
+
+def test_classes_are_reported_as_scikit_learn_does() -> None:
+    generator = np.random.default_rng(0)
+    targets, predictions = generator.integers(3, size=(2, 60))
+    rows = [{"row": str(i), "target": LABELS[t], "prediction": LABELS[p],
+             "probabilities": {name: 0.8 if name == LABELS[p] else 0.1 for name in LABELS}}
+            for i, (t, p) in enumerate(zip(targets, predictions, strict=True))]  # fmt: skip
+    found = explain.explain(rows, [f"text {i}" for i in range(60)], LABELS)
+    theirs = precision_recall_fscore_support(targets, predictions)
+    assert [list(one.values()) for one in found["classes"].values()] == pytest.approx(np.transpose(theirs))
+    assert (
+        np.sum(found["confusion"]) == 60
+        and found["confident_errors"]["number"] == (targets != predictions).sum()
+    )
+    first = found["confident_errors"]["first"][0]
+    assert first["text"] == f"text {first['row']}" and first["probability"] == 0.8
+    assert len(found["confident_errors"]["first"]) == explain.MOST
+
+
+def test_calibration_of_a_made_up_classifier() -> None:
+    """Half of the answers with confidence 0.9 are right, all of those with 0.6."""
+    targets = np.array([0, 1, 0, 0])
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert explain.calibration_error(targets, probabilities) == pytest.approx((0.4 + 0.4) / 2)
+
+
+def test_a_temperature_is_found_again() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4000, 3)) * 2
+    targets = np.array([generator.choice(3, p=p) for p in explain.as_classes(np.zeros(4000), logits)[1]])
+    assert explain.fit_temperature(targets, 3 * logits) == pytest.approx(3, rel=0.1)
+    several = (generator.random((4000, 3)) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+    assert explain.fit_temperature(several, 3 * logits) == pytest.approx(3, rel=0.1)
+
+
+def test_labels_that_were_exchanged_are_suspected() -> None:
+    generator = np.random.default_rng(0)
+    true = generator.integers(3, size=300)
+    probabilities = explain.as_classes(true, 4 * np.eye(3)[true] + generator.normal(size=(300, 3)))[1]
+    given_labels = true.copy()
+    given_labels[:10] = (true[:10] + 1) % 3
+    suspected = explain.label_errors(given_labels, probabilities)
+    unsure = (probabilities[:10].max(axis=1) < 0.95).sum()
+    assert set(suspected.tolist()) <= set(range(10)) and len(suspected) >= 10 - unsure

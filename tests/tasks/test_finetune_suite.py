@@ -1,0 +1,243 @@
+"""Many runs, one table: seeds, tasks, shares of the rows, baselines, searches; interruptions; what was seen before."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bert.config import load
+from bert.errors import UserError
+from bert.tokenizer import Tokenizer
+from finetune import seen
+from finetune.baselines import prior, tfidf
+from finetune.batches import FinetuningBatches
+from finetune.config import FinetuneConfig, TaskConfig
+from finetune.splits import Split
+from finetune.suite import train_all
+from finetune.train import train
+from tests.stores import write_documents
+
+SHORT = ["training.steps=6", "training.evaluate_every=3", "tracking.log_every=6"]
+
+
+class Killed(BaseException):
+    """Ends a run from within."""
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+def without_times(value: Any) -> Any:
+    """Results without what differs from one time to the next."""
+    if isinstance(value, dict):
+        times = ("seconds", "texts_per_second", "test_readings")
+        return {key: without_times(one) for key, one in value.items() if key not in times}
+    return value
+
+
+@pytest.fixture
+def dies_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Kill the n-th step that is asked for, counted over all runs."""
+
+    def set_up(at: int) -> None:
+        real, asked = FinetuningBatches.__getitem__, iter(range(at))
+
+        def dies(self: FinetuningBatches, step: int) -> Any:
+            if next(asked, None) is None:
+                raise Killed
+            return real(self, step)
+
+        monkeypatch.setattr(FinetuningBatches, "__getitem__", dies)
+
+    return set_up
+
+
+def test_seeds_make_a_table_and_an_interruption_repeats_nothing(
+    workshop: Any, tmp_path: Path, dies_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*SHORT, "seeds=[0,3]", "learning_curve=[0.5,1]", "baselines=[tfidf]"]
+    words += [f"task.test={workshop.files['valid.csv']}"]
+    dies_at(10)  # in the second run
+    with pytest.raises(Killed):
+        train_all(workshop.configured(tmp_path / "suite", *words), {})
+    monkeypatch.undo()
+    runs = tmp_path / "suite" / "runs" / "suite"
+    first = (runs / "seed-0" / "results.json").stat().st_mtime_ns
+    half = results_of(tmp_path / "suite")
+    assert not half["finished"] and len(half["tasks"]["suite"]["accuracy"]["runs"]) == 1
+    assert not train_all(workshop.configured(tmp_path / "suite", *words), {})
+    assert (runs / "seed-0" / "results.json").stat().st_mtime_ns == first
+    folders = ["seed-0", "seed-3", "share-0.5/seed-0", "share-0.5/seed-3"]
+    assert sorted(str(path.parent.relative_to(runs)) for path in runs.rglob("results.json")) == folders
+    table = results_of(tmp_path / "suite")
+    values = [results_of(runs / f"seed-{seed}")["test"]["accuracy"] for seed in (0, 3)]
+    found = table["tasks"]["suite"]["accuracy"]
+    assert found == {"median": np.median(values), "min": min(values), "max": max(values),
+                     "std": pytest.approx(np.std(values, ddof=1)), "runs": values}  # fmt: skip
+    details = table["details"]["suite"]
+    assert table["finished"] and details["baselines"].keys() == {"majority", "tfidf"}
+    assert details["baselines"]["tfidf"] == 1.0 and "does not beat tfidf" in details["verdict"]
+    assert results_of(runs / "share-0.5" / "seed-0")["texts"]["train"] == 40
+    text = (tmp_path / "suite" / "results.md").read_text()
+    assert f"| suite (test) | accuracy | {np.median(values):.4f} |" in text and "does not beat" in text
+
+
+def test_a_run_that_learns_nothing_is_marked_and_not_dropped(workshop: Any, tmp_path: Path) -> None:
+    config = workshop.configured(
+        tmp_path / "suite", *SHORT, "seeds=2", "optimizer.learning_rate=1e-9", "training.steps=1"
+    )
+    train_all(config, {})
+    table = results_of(tmp_path / "suite")
+    collapsed = table["details"]["suite"]["collapsed"]
+    assert collapsed and len(table["tasks"]["suite"]["accuracy"]["runs"]) == 2
+    assert collapsed[0]["why"] in (tmp_path / "suite" / "results.md").read_text()
+
+
+def test_several_tasks_keep_their_own_settings(workshop: Any, tmp_path: Path) -> None:
+    for name, more in [("one", {"batch.max_length": 8}), ("two", {"batch.max_length": 32})]:
+        values = {"run_dir": "elsewhere", "model.from": "nowhere", "task.train": str(workshop.files["train.csv"]),
+                  "task.validation": str(workshop.files["valid.csv"]), **more}  # fmt: skip
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(values))
+    quick = [word for word in workshop.words(tmp_path / "suite", *SHORT) if not word.startswith("task.")]
+    words = [*quick, f"tasks=[{tmp_path}/one.yaml,{tmp_path}/two.yaml]"]
+    given = {"model.from": str(workshop.base), "run_dir": "x", "training.steps": 2, "training.epochs": None,
+             "training.precision": "fp32", "training.num_workers": 0, "tracking.wandb": "off"}  # fmt: skip
+    config = load(FinetuneConfig, None, words)
+    train_all(config, given)
+    table = results_of(tmp_path / "suite")
+    assert list(table["tasks"]) == ["one", "two"]
+    means = [table["tasks"][name]["accuracy"]["median"] for name in ("one", "two")]
+    assert table["average"]["median"] == pytest.approx(np.mean(means))
+    for name, length in [("one", 8), ("two", 32)]:
+        assert f"max_length: {length}\n" in (tmp_path / f"suite/runs/{name}/seed-0/config.yaml").read_text()
+    with pytest.raises(UserError, match=r"tasks: cannot stand beside task\.train"):
+        train_all(config, {"task.train": "x"})
+
+
+@pytest.mark.slow
+def test_a_search_that_is_interrupted_ends_like_one_that_is_not(
+    workshop: Any, tmp_path: Path, dies_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*SHORT, "search=7", f"task.test={workshop.files['valid.csv']}", "training.evaluate_every=2"]
+    words += ["search_space.optimizer.learning_rate={low: 1e-7, high: 1e-2, log: true}"]
+    train_all(workshop.configured(tmp_path / "whole" / "task", *words), {})
+    dies_at(15)  # in the third trial
+    with pytest.raises(Killed):
+        train_all(workshop.configured(tmp_path / "parts" / "task", *words), {})
+    monkeypatch.undo()
+    train_all(workshop.configured(tmp_path / "parts" / "task", *words), {})
+    tables = [without_times(results_of(tmp_path / name / "task")) for name in ("whole", "parts")]
+    assert tables[0] == tables[1]
+    search = tables[0]["details"]["task"]["search"]
+    assert search["trials"] == 7 and search["given_up"] > 0
+    runs = tmp_path / "whole" / "task" / "runs" / "task"
+    trials = [results_of(path) for path in sorted((runs / "trials").iterdir())]
+    assert len(trials) == 7 and not any("test" in one for one in trials)
+    assert search["best_score"] == max(one["validation"]["accuracy"] for one in trials)
+    assert not list((runs / "trials").rglob("*.safetensors"))
+    final = (runs / "seed-0" / "config.yaml").read_text()
+    assert f"learning_rate: {search['values']['optimizer.learning_rate']}" in final
+    assert len(results_of(runs / "seed-0")["test_readings"]) == 1
+
+
+def test_mistakes_are_one_line_and_leave_nothing(workshop: Any, tmp_path: Path, finished: Path) -> None:
+    config = workshop.configured(tmp_path / "suite", "search=2", "search_space.optimizer.rate=[1]")
+    with pytest.raises(UserError, match=r"search_space: .*optimizer\.rate: unknown key"):
+        train_all(config, {})
+    with pytest.raises(UserError, match=r"tfidf is made for single_label, multi_label, regression"):
+        tfidf(TaskConfig(kind="token_classification"), "f1", None)  # type: ignore[arg-type]
+    assert not (tmp_path / "suite").exists()
+    test = f"task.test={workshop.files['valid.csv']}"
+    with pytest.raises(UserError, match=r"is a run of another configuration \(seeds: null → 2"):
+        train_all(workshop.configured(finished, test, "seeds=2"), {})
+
+
+def test_what_is_best_without_looking_at_the_text() -> None:
+    assert prior(np.array([1, 1, 0, -100]), 3).argmax() == 1
+    several = prior(np.array([[1, 0], [1, 0], [0, 1]], np.float32), 2)
+    assert several[0] > 0 > several[1]
+    assert prior(np.array([1.0, 4.0]), 1) == 2.5
+
+
+def test_texts_of_training_are_found_among_the_others() -> None:
+    train = Split(["a b", " c ", "d"], None, np.array([0, 1, 0]), [f"train.csv, line {i}" for i in (2, 3, 4)])
+    test = Split(["c", "e", "d"], None, np.array([0, 1, 0]), [f"test.csv, line {i}" for i in (2, 3, 4)])
+    found = seen.duplicates(train, test)
+    assert found["number"] == 2 and found["with_another_label"] == 1
+    assert found["first"][0] == ["test.csv, line 2", "train.csv, line 3"]
+    assert "2 texts (66.7 %) are also in train, 1 of them" in seen.told("test", found)
+
+
+def test_texts_of_pretraining_are_found(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = ["the cat sat on a mat in the city of paris", "a dog was in france and a man in paris, it is said",
+             "sat down"]  # fmt: skip
+    read = tokenizer.encode_batch(texts, special_tokens=False)
+    documents = [[read[0][:5], read[0][5:]], [read[1][:9], read[2]]]
+    store = write_documents(tmp_path / "store", documents, tokenizer_digest=tokenizer.digest)
+    shares = seen.contamination(str(store), tokenizer, texts)
+    assert shares[0] == 1.0 and 0 < shares[1] < seen.CONTAMINATED and np.isnan(shares[2])
+    other = write_documents(tmp_path / "other", documents, tokenizer_digest="another")
+    with pytest.raises(UserError, match="made with another tokenizer"):
+        seen.contamination(str(other), tokenizer, texts)
+
+
+def test_calibration_and_leakage_stand_in_the_results(workshop: Any, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(workshop.base)
+    texts = [line.partition(",")[0] for line in workshop.files["valid.csv"].read_text().splitlines()[1:]]
+    long = [text for text in texts if len(text.split()) >= seen.NGRAM]
+    documents = [[ids] for ids in tokenizer.encode_batch(long[:2], special_tokens=False)]
+    store = write_documents(tmp_path / "store", documents, tokenizer_digest=tokenizer.digest)
+    logits = {}
+    for name in ("plain", "calibrated"):
+        words = [
+            *SHORT,
+            f"leakage={store}",
+            "optimizer.learning_rate=5e-4",
+            f"calibrate={str(name == 'calibrated').lower()}",
+        ]
+        train(workshop.configured(tmp_path / name, *words))
+        rows = (tmp_path / name / "predictions" / "validation.jsonl").read_text().splitlines()
+        probabilities = np.array([list(json.loads(row)["probabilities"].values()) for row in rows])
+        logits[name] = np.log(probabilities[:, 1] / probabilities[:, 0])
+    results = results_of(tmp_path / "calibrated")
+    temperature = results["calibration"]["temperature"]
+    np.testing.assert_allclose(logits["plain"], temperature * logits["calibrated"], rtol=0.02, atol=1e-3)
+    assert results["calibration"]["applied"] and results["leakage"]["validation"]["contaminated"] == 2
+    assert results["leakage"]["validation"]["too_short"] == len(texts) - len(long)
+
+
+@pytest.mark.launch
+def test_a_killed_search_goes_on_in_two_processes(workshop: Any, tmp_path: Path, root: Path) -> None:
+    """Killed in a trial and in a run of the table; the same results as those of one process that is left alone."""
+    words = ["training.steps=12", "training.evaluate_every=4", "seeds=2", "search=2", "model.dropout=0",
+             "baselines=[scratch]", "model.attention_dropout=0", "search_space.optimizer.learning_rate=[1e-3,4e-3]"]  # fmt: skip
+    alone = [sys.executable, "-m", "finetune", *workshop.words(tmp_path / "one" / "task", *words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(alone, cwd=root, env=environment, check=True, capture_output=True, timeout=300)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    two = [*launcher, "-m", "finetune", *workshop.words(tmp_path / "two" / "task", *words)]
+    runs = tmp_path / "two" / "task" / "runs" / "task"
+    for place in ("trials/0000", "seed-1"):
+        with subprocess.Popen(two, cwd=root, env=environment, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, start_new_session=True) as process:  # fmt: skip
+            while process.poll() is None and not list((runs / place).glob("checkpoints/step-*")):
+                time.sleep(0.01)
+            os.killpg(process.pid, signal.SIGKILL)
+        assert not (runs / place / "results.json").exists()
+    done = (runs / "seed-0" / "results.json").stat().st_mtime_ns
+    subprocess.run(two, cwd=root, env=environment, check=True, capture_output=True, timeout=300)
+    assert (runs / "seed-0" / "results.json").stat().st_mtime_ns == done
+    tables = [results_of(tmp_path / name / "task") for name in ("one", "two")]
+    assert (
+        tables[0]["details"]["task"]["search"]["values"] == tables[1]["details"]["task"]["search"]["values"]
+    )
+    for metric, found in tables[0]["tasks"]["task"].items():
+        assert tables[1]["tasks"]["task"][metric]["runs"] == pytest.approx(found["runs"], rel=1e-3)
