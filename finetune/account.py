@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bert.model.config import Labels
 from bert.tokenizer import Tokenizer
 from finetune import baselines, explain, seen
 from finetune.config import KINDS, FinetuneConfig
@@ -87,9 +86,11 @@ class Account:
     def _leakage_of(self, name: str, store: str) -> dict[str, Any]:
         shares = seen.contamination(store, self.tokenizer, self._texts(name))
         leaked = np.nan_to_num(shares) >= seen.CONTAMINATED
-        rows, names = self.rows[name], self.data.labels.names
+        rows, names, kind = self.rows[name], self.data.labels.names, self.config.task.kind
         metric = next(one for one in (self.metric, *self.measured[name]) if one != "loss")
-        value = weighted(metric, [row["target"] for row in rows], [row["prediction"] for row in rows], names)
+        value = weighted(
+            kind, metric, [row["target"] for row in rows], [row["prediction"] for row in rows], names
+        )
         return {
             "contaminated": int(leaked.sum()),
             "share": float(leaked.mean()),
@@ -102,11 +103,11 @@ class Account:
 
 
 def calibration(
-    tokenized: Mapping[str, TokenizedSplit], outputs: Mapping[str, Tensor], labels: Labels
+    kind: str, tokenized: Mapping[str, TokenizedSplit], outputs: Mapping[str, Tensor]
 ) -> dict[str, Any] | None:
     """Expected calibration error before and after temperature scaling, whose temperature is fitted on the validation
     texts; None if the model gives no probabilities."""
-    if labels.problem_type not in CALIBRATED:
+    if kind not in CALIBRATED:
         return None
     logits = {name: pooled(tokenized[name], one).double().numpy() for name, one in outputs.items()}
     targets = {name: tokenized[name].split.targets for name in outputs}

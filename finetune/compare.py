@@ -28,8 +28,8 @@ INTERVAL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class CompareConfig:
-    split: Literal["test", "validation"] = "test"
-    """which texts"""
+    split: Literal["auto", "test", "validation"] = "auto"
+    """which texts; auto: those of the test, if both have them"""
     metric: str | None = None
     """metric to compare; by default the one that chose the checkpoints"""
     samples: PositiveInt = 2000
@@ -44,8 +44,10 @@ class Side:
 
     folder: Path
     """of the run or of the whole table, for messages"""
+    kind: str
     metric: str
     labels: list[str]
+    split: str
     digest: str
     """of the texts and their targets"""
     targets: list[Any]
@@ -100,7 +102,7 @@ def compare_task(task: str, a: Side, b: Side, config: CompareConfig) -> tuple[Co
 
     check_same(a, b)
     metric = config.metric or a.metric
-    values = [[weighted(metric, a.targets, p, a.labels) for p in side.predictions] for side in (a, b)]
+    values = [[weighted(a.kind, metric, a.targets, p, a.labels) for p in side.predictions] for side in (a, b)]
     size, once = len(a.targets), np.ones(len(a.targets), np.int64)
     scores = [[one(once) for one in side] for side in values]
     generator = np.random.default_rng(0)
@@ -124,7 +126,7 @@ def compare_task(task: str, a: Side, b: Side, config: CompareConfig) -> tuple[Co
         float(low),
         float(high),
         (len(scores[0]), len(scores[1])),
-        mcnemar(a.targets, *medians) if len(a.labels) > 1 else None,
+        mcnemar(a.targets, *medians) if a.kind == "single_label" else None,
         "better" if low > 0 else "worse" if high < 0 else "no difference",
     )
     return comparison, drawn
@@ -150,10 +152,10 @@ def mcnemar(targets: Sequence[Any], a: Sequence[Any], b: Sequence[Any]) -> float
 def check_same(a: Side, b: Side) -> None:
     """UserError unless both were measured on the same texts with the same labels."""
     if a.digest != b.digest or a.targets != b.targets:
-        sizes = f"{len(a.targets)} and {len(b.targets)}"
+        sizes = " and ".join(f"{len(side.targets)} {side.split} texts" for side in (a, b))
         raise UserError(
-            f"{a.folder} and {b.folder} were measured on different texts ({sizes} of them) or labels; "
-            "only runs with the same test file can be compared"
+            f"{a.folder} and {b.folder} were measured on different texts or labels ({sizes}); only runs with the "
+            "same files can be compared"
         )
 
 
@@ -171,13 +173,16 @@ def load_sides(folder: Path, config: CompareConfig) -> dict[str, Side]:
 
 def _side(folder: Path, runs: Sequence[Path], config: CompareConfig) -> Side:
     every = [_read(run / RESULTS) for run in runs]
-    rows = [_predictions(run, config.split) for run in runs]
     first = every[0]
+    split = config.split if config.split != "auto" else "test" if "test" in first else "validation"
+    rows = [_predictions(run, split) for run in runs]
     return Side(
         folder,
+        first["kind"],
         next(name for name in (first["metric"], *first["validation"]) if name != "loss"),
         list(first["labels"]),
-        first["digests"].get(config.split, ""),
+        split,
+        first["digests"][split],
         [row["target"] for row in rows[0]],
         [[row["prediction"] for row in one] for one in rows],
     )
@@ -186,8 +191,7 @@ def _side(folder: Path, runs: Sequence[Path], config: CompareConfig) -> Side:
 def _predictions(run: Path, split: str) -> list[dict[str, Any]]:
     path = run / PREDICTIONS / f"{split}.jsonl"
     if not path.is_file():
-        hint = "; its task has no test file: give split=validation" if split == "test" else ""
-        raise UserError(f"{path}: no such file{hint}")
+        raise UserError(f"{path}: no such file; give split=validation if there is no test")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

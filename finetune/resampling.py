@@ -4,21 +4,32 @@ n examples · C classes
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from bert.data.entities import entities_of
+from bert.errors import UserError
 from finetune.metrics import METRICS, Array
+from finetune.tasks.tokens import scores
 
 Weighted = Callable[[Array], float]
 """how often each example counts, int (n,) → the metric"""
 Cells = Sequence[Any]
-"""targets or predictions as in the files of predictions: a label, a list of labels, or a number for each example"""
+"""targets or predictions as in the files of predictions, one for each example: a label, a list, or a number"""
+Prepare = Callable[[Cells, Cells, Sequence[str]], Weighted]
+"""targets, predictions and the labels of the task → a metric"""
 
 
-def weighted(metric: str, targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
-    """A metric of `METRICS` as a function of how often each example counts."""
-    return _PREPARE[metric](targets, predictions, labels)
+def weighted(kind: str, metric: str, targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+    """A metric of a kind of task as a function of how often each example counts; UserError if it cannot be had so."""
+    known = _METRICS.get(kind, {})
+    if metric not in known:
+        raise UserError(
+            f"metric: {metric} of {kind} cannot be resampled; known are {', '.join(known) or 'none'}"
+        )
+    return known[metric](targets, predictions, labels)
 
 
 def _accuracy(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
@@ -31,17 +42,44 @@ def is_right(targets: Cells, predictions: Cells) -> Array:
     return np.array([a == b for a, b in zip(targets, predictions, strict=True)], bool)
 
 
-def _of_confusion(finish: Callable[[Array], float]) -> Callable[[Cells, Cells, Sequence[str]], Weighted]:
+def _of_confusion(finish: Callable[[Array], float]) -> Prepare:
     """A metric of single labels, from the table of targets and predictions (C, C)."""
 
     def prepare(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
-        if targets and isinstance(targets[0], list):
-            return _of_indicators(targets, predictions, labels, "macro")
         size, index = len(labels), {name: i for i, name in enumerate(labels)}
         cells = np.array([index[a] * size + index[b] for a, b in zip(targets, predictions, strict=True)])
         return lambda counts: finish(
             np.bincount(cells, weights=counts, minlength=size * size).reshape(size, size)
         )
+
+    return prepare
+
+
+def _of_words(prepare: Prepare) -> Prepare:
+    """A metric of single labels for lists of them, one for each word."""
+
+    def of_lists(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+        lengths = np.array([len(one) for one in targets])
+        # A word that was cut has no label; it is none of the others.
+        names = [*labels, None]  # type: ignore[list-item]
+        flat = prepare(list(chain(*targets)), list(chain(*predictions)), names)
+        return lambda counts: flat(np.repeat(counts, lengths))
+
+    return of_lists
+
+
+def _of_entities(name: str) -> Prepare:
+    """Precision, recall or F1 of entities, from how many each example has, finds, and finds rightly."""
+
+    def prepare(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+        pairs = [(entities_of(a)[0], entities_of(b)[0]) for a, b in zip(targets, predictions, strict=True)]
+        sizes = np.array([(len(there), len(found), len({*there} & {*found})) for there, found in pairs])
+
+        def value(counts: Array) -> float:
+            there, found, both = counts @ sizes
+            return scores({"there": there, "found": found, "both": both})[name]
+
+        return value
 
     return prepare
 
@@ -67,25 +105,24 @@ def _matthews(confusion: Array) -> float:
     return float((right * total - predicted @ true) / norm) if norm > 0 else 0.0
 
 
-def _micro_f1(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
-    return _of_indicators(targets, predictions, labels, "micro")
-
-
-def _of_indicators(targets: Cells, predictions: Cells, labels: Sequence[str], average: str) -> Weighted:
+def _of_indicators(average: str) -> Prepare:
     """F1 of lists of labels, over all decisions (micro) or as a mean over the labels (macro)."""
-    true, predicted = (
-        np.array([[name in cell for name in labels] for cell in cells], np.float64)
-        for cells in (targets, predictions)
-    )
-    both, either = true * predicted, true + predicted
 
-    def value(counts: Array) -> float:
-        sums = counts @ both, counts @ either
-        return float(
-            _f1_scores(sums[0].sum(), sums[1].sum()) if average == "micro" else _f1_scores(*sums).mean()
+    def prepare(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+        true, predicted = (
+            np.array([[name in cell for name in labels] for cell in cells], np.float64)
+            for cells in (targets, predictions)
         )
+        both, either = true * predicted, true + predicted
 
-    return value
+        def value(counts: Array) -> float:
+            sums = counts @ both, counts @ either
+            micro = average == "micro"
+            return float(_f1_scores(sums[0].sum(), sums[1].sum()) if micro else _f1_scores(*sums).mean())
+
+        return value
+
+    return prepare
 
 
 def _pearson(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
@@ -113,12 +150,25 @@ def _spearman(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weig
     return value
 
 
-_PREPARE: dict[str, Callable[[Cells, Cells, Sequence[str]], Weighted]] = {
-    "accuracy": _accuracy,
-    "f1": _of_confusion(_binary_f1),
-    "macro_f1": _of_confusion(_macro_f1),
-    "micro_f1": _micro_f1,
-    "matthews": _of_confusion(_matthews),
-    "pearson": _pearson,
-    "spearman": _spearman,
+_METRICS: dict[str, dict[str, Prepare]] = {
+    "single_label": {
+        "accuracy": _accuracy,
+        "f1": _of_confusion(_binary_f1),
+        "macro_f1": _of_confusion(_macro_f1),
+        "matthews": _of_confusion(_matthews),
+    },
+    "multi_label": {
+        "micro_f1": _of_indicators("micro"),
+        "macro_f1": _of_indicators("macro"),
+        "accuracy": _accuracy,
+    },
+    "regression": {"pearson": _pearson, "spearman": _spearman},
+    "token_classification": {
+        "f1": _of_entities("f1"),
+        "precision": _of_entities("precision"),
+        "recall": _of_entities("recall"),
+        "accuracy": _of_words(_accuracy),
+        "macro_f1": _of_words(_of_confusion(_macro_f1)),
+    },
 }
+"""kind of task → its metrics"""

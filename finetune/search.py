@@ -40,7 +40,7 @@ def default_space(config: FinetuneConfig) -> Space:
         "model.dropout": [0.0, 0.1, 0.2],
     }
     if (epochs := config.training.epochs) is not None:
-        space["training.epochs"] = [max(1, round(epochs * factor)) for factor in (0.5, 1, 2)]
+        space["training.epochs"] = sorted({max(1, round(epochs * factor)) for factor in (0.5, 1, 2)})
     return space
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bert.data.entities import Words
 from bert.data.keys import key
 from bert.data.store import read_index, read_shard, tokens_of
 from bert.errors import UserError
@@ -29,9 +30,9 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def text_of(split: Split, number: int) -> str:
-    """An example as one text; its words or texts are divided by line ends."""
+    """An example as one text; its parts are divided by line ends."""
     parts = [split.texts[number]] if split.pairs is None else [split.texts[number], split.pairs[number]]
-    return "\n".join(part if isinstance(part, str) else "\n".join(map(str, part)) for part in parts)
+    return "\n".join(" ".join(part.words) if isinstance(part, Words) else str(part) for part in parts)
 
 
 def digest(split: Split) -> str:

@@ -193,7 +193,7 @@ def _finish(
     held_out = {name: part for name, part in tokenized.items() if name != "train"}
     reads = from_main(trainer.accelerator, lambda: _note_reading(Path(config.run_dir), best, held_out))
     outputs, speed = _outputs(trainer, evaluator, model, held_out)
-    calibrated = calibration(tokenized, outputs, data.labels)
+    calibrated = calibration(config.task.kind, tokenized, outputs)
     if config.calibrate and calibrated is not None:
         outputs = {name: one / calibrated["temperature"] for name, one in outputs.items()}
         _divide_logits(model, calibrated["temperature"])
@@ -213,6 +213,7 @@ def _finish(
         "cut_texts": {name: part.cut for name, part in tokenized.items()},
         "test_readings": reads,
         "texts_per_second": speed,
+        "kind": config.task.kind,
         "calibration": calibrated and {**calibrated, "applied": config.calibrate},
     }
 

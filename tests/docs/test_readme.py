@@ -63,6 +63,8 @@ MEANT = {
         "CONFIG": "classification",
         "RUN": "runs/topics",
         "FILE": "my-labels.csv",
+        "A": "runs/topics",
+        "B": "runs/topics",
     },
     "bert": {
         "RUN": "runs/mini",
@@ -116,7 +118,7 @@ def module_and_words(command: list[str]) -> tuple[str, list[str]]:
 
 def has_configuration(words: list[str]) -> bool:
     """Whether the first word is a configuration: a recipe, a file, or a word that stands for one."""
-    return words[0] == "CONFIG" or words[0].endswith(".yaml") or words[0] in RECIPES
+    return words[0] in ("CONFIG", *RECIPES) or words[0].endswith(".yaml") or words[0].startswith("tasks=")
 
 
 def carry_out(module: str, words: list[str]) -> None:
@@ -147,6 +149,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "my-labels.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
     names = "Ada B-PER\nLovelace I-PER\nlives O\nin O\nLondon B-LOC\n\nThe O\nwind O\n\n" * 20
     (tmp_path / "my-names.txt").write_text(names, encoding="utf-8")
+    task = {"run_dir": "runs/topics", "task.train": "my-labels.csv", "batch.max_length": 32}
+    (tmp_path / "topics.yaml").write_text(json.dumps(task), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -188,6 +192,8 @@ def carry_out_document(document: Path) -> None:
         if has_configuration(words):
             keys = {word.partition("=")[0].replace("corpus.sources", "corpus.files") for word in words}
             given = [f"run_dir=runs/{document.stem}-{number}", *GIVEN[package]]
+            if "tasks" in keys:  # each has its own files
+                given = [word for word in given if not word.startswith("task.")]
             words += [word for word in given if word.partition("=")[0] not in keys]
         words = [word.replace("=/mnt/", "=") for word in words]
         carry_out(module, words)

@@ -27,7 +27,9 @@ def test_a_weighted_metric_is_that_of_the_repeated_examples(seed: int, metric: s
     targets, predictions = generator.integers(len(labels), size=(2, 12))
     counts = generator.integers(0, 4, size=12)
     counts[0] += 1
-    value = weighted(metric, [labels[i] for i in targets], [labels[i] for i in predictions], labels)(counts)
+    value = weighted(
+        "single_label", metric, [labels[i] for i in targets], [labels[i] for i in predictions], labels
+    )(counts)
     repeated = np.repeat(targets, counts), np.repeat(predictions, counts)
     assert value == pytest.approx(METRICS[metric](*repeated))
 
@@ -36,7 +38,7 @@ def test_a_weighted_metric_is_that_of_the_repeated_examples(seed: int, metric: s
 def test_a_weighted_correlation(metric: str) -> None:
     generator = np.random.default_rng(0)
     x, counts = generator.normal(size=(2, 20)), generator.integers(0, 3, size=20)
-    value = weighted(metric, x[0].tolist(), x[1].tolist(), ["score"])(counts)
+    value = weighted("regression", metric, x[0].tolist(), x[1].tolist(), ["score"])(counts)
     assert value == pytest.approx(METRICS[metric](np.repeat(x[0], counts), np.repeat(x[1], counts)))
 
 
@@ -46,7 +48,25 @@ def test_a_weighted_metric_of_several_labels(metric: str) -> None:
     arrays, counts = generator.integers(0, 2, size=(2, 9, 3)), generator.integers(1, 3, size=9)
     lists = [[[LABELS[i] for i in np.flatnonzero(row)] for row in one] for one in arrays]
     repeated = [np.repeat(one, counts, axis=0) for one in arrays]
-    assert weighted(metric, *lists, LABELS)(counts) == pytest.approx(METRICS[metric](*repeated))
+    assert weighted("multi_label", metric, *lists, LABELS)(counts) == pytest.approx(
+        METRICS[metric](*repeated)
+    )
+
+
+@pytest.mark.parametrize("metric", ["f1", "precision", "recall", "accuracy"])
+def test_a_weighted_metric_of_words(metric: str) -> None:
+    from seqeval import metrics as theirs
+
+    generator, tags = np.random.default_rng(2), ["O", "B-X", "I-X", "B-Y", "I-Y"]
+    lengths = generator.integers(1, 6, size=15)
+    targets, found = ([[tags[i] for i in generator.integers(5, size=n)] for n in lengths] for _ in range(2))
+    counts = generator.integers(0, 3, size=15)
+    drawn = [
+        [one for one, count in zip(lists, counts, strict=True) for _ in range(count)]
+        for lists in (targets, found)
+    ]
+    value = weighted("token_classification", metric, targets, found, tags)(counts)
+    assert value == pytest.approx(getattr(theirs, f"{metric}_score")(*drawn))
 
 
 def write_run(folder: Path, targets: list[str], predictions: list[str], seed: int = 0, **more: Any) -> Path:
@@ -54,8 +74,8 @@ def write_run(folder: Path, targets: list[str], predictions: list[str], seed: in
     rows = [{"row": f"test.csv, line {i}", "target": t, "prediction": p}
             for i, (t, p) in enumerate(zip(targets, predictions, strict=True), 2)]  # fmt: skip
     (folder / "predictions" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    results = {"metric": "accuracy", "validation": {"accuracy": 1.0}, "labels": LABELS, "seed": seed,
-               "digests": {"test": "1"}, **more}  # fmt: skip
+    results = {"metric": "accuracy", "validation": {"accuracy": 1.0}, "test": {}, "labels": LABELS, "seed": seed,
+               "kind": "single_label", "digests": {"test": "1"}, **more}  # fmt: skip
     (folder / "results.json").write_text(json.dumps(results))
     return folder
 
@@ -115,7 +135,9 @@ def test_mcnemar_counts_what_only_one_gets_right() -> None:
 def test_other_texts_and_other_folders_are_refused(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", TARGETS, TARGETS)
     b = write_run(tmp_path / "b", TARGETS, TARGETS, digests={"test": "2"})
-    with pytest.raises(UserError, match=r"a and .*b were measured on different texts \(300 and 300"):
+    with pytest.raises(
+        UserError, match=r"a and .*b were measured on different texts or labels \(300 test texts"
+    ):
         compare(a, b, CompareConfig())
     with pytest.raises(UserError, match=r"nowhere/results\.json: no such file; give the folders of two"):
         compare(a, tmp_path / "nowhere", CompareConfig())

@@ -218,7 +218,8 @@ def test_calibration_and_leakage_stand_in_the_results(workshop: Any, tmp_path: P
 def test_a_killed_search_goes_on_in_two_processes(workshop: Any, tmp_path: Path, root: Path) -> None:
     """Killed in a trial and in a run of the table; the same results as those of one process that is left alone."""
     words = ["training.steps=12", "training.evaluate_every=4", "seeds=2", "search=2", "model.dropout=0",
-             "baselines=[scratch]", "model.attention_dropout=0", "search_space.optimizer.learning_rate=[1e-3,4e-3]"]  # fmt: skip
+             "baselines=[scratch]", "model.attention_dropout=0",
+             "search_space.optimizer.learning_rate=[1e-3,4e-3]"]  # fmt: skip
     alone = [sys.executable, "-m", "finetune", *workshop.words(tmp_path / "one" / "task", *words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(alone, cwd=root, env=environment, check=True, capture_output=True, timeout=300)
