@@ -11,12 +11,10 @@ from bert.tokenizer import Tokenizer
 from finetune import baselines, explain, seen
 from finetune.config import KINDS, FinetuneConfig
 from finetune.data import TaskData
-from finetune.resampling import weighted
 from finetune.splits import TokenizedSplit
+from finetune.tasks.kind import Kind
 from finetune.tasks.texts import pooled
 
-CALIBRATED = ("single_label", "multi_label")
-"""kinds of tasks whose outputs are probabilities of labels of texts"""
 Rows = list[dict[str, Any]]
 """the lines of a file of predictions"""
 
@@ -86,10 +84,10 @@ class Account:
     def _leakage_of(self, name: str, store: str) -> dict[str, Any]:
         shares = seen.contamination(store, self.tokenizer, self._texts(name))
         leaked = np.nan_to_num(shares) >= seen.CONTAMINATED
-        rows, names, kind = self.rows[name], self.data.labels.names, self.config.task.kind
+        rows, names, kind = self.rows[name], self.data.labels.names, KINDS[self.config.task.kind]
         metric = next(one for one in (self.metric, *self.measured[name]) if one != "loss")
-        value = weighted(
-            kind, metric, [row["target"] for row in rows], [row["prediction"] for row in rows], names
+        value = kind.weighted(
+            metric, [row["target"] for row in rows], [row["prediction"] for row in rows], names
         )
         return {
             "contaminated": int(leaked.sum()),
@@ -103,11 +101,11 @@ class Account:
 
 
 def calibration(
-    kind: str, tokenized: Mapping[str, TokenizedSplit], outputs: Mapping[str, Tensor]
+    kind: Kind, tokenized: Mapping[str, TokenizedSplit], outputs: Mapping[str, Tensor]
 ) -> dict[str, Any] | None:
     """Expected calibration error before and after temperature scaling, whose temperature is fitted on the validation
     texts; None if the model gives no probabilities."""
-    if kind not in CALIBRATED:
+    if not kind.is_calibrated:
         return None
     logits = {name: pooled(tokenized[name], one).double().numpy() for name, one in outputs.items()}
     targets = {name: tokenized[name].split.targets for name in outputs}

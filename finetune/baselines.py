@@ -6,14 +6,13 @@ n examples · R rows of outputs · C classes or labels
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bert.errors import UserError
 from bert.model.config import Labels
 from finetune.config import KINDS, TaskConfig
-from finetune.metrics import Array
+from finetune.linear import prior
 
 if TYPE_CHECKING:
     from finetune.data import TaskData
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 Measured = dict[str, dict[str, float]]
 """split → metrics"""
-TINY = 1e-6
-"""least probability"""
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """scikit-learn's C (1 / alpha for regression); the validation texts choose one"""
 # A character of a script without blanks, a word, or a mark; so two words, or two such characters, are a bigram.
@@ -54,17 +51,6 @@ def majority(
     return kind.measure(data, constant.expand(outputs.shape[0], -1), labels)
 
 
-def prior(labels: Array, size: int) -> Array:
-    """(C,) the logits that fit all labels alike; zeros if labels have no logits of their own, as in a choice."""
-    if labels.dtype.kind != "i":
-        share = labels.mean(axis=0).reshape(-1)
-        return share if labels.ndim == 1 else np.log(share.clip(TINY, 1) / (1 - share).clip(TINY, 1))
-    if labels.ndim > 1 or size == 1:
-        return np.zeros(size)
-    counts = np.bincount(labels[labels >= 0], minlength=size)
-    return np.log(np.maximum(counts / counts.sum(), TINY))
-
-
 def collapse(
     metric: str, measured: Mapping[str, float], baseline: Mapping[str, float], predictions: Sequence[Any]
 ) -> str | None:
@@ -81,20 +67,20 @@ def tfidf(task: TaskConfig, metric: str, data: "TaskData") -> Measured:
     regression, one for each label of a text with several, and ridge regression for numbers."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    fit = _FITS.get(task.kind)
-    if fit is None:
-        raise UserError(f"baselines: tfidf is made for {', '.join(_FITS)}, not for task.kind={task.kind}")
+    kind = KINDS[task.kind]
+    if kind.linear_model is None:
+        raise UserError(
+            f"baselines: tfidf needs a label or a number of whole texts, not task.kind={task.kind}"
+        )
     vectorizer = TfidfVectorizer(token_pattern=WORDS, ngram_range=(1, 2), sublinear_tf=True, min_df=1)
     held_out = {name: split for name, split in data.splits.items() if name != "train"}
     train = vectorizer.fit_transform(_texts(data.train))
     others = {name: vectorizer.transform(_texts(split)) for name, split in held_out.items()}
     best: Measured | None = None
     for strength in STRENGTHS:
-        logits = fit(train, data.train.targets, strength, len(data.labels))
+        logits = kind.linear_model(train, data.train.targets, strength, len(data.labels))
         measured = {
-            name: KINDS[task.kind].measure_logits(
-                split.targets, torch.from_numpy(logits(others[name])), data.labels
-            )
+            name: kind.measure_logits(split.targets, torch.from_numpy(logits(others[name])), data.labels)
             for name, split in held_out.items()
         }
         if best is None or score(metric, measured["validation"]) > score(metric, best["validation"]):
@@ -107,43 +93,3 @@ def _texts(split: "Split") -> list[str]:
     if split.pairs is None:
         return split.texts
     return [f"{text}\n{pair}" for text, pair in zip(split.texts, split.pairs, strict=True)]
-
-
-def _fit_classes(features: Any, targets: Array, strength: float, size: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=strength, max_iter=1000).fit(features, targets)
-
-    def logits(others: Any) -> Array:
-        found = np.full((others.shape[0], size), np.log(TINY))
-        found[:, model.classes_] = model.predict_log_proba(others)
-        return found
-
-    return logits
-
-
-def _fit_labels(features: Any, targets: Array, strength: float, size: int) -> Any:
-    each = [
-        _fit_classes(features, column.astype(np.int64), strength, 2) if 0 < column.mean() < 1 else None
-        for column in targets.T
-    ]
-
-    def logits(others: Any) -> Array:
-        found = np.tile(prior(targets, size), (others.shape[0], 1))
-        for i, one in enumerate(each):
-            if one is not None:
-                log = one(others)
-                found[:, i] = log[:, 1] - log[:, 0]
-        return found
-
-    return logits
-
-
-def _fit_numbers(features: Any, targets: Array, strength: float, size: int) -> Any:
-    from sklearn.linear_model import Ridge
-
-    model = Ridge(alpha=1 / strength).fit(features, targets)
-    return lambda others: model.predict(others).reshape(-1, 1)
-
-
-_FITS = {"single_label": _fit_classes, "multi_label": _fit_labels, "regression": _fit_numbers}

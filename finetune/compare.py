@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bert.config import PositiveInt, help_text, load
 from bert.errors import UserError, run_command
 from bert.files import write_text
-from finetune.config import PREDICTIONS, RESULTS, RUNS
+from finetune.config import KINDS, PREDICTIONS, RESULTS, RUNS
 
 if TYPE_CHECKING:
     from finetune.metrics import Array
@@ -98,11 +98,11 @@ def compare_task(task: str, a: Side, b: Side, config: CompareConfig) -> tuple[Co
     """The comparison of a task, and its resampled differences (samples,)."""
     import numpy as np
 
-    from finetune.resampling import weighted
-
     check_same(a, b)
     metric = config.metric or a.metric
-    values = [[weighted(a.kind, metric, a.targets, p, a.labels) for p in side.predictions] for side in (a, b)]
+    values = [
+        [KINDS[a.kind].weighted(metric, a.targets, p, a.labels) for p in side.predictions] for side in (a, b)
+    ]
     size, once = len(a.targets), np.ones(len(a.targets), np.int64)
     scores = [[one(once) for one in side] for side in values]
     generator = np.random.default_rng(0)
@@ -126,7 +126,7 @@ def compare_task(task: str, a: Side, b: Side, config: CompareConfig) -> tuple[Co
         float(low),
         float(high),
         (len(scores[0]), len(scores[1])),
-        mcnemar(a.targets, *medians) if a.kind == "single_label" else None,
+        mcnemar(a.targets, *medians) if KINDS[a.kind].is_classifier else None,
         "better" if low > 0 else "worse" if high < 0 else "no difference",
     )
     return comparison, drawn

@@ -1,4 +1,4 @@
-"""Metrics of resampled examples, computed from how often each example was drawn.
+"""Metrics of resampled examples, computed from how often each example was drawn; a kind of task has a table of them.
 
 n examples · C classes
 """
@@ -9,30 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from bert.data.entities import entities_of
-from bert.errors import UserError
 from finetune.metrics import METRICS, Array
-from finetune.tasks.tokens import scores
 
 Weighted = Callable[[Array], float]
 """how often each example counts, int (n,) → the metric"""
 Cells = Sequence[Any]
 """targets or predictions as in the files of predictions, one for each example: a label, a list, or a number"""
-Prepare = Callable[[Cells, Cells, Sequence[str]], Weighted]
+Labels = Sequence[str | None]
+Prepare = Callable[[Cells, Cells, Labels], Weighted]
 """targets, predictions and the labels of the task → a metric"""
 
 
-def weighted(kind: str, metric: str, targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
-    """A metric of a kind of task as a function of how often each example counts; UserError if it cannot be had so."""
-    known = _METRICS.get(kind, {})
-    if metric not in known:
-        raise UserError(
-            f"metric: {metric} of {kind} cannot be resampled; known are {', '.join(known) or 'none'}"
-        )
-    return known[metric](targets, predictions, labels)
-
-
-def _accuracy(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+def share_right(targets: Cells, predictions: Cells, labels: Labels) -> Weighted:
     right = is_right(targets, predictions).astype(np.float64)
     return lambda counts: float(counts @ right / counts.sum())
 
@@ -42,10 +30,10 @@ def is_right(targets: Cells, predictions: Cells) -> Array:
     return np.array([a == b for a, b in zip(targets, predictions, strict=True)], bool)
 
 
-def _of_confusion(finish: Callable[[Array], float]) -> Prepare:
+def of_confusion(finish: Callable[[Array], float]) -> Prepare:
     """A metric of single labels, from the table of targets and predictions (C, C)."""
 
-    def prepare(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+    def prepare(targets: Cells, predictions: Cells, labels: Labels) -> Weighted:
         size, index = len(labels), {name: i for i, name in enumerate(labels)}
         cells = np.array([index[a] * size + index[b] for a, b in zip(targets, predictions, strict=True)])
         return lambda counts: finish(
@@ -55,49 +43,33 @@ def _of_confusion(finish: Callable[[Array], float]) -> Prepare:
     return prepare
 
 
-def _of_words(prepare: Prepare) -> Prepare:
+def of_words(prepare: Prepare) -> Prepare:
     """A metric of single labels for lists of them, one for each word."""
 
-    def of_lists(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+    def of_lists(targets: Cells, predictions: Cells, labels: Labels) -> Weighted:
         lengths = np.array([len(one) for one in targets])
         # A word that was cut has no label; it is none of the others.
-        names = [*labels, None]  # type: ignore[list-item]
+        names = [*labels, None]
         flat = prepare(list(chain(*targets)), list(chain(*predictions)), names)
         return lambda counts: flat(np.repeat(counts, lengths))
 
     return of_lists
 
 
-def _of_entities(name: str) -> Prepare:
-    """Precision, recall or F1 of entities, from how many each example has, finds, and finds rightly."""
-
-    def prepare(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
-        pairs = [(entities_of(a)[0], entities_of(b)[0]) for a, b in zip(targets, predictions, strict=True)]
-        sizes = np.array([(len(there), len(found), len({*there} & {*found})) for there, found in pairs])
-
-        def value(counts: Array) -> float:
-            there, found, both = counts @ sizes
-            return scores({"there": there, "found": found, "both": both})[name]
-
-        return value
-
-    return prepare
-
-
 def _f1_scores(both: Array, either: Array) -> Array:
     return 2 * both / np.maximum(either, 1)
 
 
-def _macro_f1(confusion: Array) -> float:
+def macro_f1(confusion: Array) -> float:
     both, either = np.diag(confusion), confusion.sum(0) + confusion.sum(1)
     return float(_f1_scores(both, either)[either > 0].mean())
 
 
-def _binary_f1(confusion: Array) -> float:
+def binary_f1(confusion: Array) -> float:
     return float(_f1_scores(confusion[1, 1], confusion[1].sum() + confusion[:, 1].sum()))
 
 
-def _matthews(confusion: Array) -> float:
+def matthews(confusion: Array) -> float:
     """Gorodkin 2004."""
     total, right = confusion.sum(), np.trace(confusion)
     predicted, true = confusion.sum(0), confusion.sum(1)
@@ -105,10 +77,10 @@ def _matthews(confusion: Array) -> float:
     return float((right * total - predicted @ true) / norm) if norm > 0 else 0.0
 
 
-def _of_indicators(average: str) -> Prepare:
+def of_indicators(average: str) -> Prepare:
     """F1 of lists of labels, over all decisions (micro) or as a mean over the labels (macro)."""
 
-    def prepare(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+    def prepare(targets: Cells, predictions: Cells, labels: Labels) -> Weighted:
         true, predicted = (
             np.array([[name in cell for name in labels] for cell in cells], np.float64)
             for cells in (targets, predictions)
@@ -125,7 +97,7 @@ def _of_indicators(average: str) -> Prepare:
     return prepare
 
 
-def _pearson(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+def pearson(targets: Cells, predictions: Cells, labels: Labels) -> Weighted:
     x, y = np.array(targets, np.float64), np.array(predictions, np.float64)
 
     def value(counts: Array) -> float:
@@ -136,7 +108,7 @@ def _pearson(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weigh
     return value
 
 
-def _spearman(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+def spearman(targets: Cells, predictions: Cells, labels: Labels) -> Weighted:
     x, y, everything = (
         np.array(targets, np.float64),
         np.array(predictions, np.float64),
@@ -148,27 +120,3 @@ def _spearman(targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weig
         return METRICS["spearman"](x[drawn], y[drawn])
 
     return value
-
-
-_METRICS: dict[str, dict[str, Prepare]] = {
-    "single_label": {
-        "accuracy": _accuracy,
-        "f1": _of_confusion(_binary_f1),
-        "macro_f1": _of_confusion(_macro_f1),
-        "matthews": _of_confusion(_matthews),
-    },
-    "multi_label": {
-        "micro_f1": _of_indicators("micro"),
-        "macro_f1": _of_indicators("macro"),
-        "accuracy": _accuracy,
-    },
-    "regression": {"pearson": _pearson, "spearman": _spearman},
-    "token_classification": {
-        "f1": _of_entities("f1"),
-        "precision": _of_entities("precision"),
-        "recall": _of_entities("recall"),
-        "accuracy": _of_words(_accuracy),
-        "macro_f1": _of_words(_of_confusion(_macro_f1)),
-    },
-}
-"""kind of task → its metrics"""

@@ -193,7 +193,7 @@ def _finish(
     held_out = {name: part for name, part in tokenized.items() if name != "train"}
     reads = from_main(trainer.accelerator, lambda: _note_reading(Path(config.run_dir), best, held_out))
     outputs, speed = _outputs(trainer, evaluator, model, held_out)
-    calibrated = calibration(config.task.kind, tokenized, outputs)
+    calibrated = calibration(kind, tokenized, outputs)
     if config.calibrate and calibrated is not None:
         outputs = {name: one / calibrated["temperature"] for name, one in outputs.items()}
         _divide_logits(model, calibrated["temperature"])

@@ -6,7 +6,7 @@ n examples · N sequences · T tokens · C classes or labels · R rows of output
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,9 @@ from bert.errors import UserError
 from bert.model.config import Labels
 from bert.tokenizer import Tokenizer
 from finetune.config import BatchConfig, TaskConfig
+from finetune.linear import Logits
 from finetune.metrics import Array
+from finetune.resampling import Cells, Prepare, Weighted
 from finetune.splits import Split, TokenizedSplit
 
 Answer = dict[str, Any]
@@ -43,6 +45,14 @@ class Kind(ABC):
     """ways of `batch.long_texts` that make no sense here"""
     dtype: ClassVar[type]
     """of the targets"""
+    resampled: ClassVar[Mapping[str, Prepare]] = {}
+    """metric → how to compute it from how often each example counts"""
+    linear_model: ClassVar[Callable[..., Logits] | None] = None
+    """the model of TF-IDF weights that is a baseline; needs `measure_logits`"""
+    is_calibrated: ClassVar[bool] = False
+    """its outputs are probabilities of labels of texts, which a temperature may correct"""
+    is_classifier: ClassVar[bool] = False
+    """an example has one label, and is right or wrong"""
     by_label: ClassVar[bool] = False
     """an answer has `probabilities`, one of each label by its name"""
 
@@ -101,6 +111,13 @@ class Kind(ABC):
     @abstractmethod
     def measure(self, data: TokenizedSplit, outputs: Tensor, labels: Labels) -> dict[str, float]:
         """The mean loss, in float64, and the metrics. Args: outputs: (R, C) of the model, float32, on the CPU."""
+
+    def weighted(self, metric: str, targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
+        """A metric as a function of how often each example counts; UserError if it has none such."""
+        if metric not in self.resampled:
+            known = ", ".join(self.resampled) or "none"
+            raise UserError(f"metric: {metric} cannot be resampled; for this kind of task there are {known}")
+        return self.resampled[metric](targets, predictions, labels)
 
     def details(self, data: TokenizedSplit, outputs: Tensor, labels: Labels) -> dict[str, Any]:
         """Further results, for instance those of each type of entity."""

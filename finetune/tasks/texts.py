@@ -5,7 +5,7 @@ n examples · N sequences · C classes or labels
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from bert.errors import UserError
 from bert.inference.classification import ANSWERS
 from bert.model.config import PROBLEM_TYPES, Labels
 from bert.tokenizer import Tokenizer
+from finetune import linear, resampling
 from finetune.config import BatchConfig, TaskConfig
 from finetune.metrics import METRICS, Array
 from finetune.sequences import encode
@@ -94,6 +95,15 @@ class SingleLabel(TextKind):
     """One label a text."""
 
     metrics = ("accuracy", "macro_f1", "f1", "matthews")
+    resampled: ClassVar = {
+        "accuracy": resampling.share_right,
+        "f1": resampling.of_confusion(resampling.binary_f1),
+        "macro_f1": resampling.of_confusion(resampling.macro_f1),
+        "matthews": resampling.of_confusion(resampling.matthews),
+    }
+    linear_model = staticmethod(linear.fit_classes)
+    is_calibrated = True
+    is_classifier = True
     dtype = np.int64
     needed = 2
 
@@ -114,6 +124,13 @@ class MultiLabel(TextKind):
     """Any number of labels a text."""
 
     metrics = ("micro_f1", "macro_f1", "accuracy")
+    resampled: ClassVar = {
+        "micro_f1": resampling.of_indicators("micro"),
+        "macro_f1": resampling.of_indicators("macro"),
+        "accuracy": resampling.share_right,
+    }
+    linear_model = staticmethod(linear.fit_labels)
+    is_calibrated = True
     dtype = np.float32
 
     def values(self, row: Mapping[str, Any], text: Any, task: TaskConfig) -> list[Any]:
@@ -137,6 +154,8 @@ class Regression(TextKind):
     """A number a text."""
 
     metrics = ("pearson", "spearman")
+    resampled: ClassVar = {"pearson": resampling.pearson, "spearman": resampling.spearman}
+    linear_model = staticmethod(linear.fit_numbers)
     dtype = np.float32
     by_label = False
 

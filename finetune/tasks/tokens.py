@@ -31,6 +31,7 @@ from bert.inference.tagging import entity_rows
 from bert.model.config import Labels
 from bert.model.outputs import cross_entropy
 from bert.tokenizer import Tokenizer
+from finetune import resampling
 from finetune.config import BatchConfig, TaskConfig
 from finetune.metrics import METRICS, Array
 from finetune.sequences import encode
@@ -233,6 +234,22 @@ def scores(counts: Mapping[str, int]) -> dict[str, float]:
     }
 
 
+def _of_entities(name: str) -> resampling.Prepare:
+    """Precision, recall or F1 of entities, from how many each example has, finds, and finds rightly."""
+
+    def prepare(targets: Any, predictions: Any, labels: Any) -> resampling.Weighted:
+        pairs = [(entities_of(a)[0], entities_of(b)[0]) for a, b in zip(targets, predictions, strict=True)]
+        sizes = np.array([(len(there), len(found), len({*there} & {*found})) for there, found in pairs])
+
+        def value(counts: Array) -> float:
+            there, found, both = counts @ sizes
+            return scores({"there": there, "found": found, "both": both})[name]
+
+        return value
+
+    return prepare
+
+
 def _column(row: Mapping[str, Any], wanted: int | str) -> str:
     """The name of a column that is given by its name or number."""
     if wanted in row:
@@ -304,4 +321,9 @@ def tags_of(text: Words, spans: Any, whole: str) -> list[str]:
     return tags
 
 
+TokenClassification.resampled = {
+    **{name: _of_entities(name) for name in ("f1", "precision", "recall")},
+    "accuracy": resampling.of_words(resampling.share_right),
+    "macro_f1": resampling.of_words(resampling.of_confusion(resampling.macro_f1)),
+}
 TOKEN_CLASSIFICATION = TokenClassification()

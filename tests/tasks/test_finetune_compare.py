@@ -13,8 +13,8 @@ from sklearn.metrics import precision_recall_fscore_support
 from bert.errors import UserError
 from finetune import explain
 from finetune.compare import CompareConfig, compare, main, mcnemar
+from finetune.config import KINDS
 from finetune.metrics import METRICS
-from finetune.resampling import weighted
 
 LABELS = ["a", "b", "c"]
 
@@ -27,9 +27,8 @@ def test_a_weighted_metric_is_that_of_the_repeated_examples(seed: int, metric: s
     targets, predictions = generator.integers(len(labels), size=(2, 12))
     counts = generator.integers(0, 4, size=12)
     counts[0] += 1
-    value = weighted(
-        "single_label", metric, [labels[i] for i in targets], [labels[i] for i in predictions], labels
-    )(counts)
+    cells = [[labels[i] for i in one] for one in (targets, predictions)]
+    value = KINDS["single_label"].weighted(metric, *cells, labels)(counts)
     repeated = np.repeat(targets, counts), np.repeat(predictions, counts)
     assert value == pytest.approx(METRICS[metric](*repeated))
 
@@ -38,7 +37,7 @@ def test_a_weighted_metric_is_that_of_the_repeated_examples(seed: int, metric: s
 def test_a_weighted_correlation(metric: str) -> None:
     generator = np.random.default_rng(0)
     x, counts = generator.normal(size=(2, 20)), generator.integers(0, 3, size=20)
-    value = weighted("regression", metric, x[0].tolist(), x[1].tolist(), ["score"])(counts)
+    value = KINDS["regression"].weighted(metric, x[0].tolist(), x[1].tolist(), ["score"])(counts)
     assert value == pytest.approx(METRICS[metric](np.repeat(x[0], counts), np.repeat(x[1], counts)))
 
 
@@ -48,7 +47,7 @@ def test_a_weighted_metric_of_several_labels(metric: str) -> None:
     arrays, counts = generator.integers(0, 2, size=(2, 9, 3)), generator.integers(1, 3, size=9)
     lists = [[[LABELS[i] for i in np.flatnonzero(row)] for row in one] for one in arrays]
     repeated = [np.repeat(one, counts, axis=0) for one in arrays]
-    assert weighted("multi_label", metric, *lists, LABELS)(counts) == pytest.approx(
+    assert KINDS["multi_label"].weighted(metric, *lists, LABELS)(counts) == pytest.approx(
         METRICS[metric](*repeated)
     )
 
@@ -65,7 +64,7 @@ def test_a_weighted_metric_of_words(metric: str) -> None:
         [one for one, count in zip(lists, counts, strict=True) for _ in range(count)]
         for lists in (targets, found)
     ]
-    value = weighted("token_classification", metric, targets, found, tags)(counts)
+    value = KINDS["token_classification"].weighted(metric, targets, found, tags)(counts)
     assert value == pytest.approx(getattr(theirs, f"{metric}_score")(*drawn))
 
 

@@ -16,9 +16,10 @@ from bert.config import load
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from finetune import seen
-from finetune.baselines import prior, tfidf
+from finetune.baselines import tfidf
 from finetune.batches import FinetuningBatches
 from finetune.config import FinetuneConfig, TaskConfig
+from finetune.linear import prior
 from finetune.splits import Split
 from finetune.suite import train_all
 from finetune.train import train
@@ -152,7 +153,7 @@ def test_mistakes_are_one_line_and_leave_nothing(workshop: Any, tmp_path: Path, 
     config = workshop.configured(tmp_path / "suite", "search=2", "search_space.optimizer.rate=[1]")
     with pytest.raises(UserError, match=r"search_space: .*optimizer\.rate: unknown key"):
         train_all(config, {})
-    with pytest.raises(UserError, match=r"tfidf is made for single_label, multi_label, regression"):
+    with pytest.raises(UserError, match=r"tfidf needs a label or a number of whole texts"):
         tfidf(TaskConfig(kind="token_classification"), "f1", None)  # type: ignore[arg-type]
     assert not (tmp_path / "suite").exists()
     test = f"task.test={workshop.files['valid.csv']}"
