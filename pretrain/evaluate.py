@@ -170,8 +170,7 @@ def show(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    texts = ["", *dict.fromkeys(f"{name.partition('/')[0]}/" for name in result if "/" in name)]
-    table = Table("held-out text", *(part for text in texts for part in (text[:-1] or "model", "guessing")))
+    table = Table("held-out text", "model", "guessing")
     measures = {
         "mlm_loss": "unigram_loss",
         "perplexity": None,
@@ -179,10 +178,12 @@ def show(result: Mapping[str, Any]) -> None:
         "nsp_accuracy": "nsp_chance",
         "pseudo_perplexity": None,
     } | {name: None for name in result if name.startswith("mlm_loss_to_")}
+    texts = dict.fromkeys(f"{name.partition('/')[0]}/" for name in result if "/" in name)
     for name, baseline in measures.items():
-        cells = [text + part if part else "" for text in texts for part in (name, baseline)]
-        if any(cell in result for cell in cells):
-            table.add_row(name, *(f"{result[cell]:.4f}" if cell in result else "" for cell in cells))
+        for text in ("", *texts):  # the figures of all texts one below the other
+            if text + name in result:
+                guessing = f"{result[text + baseline]:.4f}" if baseline else ""
+                table.add_row((text + name).replace("/", ": "), f"{result[text + name]:.4f}", guessing)
     for name, share in result.get("pairs", {}).items():
         table.add_row(f"pairs: {name}", f"{share:.4f}", "0.5000")
     console = Console()
