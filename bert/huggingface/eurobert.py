@@ -28,15 +28,24 @@ CONSTANT = {
     "pooler": False,
     "dropout": 0.0,
 }
+
+
+def heads(default: int) -> tuple[Field, Field]:
+    """The number of heads, and those of keys and values if there are fewer."""
+    key = "num_attention_heads"
+    return (
+        Field("num_heads", key, default, read_num_heads),
+        Field(
+            ours="num_kv_heads",
+            theirs="num_key_value_heads",
+            default=None,
+            read=lambda kv_heads, theirs: None if kv_heads == theirs.get(key, default) else kv_heads,
+            write=lambda ours: ours.kv_heads,
+        ),
+    )
+
+
 CONFIG = (
-    Field("num_heads", "num_attention_heads", 12, read_num_heads),
-    Field(
-        ours="num_kv_heads",
-        theirs="num_key_value_heads",
-        default=None,
-        read=lambda kv_heads, theirs: None if kv_heads == theirs.get("num_attention_heads") else kv_heads,
-        write=lambda ours: ours.kv_heads,
-    ),
     Field(
         "activation", "hidden_act", "silu", read_activation, lambda ours: THEIR_ACTIVATIONS[ours.activation]
     ),
@@ -63,6 +72,7 @@ EUROBERT = Family(
     constant={**CONSTANT, "head": "none", "classifier": "gelu"},
     config=(
         *CONFIG,
+        *heads(12),
         Field("vocab_size", "vocab_size", 128256),
         Field("hidden_size", "hidden_size", 768),
         Field("num_layers", "num_hidden_layers", 12),

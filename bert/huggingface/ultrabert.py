@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bert.huggingface import eurobert, rotary
-from bert.huggingface.family import Family, Field, read_num_heads
+from bert.huggingface.family import Family, Field
 from bert.huggingface.modernbert import write_pooling
 
 _LAYERS = 32
@@ -56,7 +56,7 @@ ULTRABERT = Family(
     },
     config=(
         *eurobert.CONFIG,
-        Field("num_heads", "num_attention_heads", 32, read_num_heads),
+        *eurobert.heads(32),
         Field("vocab_size", "vocab_size", 32000),
         Field("hidden_size", "hidden_size", 4096),
         Field("num_layers", "num_hidden_layers", _LAYERS),

@@ -62,6 +62,13 @@ class _Rows:
         rows, device = layout.rows(), layout.position_ids.device
         return RowsAndMask(rows, visible_keys(rows.real, rows.length, window, device))
 
+    def _heads(self, q: Tensor, k: Tensor, v: Tensor, ready: RowsAndMask) -> tuple[Tensor, ...]:
+        """(*, H, d) and (*, K, d) twice → (N, H, S, d) three times: torch's fast kernels with a mask share no keys."""
+        q, k, v = (ready.rows.read(x).transpose(1, 2) for x in (q, k, v))
+        if _shared(q, k):
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        return q, k, v
+
 
 class Eager(_Rows):
     """softmax(QKᵀ / √d + mask) V, step by step. Only this one can return the probabilities."""
@@ -69,9 +76,7 @@ class Eager(_Rows):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, ready: RowsAndMask, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        q, k, v = (ready.rows.read(x).transpose(1, 2) for x in (q, k, v))
-        if _shared(q, k):
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        q, k, v = self._heads(q, k, v, ready)
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if ready.visible is not None:
             # The lowest finite number, not -inf: the softmax of a row of -inf is NaN.
@@ -89,10 +94,8 @@ class Sdpa(_Rows):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, ready: RowsAndMask, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
-        q, k, v = (ready.rows.read(x).transpose(1, 2) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=ready.visible, dropout_p=dropout, enable_gqa=_shared(q, k)
-        )
+        q, k, v = self._heads(q, k, v, ready)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=ready.visible, dropout_p=dropout)
         return ready.rows.write(mixed.transpose(1, 2))
 
 

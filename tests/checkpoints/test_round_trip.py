@@ -306,6 +306,20 @@ def test_a_published_modernbert_is_read_as_transformers_reads_it_and_written_for
     assert huggingface.import_config(without_old)[0] == huggingface.import_config(without_new)[0] == config
 
 
+@pytest.mark.parametrize(
+    "model_type, published",
+    [
+        ("eurobert", {"rope_theta": 250000, "rope_scaling": None, "head_dim": 64, "num_key_value_heads": 12}),
+        ("nomic_bert", {"rope_theta": 500.0}),
+    ],
+)
+def test_the_rotary_base_of_version_4_is_read_as_transformers_reads_it(model_type, published):
+    written = transformers.AutoConfig.for_model(model_type, **published).to_dict()
+    config = huggingface.import_config({"model_type": model_type, **published})[0]
+    assert config == huggingface.import_config(written)[0]
+    assert config.rotary_base == published["rope_theta"]
+
+
 @pytest.mark.parametrize("pattern, every", [("G", 1), ("GL", 2), ("GLLL", 4), ("LG", None), ("GGL", None)])
 def test_only_a_pattern_that_version_4_knows_has_a_number_there(pattern, every):
     config = model_of("modernbert", "EncoderModel", layer_pattern=pattern).config

@@ -37,11 +37,21 @@ ROTARY |= {"layer_pattern": "GLL", "window": 8, "norm_bias": False}
 EURO = ROTARY | {"num_kv_heads": 1, "norm_kind": "rms", "head": "none", "tied_decoder": False}
 
 
+KINDS = {"bert": {}, "modern": ROTARY, "euro": EURO}
+
+
 @pytest.mark.parametrize(
-    "backend, compiler",
-    [("auto", "aot_eager"), ("flex", "aot_eager"), pytest.param("auto", "inductor", marks=pytest.mark.slow)],
+    "kind, backend, compiler",
+    [
+        ("bert", "auto", "aot_eager"),
+        ("modern", "auto", "aot_eager"),
+        ("euro", "auto", "aot_eager"),
+        ("bert", "flex", "aot_eager"),
+        ("modern", "flex", "aot_eager"),
+        pytest.param("bert", "auto", "inductor", marks=pytest.mark.slow),
+        pytest.param("modern", "auto", "inductor", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("kind", [{}, ROTARY, EURO], ids=["bert", "modern", "euro"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
 def test_one_graph_serves_every_batch(monkeypatch, kind, backend, compiler):
     torch._dynamo.reset()
@@ -51,7 +61,7 @@ def test_one_graph_serves_every_batch(monkeypatch, kind, backend, compiler):
     config = EncoderConfig(
         **{"vocab_size": V, "hidden_size": 32, "num_heads": 2, "num_layers": 3, "intermediate_size": 32},
         **{"max_positions": 96, "dropout": 0.0, "attention_dropout": 0.0},
-        **kind,
+        **KINDS[kind],
     )
     torch.manual_seed(0)
     model = build(config, "PretrainingModel")

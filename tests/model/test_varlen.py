@@ -130,7 +130,7 @@ def test_outputs_and_gradients_are_those_of_eager(kind, batch):
         assert not mine[2][~batch["attention_mask"]].any()
 
 
-@pytest.mark.parametrize("kind", ["bert", "modern"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_graph_serves_every_batch(kind):
     torch._dynamo.reset()
     (model,) = models(kind, "varlen")
