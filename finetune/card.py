@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 import bert.config as configuration
 from bert import card
 from bert.model.models import Model
+from finetune.account import sentences
 from finetune.config import KINDS, FinetuneConfig
 from finetune.data import TaskData
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+MOST_CLASSES = 20
+"""of which the card lists each"""
 _TEMPLATE = """\
 {start}, fine-tuned on {num_train} {what} {labels}.
 
@@ -27,7 +30,7 @@ _TEMPLATE = """\
 {rows}
 
 {chosen}
-
+{explained}
 ## Compute
 
 {compute}
@@ -71,6 +74,7 @@ def model_card(
         rows="\n".join(rows),
         chosen=f"After step {results.get('best_step', results['steps'])} of {results['steps']}, "
         f"chosen by {results['metric']} on the validation {kind.examples}.",
+        explained="".join(f"\n{part}\n" for part in _explained(results)),
         compute=compute,
         limits="\n".join(f"- {limit}" for limit in _limits(config, model)),
         recipe=configuration.yaml12.dump(recipe),
@@ -86,6 +90,26 @@ def model_card(
         datasets=[dataset] if dataset else [],
         results=_measured(config, kind.pipeline, measured),
     )
+
+
+def _explained(results: dict[str, Any]) -> Iterator[str]:
+    """What the finished model's results say beside its metrics, on the test texts if there are any."""
+    if "baselines" not in results:  # a checkpoint of a run that goes on
+        return
+    split = "test" if "test" in results["baselines"]["majority"] else "validation"
+    yield "\n".join(f"- {sentence}." for sentence in sentences(results, split))
+    if calibration := results["calibration"]:
+        applied = "with" if calibration["applied"] else "without"
+        name = "ece_with_temperature" if calibration["applied"] else "ece"
+        yield f"Expected calibration error: {calibration[name][split]:.4f}, {applied} temperature scaling."
+    if (found := results["explained"].get(split)) and len(found["classes"]) <= MOST_CLASSES:
+        cells = [
+            f"| {name} | {one['precision']:.3f} | {one['recall']:.3f} | {one['f1']:.3f} | {one['examples']} |"
+            for name, one in found["classes"].items()
+        ]
+        yield "\n".join(
+            [f"| {split} | precision | recall | F1 | examples |", "|---|---|---|---|---|", *cells]
+        )
 
 
 def _limits(config: FinetuneConfig, model: Model) -> Iterator[str]:

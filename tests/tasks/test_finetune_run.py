@@ -51,7 +51,8 @@ def test_a_run_learns_and_leaves_what_it_promises(finished: Path) -> None:
     right = [row["prediction"] == row["target"] for row in predicted]
     assert sum(right) / len(right) == pytest.approx(results["test"]["accuracy"])
     assert all(set(row["probabilities"]) == {"neg", "pos"} for row in predicted)
-    assert "| test |" in (finished / "model" / "README.md").read_text()
+    card = (finished / "model" / "README.md").read_text()
+    assert "| test |" in card and "better than majority" in card and "| pos | 1.000 |" in card
 
 
 class Killed(BaseException):
