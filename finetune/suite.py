@@ -65,9 +65,12 @@ def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
                 if accelerator.is_main_process:
                     told = f"{runs.name}, run {number} of {len(planned)}: {variant} seed {one.seed}"
                     print(" ".join(told.split()), flush=True)
-                if carry_out_once(one, accelerator):
-                    return True
-                runs.add(variant, one)
+                try:
+                    if carry_out_once(one, accelerator):
+                        return True
+                    runs.add(variant, one)
+                except Diverged as error:
+                    runs.diverged.append({"variant": variant, "seed": one.seed, "why": str(error)})
                 from_main(accelerator, table.write)
         from_main(accelerator, lambda: print(table.write(finished=True), flush=True))
     return False
@@ -169,11 +172,12 @@ def carry_out_once(
     if from_main(accelerator, lambda: is_finished(config)):
         return False
     configure(accelerator, config.training)
-    with alone(accelerator, config.run_dir):
-        result = carry_out(config, accelerator, is_hopeless)
-    accelerator.free_memory()
-    gc.collect()
-    return result.stopping
+    try:
+        with alone(accelerator, config.run_dir):
+            return carry_out(config, accelerator, is_hopeless).stopping
+    finally:
+        accelerator.free_memory()
+        gc.collect()
 
 
 def is_finished(config: FinetuneConfig) -> bool:

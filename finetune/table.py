@@ -51,6 +51,8 @@ class TaskRuns:
     """variant (empty for the main column) → the results of its runs"""
     baselines: dict[str, Measured] = field(default_factory=dict)
     """baseline → split → its metrics; the majority class is part of each run's results"""
+    diverged: list[dict[str, Any]] = field(default_factory=list)
+    """variant and seed of runs without results, because their loss was not finite, and what was said of them"""
     search: dict[str, Any] | None = None
     """what a search has found"""
 
@@ -97,6 +99,7 @@ class TaskRuns:
             "metric": self.metric,
             "seeds": [run["seed"] for run in self.results[""]],
             "collapsed": self.collapsed,
+            "diverged": self.diverged,
             "baselines": values,
             "verdict": verdict(self.metric, median, values),
         }
@@ -164,6 +167,10 @@ class Table:
             sentences += [f"- {task.name}, {line}." for line in warnings(task.results[""][0])]
             if task.search:
                 sentences.append(f"- {task.name}: {task.search['told']}.")
+        for task in self.tasks:
+            for one in task.diverged:
+                name = " ".join(filter(None, [one["variant"], f"seed {one['seed']}"]))
+                sentences.append(f"- {task.name}: {name} has no result: {one['why']}.")
         waiting = [task.name for task in self.tasks if task not in begun]
         if not finished:
             sentences.append(

@@ -1,6 +1,7 @@
 """Many runs, one table: seeds, tasks, shares of the rows, baselines, searches; interruptions; what was seen before."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -100,6 +101,24 @@ def test_a_run_that_learns_nothing_is_marked_and_not_dropped(workshop: Any, tmp_
     collapsed = table["details"]["suite"]["collapsed"]
     assert collapsed and len(table["tasks"]["suite"]["accuracy"]["runs"]) == 2
     assert collapsed[0]["why"] in (tmp_path / "suite" / "results.md").read_text()
+
+
+def test_a_run_that_diverges_is_marked_and_the_others_go_on(
+    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = FinetuningBatches.__getitem__
+
+    def broken(self: FinetuningBatches, step: int) -> Any:
+        data = real(self, step)
+        if self.seed == 0:
+            data.counts["classification"] = math.nan  # the loss is divided by it
+        return data
+
+    monkeypatch.setattr(FinetuningBatches, "__getitem__", broken)
+    train_all(workshop.configured(tmp_path / "suite", *SHORT, "seeds=2", "training.max_skipped=2"), {})
+    details = results_of(tmp_path / "suite")["details"]["suite"]
+    assert [one["seed"] for one in details["diverged"]] == [0] and details["seeds"] == [1]
+    assert "suite: seed 0 has no result: 2 steps in a row" in (tmp_path / "suite" / "results.md").read_text()
 
 
 def test_several_tasks_keep_their_own_settings(workshop: Any, tmp_path: Path) -> None:
