@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from bert.model.models import (
         EncoderModel,
         MaskedLanguageModel,
+        MultipleChoice,
         PretrainingModel,
+        QuestionAnswering,
         SequenceClassifier,
         TokenClassifier,
         build,

@@ -24,12 +24,15 @@ from bert.checkpoint import folder as checkpoint_folder
 from bert.data.batch import Layout, token_batch
 from bert.data.ragged import Ragged
 from bert.inference.common import evaluating, tokenize_and_cut
-from bert.model.models import Model
+from bert.model.models import Model, MultipleChoice
 from bert.tokenizer import Tokenizer
 
 Batch = dict[str, Any]
 Outputs = dict[str, Tensor]
-OUTPUTS = ("last_hidden_state", "pooler_output", "prediction_logits", "seq_relationship_logits", "logits")
+OUTPUTS = (
+    *("last_hidden_state", "pooler_output", "prediction_logits", "seq_relationship_logits"),
+    *("logits", "start_logits", "end_logits"),
+)
 LONGEST = 512
 """tokens of the longest text"""
 _SENTENCES = (
@@ -130,6 +133,8 @@ def _compare_with_transformers(
             report.folder, dtype=torch.float64, output_loading_info=True
         )
         their_ids = transformers.AutoTokenizer.from_pretrained(report.folder)(list(TEXTS))["input_ids"]
+    if isinstance(model, MultipleChoice):  # theirs takes (examples, choices, tokens)
+        batches = [{name: value[:, None] for name, value in batch.items()} for batch in batches]
     with torch.inference_mode():
         found = _gather(theirs.eval(), batches, huggingface.FAMILIES[config["model_type"]].outputs)
     if "prediction_logits" in ours and "logits" in found:
@@ -165,7 +170,9 @@ def _gather(model: Any, batches: list[Batch], renamed: Mapping[str, str] | None 
         for name, value in dict(model(**batch)).items():
             name = (renamed or {}).get(name, name)
             if name in OUTPUTS and value is not None:
-                value = value[batch["attention_mask"].bool()] if value.ndim == 3 else value
+                real = batch["attention_mask"].bool() if "attention_mask" in batch else None
+                of_tokens = real is not None and value.shape[:2] == real.shape
+                value = value[real] if of_tokens else value
                 parts.setdefault(name, []).append(value)
     return {name: torch.cat(values) for name, values in parts.items()}
 

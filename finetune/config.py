@@ -15,6 +15,8 @@ KINDS = Table(
     multi_label="finetune.tasks.texts:MULTI_LABEL",
     regression="finetune.tasks.texts:REGRESSION",
     token_classification="finetune.tasks.tokens:TOKEN_CLASSIFICATION",
+    question_answering="finetune.tasks.questions:QUESTION_ANSWERING",
+    multiple_choice="finetune.tasks.choices:MULTIPLE_CHOICE",
 )
 """The kinds of tasks."""
 LONG_TEXTS = Table(
@@ -35,7 +37,8 @@ RUNS = "runs"
 @dataclass(frozen=True)
 class TaskConfig(FileConfig):
     kind: Annotated[str, KINDS] = "single_label"
-    """what is predicted: one label a text, any number of labels a text, a number a text, or a label for each word"""
+    """what is predicted: one label a text, any number of labels a text, a number a text, a label for each word, the
+    answer to a question in a text, or one of several choices"""
     dataset: str | None = None
     """dataset of the Hugging Face hub, NAME or NAME:CONFIGURATION; train, validation, test name its splits"""
     train: str = "train"
@@ -63,6 +66,16 @@ class TaskConfig(FileConfig):
     CoNLL file the last one"""
     span_column: str = "spans"
     """token_classification of texts: column of the entities, a list of {start, end, label} in characters"""
+    question_column: str = "question"
+    """question_answering: column of the question"""
+    context_column: str = "context"
+    """question_answering: column of the text that has the answer"""
+    answer_column: str = "answers"
+    """question_answering: column of the answers, each a text and answer_start, where it begins in characters"""
+    unanswerable: bool = False
+    """question_answering: questions may have no answer (SQuAD 2.0), and the prediction may be empty"""
+    choice_columns: list[str] = field(default_factory=lambda: ["choices"])
+    """multiple_choice: columns of the choices, or one with a list of them; they stand behind pair_column, if given"""
     labels: list[str] | dict[str, str] | None = None
     """labels in order, or a mapping from the labels in the files to names; by default those of train, sorted"""
     label_separator: str = ","
@@ -73,7 +86,7 @@ class TaskConfig(FileConfig):
     """metric that chooses the best checkpoint; the default is the first one. single_label: accuracy, macro_f1,
     matthews, with two classes also f1; multi_label: micro_f1, macro_f1, accuracy; regression: pearson, spearman;
     token_classification: f1, precision and recall of entities, accuracy of words, and where there are no entities
-    macro_f1; all: loss"""
+    macro_f1; question_answering: f1, exact_match; multiple_choice: accuracy; all: loss"""
     patience: NonNegativeInt = 0
     """early stopping: stop after this many evaluations in a row without a better one; 0 never stops early"""
 

@@ -42,9 +42,9 @@ def outputs_of(
             raise EvaluationStopped
         logits = model(**to_device(batch, device)).logits
         if outputs is None:
-            num_rows = len(data.ids.values) if data.per_token else len(data.ids)
+            num_rows = len(data.ids.values) if data.token_outputs else len(data.ids)
             outputs = torch.zeros(num_rows, logits.shape[-1], device=device)
-        if data.per_token:
+        if data.token_outputs:
             rows = data.ids.places(chosen)
             places = torch.from_numpy(rows.values).to(device)
             real = torch.arange(logits.shape[1]) < torch.from_numpy(rows.lengths)[:, None]

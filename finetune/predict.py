@@ -117,9 +117,7 @@ class Predictor:
     @property
     def labels(self) -> "Labels":
         """The labels of the model; none if it needs none."""
-        from bert.model.config import Labels
-
-        return getattr(self.model, "labels", Labels(()))
+        return getattr(self.model, "labels", None) or self.kind.labels(self.task, [])[0]
 
     def examples(self, rows: RowFile) -> Iterator[tuple[Row, tuple[str, Any, Any]]]:
         """Each row with its place, its text and its pair; UserError at the first one that cannot be used."""

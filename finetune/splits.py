@@ -8,6 +8,7 @@ all sequences of an example that are compared with each other. A long example ma
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,9 @@ class TokenizedSplit:
     example_of: Array
     """(N,) ascending: the example of each sequence"""
     per_token: bool = False
-    """labels and outputs are those of tokens"""
+    """labels are those of tokens"""
+    token_outputs: bool = False
+    """outputs are those of tokens; labels those of sequences, unless `per_token`"""
     compared: bool = False
     """the sequences of an example are compared with each other, and are a unit"""
     sources: Array | None = None
@@ -66,12 +69,12 @@ class TokenizedSplit:
         """The number of units."""
         return len(self.unit_starts) - 1 if self.compared else len(self.ids)
 
-    @property
+    @cached_property
     def unit_starts(self) -> Array:
         """(U + 1,) the first sequence of each example, for those that are compared."""
         return np.searchsorted(self.example_of, np.arange(len(self.split) + 1))
 
-    @property
+    @cached_property
     def unit_lengths(self) -> Array:
         """(U,) tokens that a unit takes of a micro-batch."""
         if not self.compared:

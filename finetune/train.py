@@ -113,7 +113,7 @@ def build_model(config: ModelConfig, architecture: str, labels: Labels, start: C
         overrides = {"dropout": config.dropout, "embedding_dropout": None, "classifier_dropout": None}
     if config.attention_dropout is not None:
         overrides["attention_dropout"] = config.attention_dropout
-    model = load_model(config.from_, architecture, labels=labels, overrides=overrides)
+    model = load_model(config.from_, architecture, labels=labels or None, overrides=overrides)
     if not config.pretrained:
         model = models.build(model.config, architecture, labels)
     return model.train()

@@ -43,9 +43,9 @@ GIVE_FORMAT = f"give format={'|'.join(dict.fromkeys(FORMATS.values()))}, or a pa
 class FileConfig:
     """The format of files of rows."""
 
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "lines", "txt"] = "auto"
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "squad", "lines", "txt"] = "auto"
     """format of the files; auto decides by the file's name, conll has a word a line and an empty line between
-    sentences, lines needs a pattern, txt has a text on each line"""
+    sentences, squad is SQuAD's JSON, lines needs a pattern, txt has a text on each line"""
     columns: list[str] | None = None
     """names of the columns of a csv, tsv or conll file that has no header line; by default 0, 1, … in conll"""
     delimiter: str | None = None
@@ -274,6 +274,26 @@ def _read_conll(file: RowFile) -> Iterator[Row]:
             sentence.append((number, cells))
 
 
+def _read_squad(file: RowFile) -> Iterator[Row]:
+    """A question a row, with its text."""
+    try:
+        articles = json.loads("".join(file.lines(newline="")))["data"]
+        for article in articles:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    place = f"{file.path}, question {question['id']}"
+                    row = {
+                        "id": question["id"],
+                        "title": article.get("title"),
+                        "question": question["question"],
+                    }
+                    answers = [] if question.get("is_impossible") else question.get("answers", [])
+                    yield Row(place, {**row, "context": paragraph["context"], "answers": answers})
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UserError(f"{file.path}: is not SQuAD's JSON, data[].paragraphs[].qas[] ({why})") from None
+
+
 def _sentence(file: RowFile, lines: list[tuple[int, list[str]]]) -> Row:
     names = file.config.columns or [str(i) for i in range(len(lines[0][1]))]
     place = file.place(lines[0][0])
@@ -290,6 +310,7 @@ READERS: dict[str, Callable[[RowFile], Iterator[Row]]] = {
     "jsonl": _read_jsonl,
     "parquet": _read_parquet,
     "conll": _read_conll,
+    "squad": _read_squad,
     "lines": _read_lines,
     "txt": _read_txt,
 }

@@ -42,12 +42,14 @@ def obstacles(config: EncoderConfig, architecture: str) -> str:
     """Why transformers cannot compute this encoder: how it differs from the most similar architecture."""
     wanted = structure(config, architecture)
     differences: dict[str, list[str]] = {}
-    for name, family in FAMILIES.items():
+    families = {name: family for name, family in FAMILIES.items() if architecture in family.heads}
+    for name, family in families.items():
         with suppress(ValueError, UserError):
             nearest = structure(family.read_config(family.write_config(config)), architecture)
             differences[name] = [f"{k}={v}" for k, v in wanted.items() if nearest.get(k) != v]
     name = min(differences, key=lambda name: len(differences[name]))
-    return f"unlike {name} it has {', '.join(differences[name])}"
+    other = ", ".join(differences[name]) or f"no {architecture} in transformers"
+    return f"unlike {name} it has {other}"
 
 
 def export_config(

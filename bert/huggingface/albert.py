@@ -17,7 +17,7 @@ _POOLER = {"pooler.dense": "albert.pooler"}
 ALBERT = Family(
     model_type="albert",
     prefix="albert",
-    classes=class_names("Albert"),
+    classes=class_names("Albert", choice=False),
     constant=CONSTANT,
     config=(
         *with_defaults(
@@ -62,6 +62,7 @@ ALBERT = Family(
         "PretrainingModel": {**_PREDICTIONS, **_POOLER, "pair": "sop_classifier.classifier"},
         "SequenceClassifier": {**_POOLER, "classifier": "classifier"},
         "TokenClassifier": {"classifier": "classifier"},
+        "QuestionAnswering": {"classifier": "qa_outputs"},
     },
     required={"tie_word_embeddings": True, "inner_group_num": 1, "position_embedding_type": "absolute"},
     outputs={"sop_logits": "seq_relationship_logits"},

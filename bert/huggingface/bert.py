@@ -102,17 +102,21 @@ def head_names(prefix: str) -> dict[str, Names]:
         "PretrainingModel": {**predictions, **pooler, "pair": "cls.seq_relationship"},
         "SequenceClassifier": {**pooler, "classifier": "classifier"},
         "TokenClassifier": {"classifier": "classifier"},
+        "QuestionAnswering": {"classifier": "qa_outputs"},
+        "MultipleChoice": {**pooler, "classifier": "classifier"},
     }
 
 
-def class_names(name: str, pretraining: str = "ForPreTraining") -> dict[str, str]:
-    """Our class → theirs."""
+def class_names(name: str, pretraining: str = "ForPreTraining", choice: bool = True) -> dict[str, str]:
+    """Our class → theirs; `choice`: their multiple choice has the head that ours has."""
     return {
         "EncoderModel": f"{name}Model",
         "MaskedLanguageModel": f"{name}ForMaskedLM",
         "PretrainingModel": f"{name}{pretraining}",
         "SequenceClassifier": f"{name}ForSequenceClassification",
         "TokenClassifier": f"{name}ForTokenClassification",
+        "QuestionAnswering": f"{name}ForQuestionAnswering",
+        **({"MultipleChoice": f"{name}ForMultipleChoice"} if choice else {}),
     }
 
 

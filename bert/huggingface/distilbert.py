@@ -17,7 +17,7 @@ _LAYER, _THEIR_LAYER = "encoder.layers.{i}", "distilbert.transformer.layer.{i}"
 DISTILBERT = Family(
     model_type="distilbert",
     prefix="distilbert",
-    classes=class_names("DistilBert", pretraining="ForMaskedLM"),
+    classes=class_names("DistilBert", pretraining="ForMaskedLM", choice=False),
     constant={
         "num_segments": 0,
         "positions": "learned",
@@ -63,5 +63,6 @@ DISTILBERT = Family(
         "PretrainingModel": _PREDICTIONS,
         "SequenceClassifier": {"pooler.dense": "pre_classifier", "classifier": "classifier"},
         "TokenClassifier": {"classifier": "classifier"},
+        "QuestionAnswering": {"classifier": "qa_outputs"},
     },
 )

@@ -15,7 +15,7 @@ _PREDICTIONS = {
 ELECTRA = Family(
     model_type="electra",
     prefix="electra",
-    classes=class_names("Electra", pretraining="ForMaskedLM"),
+    classes=class_names("Electra", pretraining="ForMaskedLM", choice=False),
     constant={
         **CONSTANT,
         "head_activation": "gelu",
@@ -43,6 +43,7 @@ ELECTRA = Family(
         "PretrainingModel": _PREDICTIONS,
         "SequenceClassifier": {"pooler.dense": "classifier.dense", "classifier": "classifier.out_proj"},
         "TokenClassifier": {"classifier": "classifier"},
+        "QuestionAnswering": {"classifier": "qa_outputs"},
     },
     required=REQUIRED,
 )

@@ -77,6 +77,8 @@ class Family:
 
     def expresses(self, config: EncoderConfig, architecture: str) -> bool:
         """Whether transformers would compute the same: the configuration is the same after writing and reading."""
+        if architecture not in self.heads:
+            return False
         try:
             there_and_back = self.read_config(self.write_config(config))
         except (ValueError, UserError):
@@ -89,7 +91,7 @@ class Family:
         number = layer[1] if layer else ""
         key = name.replace(f".layers.{number}.", ".layers.{i}.")
         module, _, parameter = key.rpartition(".")
-        table = {**self.encoder, **self.heads[architecture]}
+        table = {**self.encoder, **self.heads.get(architecture, {})}
         targets, suffix = (table[key], "") if key in table else (table.get(module, ()), f".{parameter}")
         targets = (targets,) if isinstance(targets, str) else targets
         found = [target.format(i=number) + suffix for target in targets]
@@ -119,8 +121,8 @@ _HEAD_FIELDS = {
     "head_activation": ("MaskedLanguageModel", "PretrainingModel"),
     "head_bias": ("MaskedLanguageModel", "PretrainingModel"),
     "decoder_bias": ("MaskedLanguageModel", "PretrainingModel"),
-    "classifier": ("SequenceClassifier", "TokenClassifier"),
-    "pooling": ("SequenceClassifier",),
+    "classifier": ("SequenceClassifier", "TokenClassifier", "QuestionAnswering", "MultipleChoice"),
+    "pooling": ("SequenceClassifier", "MultipleChoice"),
 }
 
 

@@ -44,6 +44,8 @@ MODERNBERT = Family(
         "PretrainingModel": "ModernBertForMaskedLM",
         "SequenceClassifier": "ModernBertForSequenceClassification",
         "TokenClassifier": "ModernBertForTokenClassification",
+        "QuestionAnswering": "ModernBertForQuestionAnswering",
+        "MultipleChoice": "ModernBertForMultipleChoice",
     },
     constant={
         "num_segments": 0,
@@ -143,5 +145,11 @@ MODERNBERT = Family(
             "classifier": "classifier",
         },
         "TokenClassifier": {**_TRANSFORM, "classifier": "classifier"},
+        "QuestionAnswering": {**_TRANSFORM, "classifier": "classifier"},
+        "MultipleChoice": {
+            "pooler.dense": "head.dense",
+            "pooler.norm": "head.norm",
+            "classifier": "classifier",
+        },
     },
 )

@@ -49,6 +49,8 @@ def _family(model_type: str, prefix: str, their_class: str, **constant: Any) -> 
             "PretrainingModel": _PREDICTIONS,
             "SequenceClassifier": {"pooler.dense": "classifier.dense", "classifier": "classifier.out_proj"},
             "TokenClassifier": {"classifier": "classifier"},
+            "QuestionAnswering": {"classifier": "qa_outputs"},
+            "MultipleChoice": {"pooler.dense": f"{prefix}.pooler.dense", "classifier": "classifier"},
         },
         required=REQUIRED,
         older=((r"^lm_head\.decoder\.bias$", "lm_head.bias"),),

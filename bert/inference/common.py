@@ -61,6 +61,8 @@ _WITHOUT_PREDICTIONS = {
     "EncoderModel": "a bare encoder",
     "SequenceClassifier": "a classifier of texts",
     "TokenClassifier": "a classifier of tokens",
+    "QuestionAnswering": "a model that answers questions",
+    "MultipleChoice": "a model that chooses",
 }
 
 

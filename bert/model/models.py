@@ -14,7 +14,7 @@ from bert.model.config import CLASSIFIERS, HEADS, PROBLEM_TYPES, EncoderConfig, 
 from bert.model.encoder import Encoded, Encoder
 from bert.model.heads import MaskedLanguageHead, Pooler, Transform, classifier_dropout
 from bert.model.init import initialise
-from bert.model.outputs import Loss, ModelOutput, cross_entropy
+from bert.model.outputs import Loss, ModelOutput, answer_cross_entropy, choice_cross_entropy, cross_entropy
 
 
 class Model(nn.Module):
@@ -130,6 +130,13 @@ class PretrainingModel(MaskedLanguageModel):
         return output
 
 
+def _pooled(pooler: nn.Module, encoded: Encoded, pooling: str) -> Tensor:
+    """(N, D): what a classifier of sequences reads."""
+    if pooling == "late":
+        return encoded.layout.mean(pooler(encoded.last_hidden_state))
+    return pooler(encoded.mean() if pooling == "mean" else encoded.first())
+
+
 class SequenceClassifier(Model):
     """Classifies each sequence: a label, several labels, or numbers."""
 
@@ -144,11 +151,7 @@ class SequenceClassifier(Model):
         """Labels (N,), -100 ignored, or (N, C), NaN ignored → logits (N, C), losses["classification"]."""
         nothing = input_ids.new_empty(0) if self.config.pooling == "cls" else None
         encoded, output = self.encode(input_ids, batch, chosen=nothing)
-        if self.config.pooling == "late":
-            pooled = encoded.layout.mean(self.pooler(encoded.last_hidden_state))
-        else:
-            pooled = self.pooler(encoded.mean() if self.config.pooling == "mean" else encoded.first())
-        output.logits = self.classifier(self.dropout(pooled))
+        output.logits = self.classifier(self.dropout(_pooled(self.pooler, encoded, self.config.pooling)))
         if labels is not None:
             loss = PROBLEM_TYPES[self.labels.problem_type](output.logits, labels)
             output.losses["classification"] = loss
@@ -171,6 +174,55 @@ class TokenClassifier(Model):
         output.logits = self.classifier(self.dropout(self.head(encoded.last_hidden_state)))
         if labels is not None:
             output.losses["classification"] = cross_entropy(output.logits.flatten(0, -2), labels.flatten())
+        return output
+
+
+class QuestionAnswering(Model):
+    """Finds the answer to a question in the text behind it: where it begins, and where it ends."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.head = Transform(config) if config.classifier == "transform" else nn.Identity()
+        self.dropout = nn.Dropout(classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, input_ids: Tensor, *, labels: Tensor | None = None, **batch: Any) -> ModelOutput:
+        """Labels (N, 2), the places of an answer's first and last token in its sequence, -100 ignored → logits (*, 2),
+        start_logits (*), end_logits (*), losses["classification"]."""
+        encoded, output = self.encode(input_ids, batch)
+        logits = self.classifier(self.dropout(self.head(encoded.last_hidden_state)))
+        output.logits = logits
+        output.start_logits, output.end_logits = logits.unbind(-1)
+        if labels is not None:
+            rows = encoded.layout.rows()
+            output.losses["classification"] = answer_cross_entropy(rows.read(logits), rows.real, labels)
+        return output
+
+
+class MultipleChoice(Model):
+    """Gives each sequence a score; of those of an example, the one with the highest is right."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.pooler = CLASSIFIERS[config.classifier](config)
+        self.dropout = nn.Dropout(classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, 1)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        labels: Tensor | None = None,
+        num_choices: Tensor | None = None,
+        **batch: Any,
+    ) -> ModelOutput:
+        """Sequences of G examples, `num_choices` (G,) of each, and labels (G,), the number of the right one, -100
+        ignored → logits (N, 1), losses["classification"]."""
+        nothing = input_ids.new_empty(0) if self.config.pooling == "cls" else None
+        encoded, output = self.encode(input_ids, batch, chosen=nothing)
+        output.logits = self.classifier(self.dropout(_pooled(self.pooler, encoded, self.config.pooling)))
+        if labels is not None and num_choices is not None:
+            output.losses["classification"] = choice_cross_entropy(output.logits, num_choices, labels)
         return output
 
 

@@ -36,6 +36,8 @@ class ModelOutput:
     prediction_logits: Tensor | None = None
     seq_relationship_logits: Tensor | None = None
     logits: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     losses: dict[str, Loss] = field(default_factory=dict)
@@ -75,6 +77,34 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
     loss = F.cross_entropy(_precise(logits), labels, ignore_index=IGNORED, reduction="sum")
     with torch.no_grad():
         return Loss(loss, (labels != IGNORED).sum(), (logits.argmax(-1) == labels).sum())
+
+
+def answer_cross_entropy(logits: Tensor, real: Tensor | None, labels: Tensor) -> Loss:
+    """The first and the last token of an answer (Devlin et al. 2018, section 4.2). Counts both.
+
+    Args:
+        logits: (N, S, 2). real: (N, S) bool, False where a sequence has no token; None if all are real.
+        labels: (N, 2), places in the sequence; `IGNORED` ones do not count.
+    """
+    logits = _precise(logits)
+    if real is not None:
+        logits = logits.masked_fill(~real[..., None], torch.finfo(logits.dtype).min)
+    return cross_entropy(logits.transpose(1, 2).flatten(0, 1), labels.flatten())
+
+
+def choice_cross_entropy(logits: Tensor, num_choices: Tensor, labels: Tensor) -> Loss:
+    """The right one of some choices.
+
+    Args:
+        logits: (N, 1), a score for each choice, those of an example one after the other. num_choices: (G,) of each
+            example. labels: (G,) the number of the right choice; `IGNORED` ones do not count.
+    """
+    logits = _precise(logits)
+    examples = torch.arange(len(num_choices), device=logits.device).repeat_interleave(num_choices)
+    starts = num_choices.cumsum(0) - num_choices
+    places = torch.arange(len(logits), device=logits.device) - starts[examples]
+    scores = logits.new_full((len(num_choices), int(num_choices.max())), torch.finfo(logits.dtype).min)
+    return cross_entropy(scores.index_put((examples, places), logits[:, 0]), labels)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Loss:

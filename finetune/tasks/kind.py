@@ -94,7 +94,12 @@ class Kind(ABC):
 
     def targets(self, targets: list[Any]) -> Array:
         """The targets of a split as an array."""
-        return np.array(targets, dtype=self.dtype)
+        if self.dtype is not object:
+            return np.array(targets, dtype=self.dtype)
+        array = np.empty(len(targets), object)
+        for i, target in enumerate(targets):  # numpy would make a table of targets of the same length
+            array[i] = target
+        return array
 
     def notes(self, split: Split, labels: Labels) -> list[str]:
         """What a user should know about the labels of a split."""

@@ -107,11 +107,6 @@ class TokenClassification(Kind):
     def target(self, values: list[Any], index: Mapping[str, int]) -> Any:
         return np.array([index_of(tag, index, "tag") for tag in values])
 
-    def targets(self, targets: list[Any]) -> Array:
-        array = np.empty(len(targets), object)
-        array[:] = targets
-        return array
-
     def notes(self, split: Split, labels: Labels) -> list[str]:
         if scheme_of(labels.names) is None:
             return []
@@ -128,7 +123,7 @@ class TokenClassification(Kind):
 
         data = encode(Split(texts, None, split.targets, split.places), tokenizer, batch, words_at)
         assert data.sources is not None
-        data.split, data.per_token = split, True
+        data.split, data.per_token, data.token_outputs = split, True, True
         if data.windowed:
             data.sources = where_most_is_around(data.ids, data.example_of, data.sources)
         data.labels = np.full(len(data.sources), IGNORED)

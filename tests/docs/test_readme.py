@@ -151,6 +151,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "my-names.txt").write_text(names, encoding="utf-8")
     task = {"run_dir": "runs/topics", "task.train": "my-labels.csv", "batch.max_length": 32}
     (tmp_path / "topics.yaml").write_text(json.dumps(task), encoding="utf-8")
+    answer = {"text": "London", "answer_start": 13}
+    question = {"id": "1", "question": "Where does Ada live?", "answers": [answer]}
+    paragraph = {"context": "Ada lives in London.", "qas": [question] * 20}
+    squad = {"data": [{"title": "Ada", "paragraphs": [paragraph]}]}
+    (tmp_path / "my-questions.json").write_text(json.dumps(squad), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path

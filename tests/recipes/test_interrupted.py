@@ -176,9 +176,43 @@ def sentences() -> str:
     return "\n".join(map("".join, blocks))
 
 
-FILES: dict[str, Callable[[], str]] = {"token_classification": sentences}
+def squad() -> str:
+    """SQuAD's JSON: the answer is always the name."""
+    draw = random.Random(0)
+    asked = []
+    for number in range(24):
+        words = draw.choices(["the", "value", "an", "object"], k=60)
+        words[draw.randrange(60)] = "Ada Byron"
+        context = " ".join(words)
+        answer = {"text": "Ada Byron", "answer_start": context.index("Ada")}
+        question = {"id": str(number), "question": "Who is named?", "answers": [answer]}
+        asked.append({"context": context, "qas": [question]})
+    return json.dumps({"data": [{"title": "Names", "paragraphs": asked}]})
+
+
+def choices() -> str:
+    """The right choice is always the one with the name."""
+    draw = random.Random(0)
+    found = []
+    for _ in range(24):
+        label = draw.randrange(2)
+        pair = ["the value", "an object"]
+        pair[label] = "Ada Byron"
+        found.append({"text": "this class", "choices": pair, "label": label})
+    return "".join(f"{json.dumps(row)}\n" for row in found)
+
+
+FILES: dict[str, Callable[[], str]] = {
+    "token_classification": sentences,
+    "question_answering": squad,
+    "multiple_choice": choices,
+}
 """By kind of task, the file of a split, where it is not a table of texts."""
-LOADERS = {"token_classification": transformers.AutoModelForTokenClassification}
+LOADERS = {
+    "token_classification": transformers.AutoModelForTokenClassification,
+    "question_answering": transformers.AutoModelForQuestionAnswering,
+    "multiple_choice": transformers.AutoModelForMultipleChoice,
+}
 """By kind of task, transformers' class that loads the model, where it does not classify texts."""
 
 
