@@ -444,7 +444,7 @@ def test_the_bias_of_the_decoder_is_read_under_either_name(tmp_path, kind, name)
         ({"model_type": "modernbert", "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
         ({"model_type": "nomic_bert", "head_dim": 8}, "head_dim=8"),
         ({"hidden_size": 64}, "embeddings"),
-        ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering"),
+        ({"architectures": ["BertForNextSentencePrediction"]}, "BertForNextSentencePrediction"),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_a_line(tmp_path, changes, message):
