@@ -4,7 +4,7 @@ n examples · N sequences, one for each choice
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from bert.data.records import is_broken
 from bert.model.config import Labels
 from bert.model.outputs import choice_cross_entropy
 from bert.tokenizer import Tokenizer
+from finetune import resampling
 from finetune.config import BatchConfig, TaskConfig
 from finetune.metrics import METRICS, Array
 from finetune.sequences import encode
@@ -29,6 +30,7 @@ class MultipleChoice(Kind):
     pipeline = "multiple-choice"
     examples = "questions"
     metrics = ("accuracy",)
+    resampled: ClassVar = {"accuracy": resampling.share_right}
     not_for = ("head_tail", "windows")
     dtype = np.int64
 

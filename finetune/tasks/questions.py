@@ -6,7 +6,7 @@ n examples (questions) · N sequences (windows of their texts) · T tokens
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from bert.data.records import is_broken
 from bert.model.config import Labels
 from bert.model.outputs import answer_cross_entropy
 from bert.tokenizer import Tokenizer
+from finetune import resampling
 from finetune.config import BatchConfig, TaskConfig
 from finetune.metrics import Array
 from finetune.sequences import encode
@@ -255,4 +256,16 @@ def _overlap(found: list[str], gold: list[str]) -> float:
     return 2 * (Counter(found) & Counter(gold)).total() / (len(found) + len(gold))
 
 
+def _mean_of(score: Callable[[str, Sequence[Gold]], float]) -> resampling.Prepare:
+    """The mean of a score of each example."""
+
+    def prepare(targets: Any, predictions: Any, labels: Any) -> resampling.Weighted:
+        golds = [[Gold(0, text) for text in target] for target in targets]
+        each = np.array([score(found, gold) for found, gold in zip(predictions, golds, strict=True)])
+        return lambda counts: float(counts @ each / counts.sum())
+
+    return prepare
+
+
+QuestionAnswering.resampled = {"f1": _mean_of(f1), "exact_match": _mean_of(exact_match)}
 QUESTION_ANSWERING = QuestionAnswering()
