@@ -23,7 +23,7 @@ PACKAGES = {
 }
 FOLDERS = {
     "configs": "Ready configurations: model/ tokenizer/ pretrain/ finetune/, and accelerate/ for launching",
-    "demo": "What `make demo` runs",
+    "demo": "What `make demo` runs, and a script that makes an embedding model",
     "docs": "The documentation",
     "benchmarks": "Speed and memory, compared with other tools",
     "tests": "Tests",

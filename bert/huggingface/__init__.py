@@ -96,7 +96,10 @@ def import_config(theirs: Mapping[str, Any]) -> tuple[EncoderConfig, str | None,
         )
     family = FAMILIES[model_type]
     own = dict(theirs.get(NATIVE, {}))
-    architecture = own.pop("architecture", _class_of(family, theirs))
+    architecture = own.pop("architecture", None)
+    # transformers keeps our key when it saves the model as another class.
+    if architecture is None or theirs.get("architectures") != [family.classes[architecture]]:
+        architecture = _class_of(family, theirs)
     return replace(family.read_config(theirs), **own), architecture, _import_labels(theirs)
 
 

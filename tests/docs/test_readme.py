@@ -146,6 +146,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             text = "\n".join(sentence(words) for _ in range(12))
             (tmp_path / folder / f"{number}.txt").write_text(text, encoding="utf-8")
     rows = [f'"{sentence(words)}",{label}' for _ in range(30) for label, words in TOPICS.items()]
+    pairs = [{"title": words[0], "abstract": sentence(words)} for words in (*TOPICS.values(),)]
+    (tmp_path / "my-pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     (tmp_path / "my-labels.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
     names = "Ada B-PER\nLovelace I-PER\nlives O\nin O\nLondon B-LOC\n\nThe O\nwind O\n\n" * 20
     (tmp_path / "my-names.txt").write_text(names, encoding="utf-8")

@@ -30,6 +30,17 @@ def test_sentence_transformers_gives_the_same_vectors(folders: dict[str, Path], 
     assert np.abs(ours[0] - ours[1]).max() > 0.1, "vectors that are all alike agree without effort"
 
 
+@pytest.mark.parametrize("name", ["modernbert-pretraining", "pretraining", "classifier"])
+def test_what_sentence_transformers_saves_is_the_encoder(
+    folders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(str(folders[name]), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    assert type(bert.load(tmp_path / "saved")) is bert.EncoderModel
+    assert np.abs(bert.embed(tmp_path / "saved", TEXTS) - bert.embed(folders[name], TEXTS)).max() < 1e-5
+
+
 def test_a_classifier_is_read_as_one(folders: dict[str, Path]) -> None:
     from sentence_transformers import CrossEncoder
 
