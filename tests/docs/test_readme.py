@@ -67,6 +67,7 @@ MEANT = {
         "B": "runs/topics",
     },
     "bert": {
+        "NAME": "me/mini",
         "RUN": "runs/mini",
         "CHECKPOINT": "runs/mini",
         "CLASSIFIER": "runs/topics",
