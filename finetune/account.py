@@ -63,11 +63,14 @@ class Account:
         return {name: seen.duplicates(self.data.train, self.data.splits[name]) for name in self.outputs}
 
     def _explained(self) -> dict[str, Any]:
-        """Of classifiers with a probability for each label."""
+        labels, kind = self.data.labels.names, KINDS[self.config.task.kind]
+        if not kind.is_calibrated:
+            return {}
         return {
-            name: explain.explain(rows, self._texts(name), self.data.labels.names)
+            name: explain.explain(rows, self._texts(name), labels)
+            if kind.is_classifier
+            else explain.explain_labels(rows, labels)
             for name, rows in self.rows.items()
-            if explain.is_classified(rows, self.data.labels.names)
         }
 
     def _texts(self, name: str) -> list[str]:

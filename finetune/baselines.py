@@ -62,16 +62,20 @@ def collapse(
     return None
 
 
+def check_baselines(task: TaskConfig, names: Sequence[str]) -> None:
+    """UserError if a baseline cannot be had for this kind of task."""
+    if "tfidf" in names and KINDS[task.kind].linear_model is None:
+        raise UserError(
+            f"baselines: tfidf needs a label or a number of whole texts, not task.kind={task.kind}"
+        )
+
+
 def tfidf(task: TaskConfig, metric: str, data: "TaskData") -> Measured:
     """The metrics of a linear model of TF-IDF weights of words and pairs of words (Sparck Jones 1972): logistic
     regression, one for each label of a text with several, and ridge regression for numbers."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     kind = KINDS[task.kind]
-    if kind.linear_model is None:
-        raise UserError(
-            f"baselines: tfidf needs a label or a number of whole texts, not task.kind={task.kind}"
-        )
     vectorizer = TfidfVectorizer(token_pattern=WORDS, ngram_range=(1, 2), sublinear_tf=True, min_df=1)
     held_out = {name: split for name, split in data.splits.items() if name != "train"}
     train = vectorizer.fit_transform(_texts(data.train))

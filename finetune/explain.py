@@ -19,9 +19,13 @@ Rows = Sequence[Mapping[str, Any]]
 """lines of a file of predictions: `row`, `target`, `prediction` and, of classifiers, `probabilities`"""
 
 
-def is_classified(rows: Rows, labels: Sequence[str]) -> bool:
-    """Whether each example has one label, and a probability for each."""
-    return isinstance(rows[0].get("probabilities"), dict) and rows[0]["target"] in labels
+def explain_labels(rows: Rows, labels: Sequence[str]) -> dict[str, Any]:
+    """Of texts with any number of labels: precision, recall, F1 and number of each."""
+    given, found = (
+        [[name in row[cell] for name in labels] for row in rows] for cell in ("target", "prediction")
+    )
+    true, predicted = np.array(given), np.array(found)
+    return {"classes": _report(labels, (true & predicted).sum(0), predicted.sum(0), true.sum(0))}
 
 
 def explain(rows: Rows, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -46,7 +50,12 @@ def explain(rows: Rows, texts: Sequence[str], labels: Sequence[str]) -> dict[str
 
 def class_report(confusion: Array, labels: Sequence[str]) -> dict[str, dict[str, float]]:
     """Class → precision, recall, F1 and the number of examples; 0 where undefined."""
-    right, predicted, true = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+    return _report(labels, np.diag(confusion), confusion.sum(0), confusion.sum(1))
+
+
+def _report(
+    labels: Sequence[str], right: Array, predicted: Array, true: Array
+) -> dict[str, dict[str, float]]:
     return {
         name: {
             "precision": float(right[i] / max(predicted[i], 1)),

@@ -78,14 +78,18 @@ def leakage_told(name: str, found: dict[str, Any]) -> str:
     )
 
 
-def contamination(store: str, tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
-    """(n,) the share of the 8-grams of tokens of each text that occur in the training split of a store; NaN for texts
-    of fewer than 8 tokens. UserError if there is no such store, or if another tokenizer has made it."""
-    index = read_index(Path(store))
-    if index["tokenizer_digest"] != tokenizer.digest:
+def check_store(store: str, tokenizer: Tokenizer) -> None:
+    """UserError if there is no such store, or if another tokenizer has made it."""
+    if read_index(Path(store))["tokenizer_digest"] != tokenizer.digest:
         raise UserError(
             f"leakage: {store} was made with another tokenizer than the model's; give the store of its pretraining"
         )
+
+
+def contamination(store: str, tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
+    """(n,) the share of the 8-grams of tokens of each text that occur in the training split of a store; NaN for texts
+    of fewer than 8 tokens. UserError as from `check_store`."""
+    check_store(store, tokenizer)
     ids = tokenizer.encode_batch(list(texts), special_tokens=False)
     grams = [_ngrams(np.array(row, np.int64)) for row in ids]
     lengths = np.array([len(one) for one in grams])

@@ -23,7 +23,7 @@ from bert.errors import Diverged, UserError
 from bert.files import write_text
 from bert.training.distributed import configure, from_main, make_accelerator
 from bert.training.run_dir import alone, check_run, open_run
-from finetune.baselines import Measured, tfidf
+from finetune.baselines import Measured, check_baselines, tfidf
 from finetune.config import KINDS, RESULTS, RUNS, FinetuneConfig
 from finetune.data import load_task
 from finetune.evaluate import IsHopeless
@@ -47,6 +47,8 @@ def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
     `given`: the dotted keys that the user has given. With several tasks they override those of the recipes.
     """
     tasks = plan_tasks(config, given)
+    for task in tasks.values():
+        check_baselines(task.task, config.baselines)
     if config.search:
         import_optuna()
         for task in tasks.values():

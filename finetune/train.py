@@ -25,12 +25,14 @@ from bert.training.run_dir import alone, check_run, open_run
 from bert.training.state import Result, RunState
 from bert.training.trainer import Trainer, find_start
 from finetune.account import Account, calibration, sentences
+from finetune.baselines import check_baselines
 from finetune.batches import FinetuningBatches
 from finetune.card import model_card
 from finetune.config import KINDS, PREDICTIONS, RESULTS, RUNS, FinetuneConfig, ModelConfig
 from finetune.data import TaskData, load_task
 from finetune.evaluate import Evaluator, IsHopeless
 from finetune.predict import RECORD
+from finetune.seen import check_store
 from finetune.splits import TokenizedSplit
 from finetune.tasks.kind import Kind, chosen_metric
 
@@ -64,6 +66,7 @@ def carry_out(
     check(config, model, tokenizer)
     tokenized = {name: kind.encode(split, tokenizer, config.batch) for name, split in data.splits.items()}
     check_lengths(config, tokenized["train"])
+    check_account(config, tokenizer)
     steps = schedules.num_steps(config.training, len(tokenized["train"]) / config.batch.sequences)
     schedules.build(config.schedule, steps, config.training.hours is not None)
     from_main(accelerator, lambda: _open(config, data, tokenized))
@@ -138,6 +141,17 @@ def check(config: FinetuneConfig, model: Model, tokenizer: Tokenizer) -> None:
             f"{config.model.from_}: its tokenizer has {tokenizer.vocab_size} tokens, its model only "
             f"{model.config.vocab_size}; put the tokenizer that the model was trained with beside it"
         )
+
+
+def check_account(config: FinetuneConfig, tokenizer: Tokenizer) -> None:
+    """UserError if what is asked of the results cannot be had: better now than after the training."""
+    check_baselines(config.task, config.baselines)
+    if config.calibrate and not KINDS[config.task.kind].is_calibrated:
+        raise UserError(
+            f"calibrate: needs probabilities of the labels of texts, which task.kind={config.task.kind} does not have"
+        )
+    if config.leakage is not None:
+        check_store(config.leakage, tokenizer)
 
 
 def check_lengths(config: FinetuneConfig, train: TokenizedSplit) -> None:

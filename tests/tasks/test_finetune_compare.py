@@ -162,6 +162,16 @@ def test_classes_are_reported_as_scikit_learn_does() -> None:
     assert len(found["confident_errors"]["first"]) == explain.MOST
 
 
+def test_labels_of_texts_with_several_are_reported() -> None:
+    generator = np.random.default_rng(0)
+    true, predicted = generator.integers(2, size=(2, 40, 3))
+    rows = [{"target": [LABELS[i] for i in np.flatnonzero(t)], "prediction": [LABELS[i] for i in np.flatnonzero(p)]}
+            for t, p in zip(true, predicted, strict=True)]  # fmt: skip
+    found = explain.explain_labels(rows, LABELS)["classes"]
+    theirs = precision_recall_fscore_support(true, predicted)
+    assert [list(one.values()) for one in found.values()] == pytest.approx(np.transpose(theirs))
+
+
 def test_calibration_of_a_made_up_classifier() -> None:
     """Half of the answers with confidence 0.9 are right, all of those with 0.6."""
     targets = np.array([0, 1, 0, 0])

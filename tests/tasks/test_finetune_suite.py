@@ -17,7 +17,7 @@ from bert.config import load
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from finetune import seen
-from finetune.baselines import tfidf
+from finetune.baselines import check_baselines
 from finetune.batches import FinetuningBatches
 from finetune.config import FinetuneConfig, TaskConfig
 from finetune.linear import prior
@@ -172,8 +172,14 @@ def test_mistakes_are_one_line_and_leave_nothing(workshop: Any, tmp_path: Path, 
     config = workshop.configured(tmp_path / "suite", "search=2", "search_space.optimizer.rate=[1]")
     with pytest.raises(UserError, match=r"search_space: .*optimizer\.rate: unknown key"):
         train_all(config, {})
-    with pytest.raises(UserError, match=r"tfidf needs a label or a number of whole texts"):
-        tfidf(TaskConfig(kind="token_classification"), "f1", None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"baselines: tfidf needs a label or a number of whole texts"):
+        check_baselines(TaskConfig(kind="token_classification"), ["tfidf"])
+    with pytest.raises(UserError, match=r"nowhere holds no finished store"):
+        train(workshop.configured(tmp_path / "suite", "leakage=nowhere"))
+    files = [f"task.train={workshop.files['train.tsv']}", f"task.validation={workshop.files['valid.tsv']}"]
+    words = [*files, "calibrate=true", "task.kind=regression", "task.text_column=first", "task.bad_rows=skip"]
+    with pytest.raises(UserError, match=r"calibrate: needs probabilities"):
+        train(workshop.configured(tmp_path / "suite", *words))
     assert not (tmp_path / "suite").exists()
     test = f"task.test={workshop.files['valid.csv']}"
     with pytest.raises(UserError, match=r"is a run of another configuration \(seeds: null → 2"):
