@@ -17,12 +17,15 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 MODERN = {"local_attention": 64, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
 
 
-@pytest.fixture(params=["bert", "modernbert"])
+@pytest.fixture(params=["bert", "modernbert", "eurobert"])
 def pretrained(request, tmp_path):
     """A folder that transformers wrote, and its logits at the tokens of a ragged batch."""
     torch.manual_seed(0)
     if request.param == "bert":
         reference = transformers.BertForMaskedLM(transformers.BertConfig(**SIZES, **NO_DROPOUT))
+    elif request.param == "eurobert":  # keys and values that heads share
+        config = transformers.EuroBertConfig(**SIZES, num_key_value_heads=1, pad_token_id=0)
+        reference = transformers.EuroBertForMaskedLM(config)
     else:
         config = transformers.ModernBertConfig(**SIZES, **MODERN, cls_token_id=None, sep_token_id=None)
         reference = transformers.ModernBertForMaskedLM(config)
