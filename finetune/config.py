@@ -101,6 +101,13 @@ class ModelConfig:
     """dropout of the embeddings, the layers and the head; by default the checkpoint's own"""
     attention_dropout: Probability | None = None
     """dropout of the attention probabilities; by default the checkpoint's own"""
+    frozen: bool = False
+    """linear probing: train only the head; the encoder keeps its weights and has no dropout, unless dropout is given"""
+    layer: PositiveInt | Literal["mix"] | None = None
+    """layer that the head reads: a number, and the layers above it are left out; mix, a learnt mix of all layers, which
+    only bert.load reads; by default the last"""
+    pooling: Literal["cls", "mean"] | None = None
+    """what a classifier of texts reads: the first token, or the mean of all tokens; by default the checkpoint's own"""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import bert.config as configuration
-from bert import checkpoint
+from bert import checkpoint, huggingface
 from bert.card import compute, hardware
 from bert.checkpoint.run import Checkpoint
 from bert.errors import UserError
@@ -110,16 +110,35 @@ def build_model(config: ModelConfig, architecture: str, labels: Labels, start: C
             raise UserError(
                 f"{start.path}: its labels are {before}, but the files have {now}; use another run_dir"
             )
-        return model.train()
+    else:
+        overrides = _overrides(config)
+        model = load_model(config.from_, architecture, labels=labels or None, overrides=overrides)
+        if not config.pretrained:
+            model = models.build(model.config, architecture, labels)
+    model.encoder.requires_grad_(not config.frozen)
+    return model.train()
+
+
+def _overrides(config: ModelConfig) -> dict[str, Any]:
+    """The fields of the checkpoint's configuration that are others here."""
     overrides: dict[str, Any] = {}
+    if config.frozen:
+        overrides = {"dropout": 0.0, "embedding_dropout": None, "attention_dropout": 0.0}
     if config.dropout is not None:
-        overrides = {"dropout": config.dropout, "embedding_dropout": None, "classifier_dropout": None}
+        overrides |= {"dropout": config.dropout, "embedding_dropout": None, "classifier_dropout": None}
     if config.attention_dropout is not None:
         overrides["attention_dropout"] = config.attention_dropout
-    model = load_model(config.from_, architecture, labels=labels or None, overrides=overrides)
-    if not config.pretrained:
-        model = models.build(model.config, architecture, labels)
-    return model.train()
+    if config.pooling is not None:
+        overrides["pooling"] = config.pooling
+    if config.layer == "mix":
+        overrides["layer_mix"] = True
+    elif config.layer is not None:
+        path = checkpoint.resolve(config.from_) / "config.json"
+        num_layers = huggingface.import_config(json.loads(path.read_text(encoding="utf-8")))[0].num_layers
+        if config.layer > num_layers:
+            raise UserError(f"model.layer: is {config.layer}, but {config.from_} has {num_layers} layers")
+        overrides["num_layers"] = config.layer
+    return overrides
 
 
 def load_model(path: str | Path, architecture: str, **options: Any) -> Model:

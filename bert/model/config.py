@@ -159,6 +159,8 @@ class EncoderConfig:
     DistilBERT (relu), ELECTRA and EuroBERT (gelu); or none"""
     pooling: Literal["cls", "mean", "late"] = "cls"
     """what a sequence classifier reads: the first token, the mean of all tokens, or their mean after the head"""
+    layer_mix: bool = False
+    """heads read a learnt mix of all layers instead of the last one; transformers has no such models"""
     classifier_dropout: Probability | None = None
     """dropout before a classifier's last projection; null is dropout"""
     init_std: PositiveFloat = 0.02

@@ -3,7 +3,7 @@
 D hidden · E width of the embeddings · V vocabulary · C classes · N sequences · (*) any shape
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -144,6 +144,21 @@ class GeluPooler(DropoutPooler):
     """RoBERTa's classification head with a GELU, in ELECTRA and EuroBERT."""
 
     activation = staticmethod(F.gelu)
+
+
+class LayerMix(nn.Module):
+    """A learnt mix of all layers (Peters et al. 2018, equation 1, with normed layers): a weight for the embeddings and
+    for each layer, all equal at first."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(config.num_layers + 1))
+
+    def forward(self, hidden_states: Sequence[Tensor]) -> Tensor:
+        """(*, D) after the embeddings and after each layer → (*, D)."""
+        shares = self.weights.softmax(0)
+        normed = (F.layer_norm(state, state.shape[-1:]) for state in hidden_states)
+        return torch.stack([share * state for share, state in zip(shares, normed, strict=True)]).sum(0)
 
 
 def classifier_dropout(config: EncoderConfig) -> float:

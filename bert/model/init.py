@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from bert.model.config import EncoderConfig
+from bert.model.heads import LayerMix
 
 
 def standard_deviations(config: EncoderConfig) -> list[tuple[str, float]]:
@@ -35,6 +36,8 @@ def initialise(model: nn.Module, config: EncoderConfig) -> None:
                 nn.init.zeros_(module.weight)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             nn.init.ones_(module.weight)
+        elif isinstance(module, LayerMix):
+            nn.init.zeros_(module.weights)
         if isinstance(getattr(module, "bias", None), nn.Parameter):
             nn.init.zeros_(module.bias)
         if name.endswith(("embeddings.tokens", "decoder")):

@@ -5,6 +5,7 @@ With labels they return losses; the prediction head then runs only on labelled t
 (*) is (B, S) padded or (T,) packed · N sequences · M chosen positions · D hidden · V vocabulary · C classes
 """
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from bert.data.batch import IGNORED
 from bert.model.config import CLASSIFIERS, HEADS, PROBLEM_TYPES, EncoderConfig, Labels
 from bert.model.encoder import Encoded, Encoder
-from bert.model.heads import MaskedLanguageHead, Pooler, Transform, classifier_dropout
+from bert.model.heads import LayerMix, MaskedLanguageHead, Pooler, Transform, classifier_dropout
 from bert.model.init import initialise
 from bert.model.outputs import Loss, ModelOutput, answer_cross_entropy, choice_cross_entropy, cross_entropy
 
@@ -24,12 +25,19 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
+        if config.layer_mix:
+            self.mix = LayerMix(config)
 
     def encode(
         self, input_ids: Tensor, batch: dict[str, Any], chosen: Tensor | None = None
     ) -> tuple[Encoded, ModelOutput]:
         """The encoder's output for a batch, and the start of the model's output. For `chosen` see `Encoder.forward`."""
-        encoded: Encoded = self.encoder(input_ids, **batch, chosen=chosen)
+        if self.config.layer_mix:
+            encoded: Encoded = self.encoder(input_ids, **{**batch, "output_hidden_states": True})
+            assert encoded.hidden_states is not None
+            encoded = replace(encoded, last_hidden_state=self.mix(encoded.hidden_states))
+        else:
+            encoded = self.encoder(input_ids, **batch, chosen=chosen)
         return encoded, ModelOutput(
             last_hidden_state=encoded.last_hidden_state if encoded.num_chosen is None else None,
             hidden_states=encoded.hidden_states,

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import bert
+from bert.errors import UserError
 from finetune.batches import FinetuningBatches
 from finetune.train import train
 from tests.tasks.test_finetune_run import launch
@@ -114,3 +116,56 @@ def test_two_processes_learn_what_one_learns(
     train(workshop.configured(tmp_path / "one", *tasks[kind], *STILL, budget))
     launch(workshop.words(tmp_path / "two", *tasks[kind], *STILL, budget), root, 2)
     assert_same(tmp_path / "one", tmp_path / "two")
+
+
+PROBE = ["model.frozen=true", "training.steps=12", "training.save_every=5", "training.evaluate_every=6"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"), [("1", "single_label"), ("mix", "single_label"), ("mix", "token_classification")]
+)
+def test_a_probe_trains_only_the_head(
+    tasks: dict[str, list[str]],
+    workshop: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layer: str,
+    kind: str,
+) -> None:
+    words = [*tasks[kind], *PROBE, f"model.layer={layer}"]
+    train(workshop.configured(tmp_path / "whole", *words))
+    before, model = bert.load(workshop.base), bert.load(tmp_path / "whole")
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tensor, before.encoder.state_dict()[name]), name
+    assert len(model.encoder.layers) == (1 if layer == "1" else 2)
+    if layer == "mix":
+        assert model.mix.weights.abs().min() > 0  # they have moved
+    real = FinetuningBatches.__getitem__
+
+    def dies(self: FinetuningBatches, step: int) -> Any:
+        if step == 8:
+            raise Killed
+        return real(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinetuningBatches, "__getitem__", dies)
+        with pytest.raises(Killed):
+            train(workshop.configured(tmp_path / "parts", *words))
+    train(workshop.configured(tmp_path / "parts", *words))
+    again = bert.load(tmp_path / "parts").state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_probe_of_one_layer_loads_in_transformers(
+    tasks: dict[str, list[str]], workshop: Any, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    train(workshop.configured(tmp_path / "run", *tasks["single_label"], *PROBE, "model.layer=1"))
+    theirs, report = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "run" / "model", output_loading_info=True
+    )
+    assert not any(report.values()) and theirs.config.num_hidden_layers == 1
+    with pytest.raises(UserError, match=r"model\.layer: is 3, but .* has 2 layers"):
+        train(workshop.configured(tmp_path / "other", *tasks["single_label"], *PROBE, "model.layer=3"))
+    assert not (tmp_path / "other").exists()
