@@ -123,6 +123,18 @@ class Tokenizer:
         """The largest id plus one."""
         return max(self.backend.get_vocab().values()) + 1
 
+    def check_fits(self, vocab_size: int, pad_id: int, model: str) -> None:
+        """UserError if a model of this size of vocabulary and this id of padding was made for another tokenizer."""
+        if self.vocab_size > vocab_size:
+            problem = f"has {self.vocab_size} tokens and the model {vocab_size}"
+        elif self.pad_id != pad_id:
+            problem = f"pads with token {self.pad_id} and the model with {pad_id}"
+        else:
+            return
+        raise UserError(
+            f"{model}: the tokenizer {problem}; take the tokenizer that the model was trained with"
+        )
+
     @cached_property
     def special_ids(self) -> np.ndarray:
         """The ids of all special tokens, ascending, int64."""

@@ -104,6 +104,7 @@ def verify(path: str | os.PathLike[str], tolerance: float = 1e-4) -> VerifyRepor
     report = VerifyReport(folder, tolerance)
     tokenizer = Tokenizer.load(folder)
     model = checkpoint.load(folder, dtype=torch.float64)
+    tokenizer.check_fits(model.config.vocab_size, model.config.pad_token_id, str(folder))
     rows, _ = tokenize_and_cut(TEXTS, tokenizer, min(model.config.max_positions, LONGEST))
     groups = np.arange(len(TEXTS) - 1), np.array([len(TEXTS) - 1])
     batches = [text_batch(rows.take(group), "padded", model) for group in groups]

@@ -189,7 +189,9 @@ def load_predictor(run: Path, file: Path, config: PredictConfig) -> tuple[Predic
     kind = KINDS[task.kind]
     if layout == FileConfig() and same:
         layout = kind.layout(file, task)
-    return Predictor(folder, kind, model, Tokenizer.load(folder), task, batch), layout
+    tokenizer = Tokenizer.load(folder)
+    tokenizer.check_fits(model.config.vocab_size, model.config.pad_token_id, str(folder))
+    return Predictor(folder, kind, model, tokenizer, task, batch), layout
 
 
 def _kind_of(folder: Path, model: "Model") -> str:

@@ -155,11 +155,7 @@ def check(config: FinetuneConfig, model: Model, tokenizer: Tokenizer) -> None:
         raise UserError(f"batch.micro_tokens: {budget} cannot hold one sequence of batch.max_length={length}")
     if config.batch.long_texts in KINDS[config.task.kind].not_for:
         raise UserError(f"batch.long_texts: {config.batch.long_texts} does not go with {config.task.kind}")
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise UserError(
-            f"{config.model.from_}: its tokenizer has {tokenizer.vocab_size} tokens, its model only "
-            f"{model.config.vocab_size}; put the tokenizer that the model was trained with beside it"
-        )
+    tokenizer.check_fits(model.config.vocab_size, model.config.pad_token_id, str(config.model.from_))
 
 
 def check_account(config: FinetuneConfig, tokenizer: Tokenizer) -> None:

@@ -123,6 +123,7 @@ def continue_from(
     model = load_model(path, architecture, run_settings(config))
     folder = checkpoint.resolve(path)
     before, old = Tokenizer.load(folder), model.config
+    before.check_fits(old.vocab_size, old.pad_token_id, str(folder))
     if before.vocab_size > old.vocab_size:
         raise UserError(
             f"model.from: {folder} has a tokenizer of {before.vocab_size} tokens, but its model knows "

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bert.config import parse_command
-from bert.errors import run_command
+from bert.errors import UserError, run_command
 from pretrain.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from bert.tokenizer import Tokenizer
 
 USAGE = """\
 usage: python -m pretrain.doctor CONFIG [key=value ...]
@@ -52,6 +55,7 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
         "lengths": text.lengths(store),
         "scripts": text.scripts(store, tokenizer),
         "vocabulary": text.vocabulary(store, heldout, tokenizer),
+        "normalization": _normalization(config, tokenizer),
         "examples": batch_checks.examples(batches),
         "packing": batch_checks.packing(batches),
         "shown": batch_checks.shown(batches, tokenizer),
@@ -63,6 +67,17 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
         config, steps, model, batches, cost, figures["text"]["disk_bytes"]
     )
     return figures | {"advice": list(advice(config, figures))}
+
+
+def _normalization(config: PretrainConfig, tokenizer: "Tokenizer") -> dict[str, Any] | None:
+    """What the tokenizer's normalisation loses; None if the text is no longer there, and only the store is."""
+    from pretrain.checks.normalization import SAMPLED_BYTES, normalization
+    from pretrain.corpus.vocabulary import draw_sample
+
+    try:
+        return normalization(tokenizer, draw_sample(config.corpus, SAMPLED_BYTES).paragraphs())
+    except UserError:
+        return None
 
 
 def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
@@ -81,6 +96,7 @@ def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
             f"{100 * vocabulary['unused_share']:.0f} % of the vocabulary does not occur: a smaller "
             "tokenizer.vocab_size saves memory and time"
         )
+    yield from _lost(figures["normalization"] or {})
     if config.objective.pairing != "none" and text["sentences_per_document"] < 2:
         yield "most documents are one sentence, which makes no pair: set objective.pairing=none"
     if (examples["random_share"] or 0) > 0.6:
@@ -98,6 +114,22 @@ def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
             f"one batch was not learnt (loss {overfit['first_loss']} → {overfit['last_loss']} in "
             f"{overfit['steps']} steps): the model does not train as configured"
         )
+
+
+def _lost(normalization: Mapping[str, Any]) -> Iterator[str]:
+    """What to do where the tokenizer makes one word of many different ones."""
+    keep = {
+        "accents": (0.001, "tokenizer.strip_accents=false", "accents"),
+        "case": (0.06, "tokenizer.lowercase=false", "capital letters"),
+    }
+    for kind, (most, remedy, kept) in keep.items():
+        found = normalization.get(kind)
+        if found and found["share"] > most:
+            examples = ", ".join(f"{word} = {other}" for word, other in found["examples"][:3])
+            yield (
+                f"{100 * found['share']:.1f} % of the words are the same to the tokenizer as others that differ in "
+                f"{kind} ({examples}): a vocabulary trained with {remedy} keeps {kept}"
+            )
 
 
 def main(argv: Sequence[str]) -> None:

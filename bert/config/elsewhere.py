@@ -53,6 +53,7 @@ TABLE = (
     Elsewhere("corpus.heldout_share", "validation_split_percentage", "", "", "a share of the documents"),
     Elsewhere("tokenizer.from", "tokenizer_name", "tokenizer_name", "vocab_file", "left out: one is trained"),
     Elsewhere("tokenizer.lowercase", "do_lower_case", "", "do_lower_case"),
+    Elsewhere("tokenizer.strip_accents", "strip_accents", "", ""),
     Elsewhere("prepare.workers", "preprocessing_num_workers num_proc", "", ""),
     Elsewhere(
         "model.from", "model_name_or_path", "init_from_checkpoint", "init_checkpoint", "a local folder"

@@ -33,15 +33,12 @@ def open_source(source: ModelSource, device: str = "auto") -> tuple[Model, Token
     """The model and its tokenizer. A model that is read from a folder goes to the GPU if there is one."""
     if isinstance(source, tuple):
         model, tokenizer = source
+        tokenizer.check_fits(model.config.vocab_size, tokenizer.pad_id, "source")
     else:
         folder = checkpoint.resolve(source)
         tokenizer = Tokenizer.load(folder)
         model = checkpoint.load(folder, device=pick_device(device))
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.vocab_size};"
-            " take the tokenizer that the model was trained with"
-        )
+        tokenizer.check_fits(model.config.vocab_size, model.config.pad_token_id, str(folder))
     return model, tokenizer
 
 

@@ -101,6 +101,9 @@ def show(figures: Mapping[str, Any]) -> None:
         "Scripts of the letters", _table({name: share(part) for name, part in figures["scripts"].items()})
     )
     of("vocabulary")
+    if figures["normalization"]:
+        lost = _normalization(figures["normalization"])
+        section("Words that are the same to the tokenizer", _table(lost))
     for name, counts in figures["lengths"].items():
         section(f"Length of {name} in tokens", _histogram(counts))
     of("examples")
@@ -122,6 +125,20 @@ def show(figures: Mapping[str, Any]) -> None:
     console.print("\n[bold]Advice[/bold]")
     for line in figures["advice"] or ["nothing out of the ordinary"]:
         console.print(f"  • {escape(line)}")
+
+
+def _normalization(lost: Mapping[str, Any]) -> dict[str, str]:
+    rows = {"distinct words of a sample": number(lost["words"])}
+    names = {
+        "accents": "differ in accents alone",
+        "case": "differ in case alone",
+        "other": "differ otherwise",
+    }
+    for kind, name in names.items():
+        found = lost[kind]
+        examples = "".join(f"; {word} = {other}" for word, other in found["examples"])
+        rows[name] = f"{number(found['words'])}, {share(found['share'])} of the text{examples}"
+    return rows
 
 
 def _preparation(counts: Mapping[str, Any]) -> dict[str, str]:

@@ -82,7 +82,9 @@ class TokenizerConfig:
     vocab_size: PositiveInt = 30522
     """number of tokens, the special ones included"""
     lowercase: bool = True
-    """uncased: lower case without accents (for an imported vocab.txt too)"""
+    """uncased: lower case without accents"""
+    strip_accents: bool | None = None
+    """drop accents (é → e, ü → u); by default where lowercase does"""
     cjk_spacing: bool = True
     """every Chinese character is a word of its own (wordpiece)"""
     min_frequency: PositiveInt = 2

@@ -109,7 +109,11 @@ def train(config: TokenizerConfig, sample: Sample) -> Tokenizer:
 
 
 def _wordpiece(config: TokenizerConfig, sample: Sample) -> Tokenizer:
-    about = {"do_lower_case": config.lowercase, "tokenize_chinese_chars": config.cjk_spacing}
+    about = {
+        "do_lower_case": config.lowercase,
+        "strip_accents": config.strip_accents,
+        "tokenize_chinese_chars": config.cjk_spacing,
+    }
     backend = tokenizer_files.word_piece({token: n for n, token in enumerate(SPECIAL)}, about, {})
     alphabet = _alphabet(config, _characters(sample, backend.normalizer))
     inside = [f"##{character}" for character in alphabet if _continues(backend, character)]
@@ -183,9 +187,11 @@ def _in_order(backend: Backend) -> Backend:
 
 
 def _plain_normalizer(config: TokenizerConfig) -> Any:
+    strip = config.lowercase if config.strip_accents is None else config.strip_accents
     steps: list[Any] = [normalizers.NFKC()]
-    if config.lowercase:
-        steps += [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents(), normalizers.NFC()]
+    if config.lowercase or strip:
+        lower, plain = [normalizers.Lowercase()] * config.lowercase, [normalizers.StripAccents()] * strip
+        steps += [normalizers.NFD(), *lower, *plain, normalizers.NFC()]
     return normalizers.Sequence(steps)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers.normalizers import NFC, NFKC
 
 from bert.config import load
 from bert.tokenizer import Tokenizer
 from pretrain import doctor
 from pretrain.checks import text
+from pretrain.checks.normalization import normalization
 from pretrain.checks.page import show
 from pretrain.data.store import Store
 from tests.stores import write_documents
@@ -110,6 +112,10 @@ def test_advice_names_what_to_change(figures: dict[str, Any]) -> None:
     wrong = {
         "text": {"heldout_documents": 3, "sentences_per_document": 1.2},
         "vocabulary": {"unknown_share": 0.2, "unused_share": 0.6},
+        "normalization": {
+            "accents": {"share": 0.02, "examples": [["fur", "für"]]},
+            "case": {"share": 0.1, "examples": [["Essen", "essen"]]},
+        },
         "examples": {"random_share": 0.9},
         "packing": {"padding_fraction": 0.3},
         "overfit": {"first_loss": 9.0, "last_loss": None},
@@ -117,7 +123,9 @@ def test_advice_names_what_to_change(figures: dict[str, Any]) -> None:
     }
     sick = {name: figures[name] | wrong.get(name, {}) for name in figures if isinstance(figures[name], dict)}
     lines = list(doctor.advice(doctor.DoctorConfig(), sick))
-    keys = ["corpus.heldout_share", "tokenizer.vocab_size", "tokenizer.vocab_size", "objective.pairing=none"]
+    keys = ["corpus.heldout_share", "tokenizer.vocab_size", "tokenizer.vocab_size"]
+    keys += ["fur = für): a vocabulary trained with tokenizer.strip_accents=false"]
+    keys += ["Essen = essen): a vocabulary trained with tokenizer.lowercase=false", "objective.pairing=none"]
     keys += ["objective.balance_pairs", "batch.layout", "shorten the run", "does not train"]
     assert len(lines) == len(keys) and all(key in line for key, line in zip(keys, lines, strict=True))
 
@@ -127,6 +135,31 @@ def test_the_page_shows_all_of_it(figures: dict[str, Any], capsys: pytest.Captur
     page = capsys.readouterr().out
     assert f"{figures['text']['tokens']:,}" in page and "Latin" in page and "100.00 %" in page
     assert "held-out documents measure little" in page
+    assert f"{figures['normalization']['words']}" in page and "differ in accents alone" in page
+
+
+def test_what_normalisation_loses(tmp_path: Path) -> None:
+    """Words that the text has in the middle of a sentence and that differ, but not for the tokenizer."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]))
+    tokenizer = Tokenizer.load(tmp_path / "vocab.txt")
+    german = [
+        "Er isst schön für die Mutter. Schon fur das Essen, schon zum Essen! Wir essen schon (die) Größe.",
+        "Die ﬁn.",
+    ]
+    lost = normalization(tokenizer, german)
+    assert lost["accents"] == {
+        "words": 2,
+        "share": round(2 / 16, 5),
+        "examples": [["fur", "für"], ["schön", "schon"]],
+    }
+    assert lost["case"] == {"words": 1, "share": round(1 / 16, 5), "examples": [["essen", "Essen"]]}
+    assert lost["words"] == 13 and lost["other"]["words"] == 0
+    tokenizer.backend.normalizer = NFKC()
+    lost = normalization(tokenizer, ["An ﬁn fin. A Fin."])
+    assert lost["other"]["examples"] == [["ﬁn", "fin"]] or lost["other"]["examples"] == [["fin", "ﬁn"]]
+    assert lost["case"]["words"] == lost["accents"]["words"] == 0
+    tokenizer.backend.normalizer = NFC()
+    assert normalization(tokenizer, german)["accents"]["words"] == 0
 
 
 def test_json_is_alone_on_standard_output(

@@ -83,6 +83,14 @@ def test_a_vocabulary_smaller_than_its_alphabet_is_refused(algorithm, size, corp
         )
 
 
+@pytest.mark.parametrize("algorithm", ["wordpiece", "bpe", "unigram"])
+def test_lower_case_with_accents(algorithm, corpus):
+    """What the doctor advises for German, where ü is not u."""
+    config = TokenizerConfig(algorithm=algorithm, vocab_size=400, min_frequency=1, strip_accents=False)
+    tokenizer = train(config, draw_sample(corpus, 10**6))
+    assert tokenizer.backend.normalizer.normalize_str("Élèves NAÏFS") == "élèves naïfs"
+
+
 def test_rare_characters_are_left_out(tmp_path):
     (tmp_path / "a.txt").write_text("common text\n" * 1000 + "rare ☃ here ☃\n", encoding="utf-8")
     sample = draw_sample(CorpusConfig([str(tmp_path / "a.txt")], "lines", heldout_share=0.0), 10**6)

@@ -1,6 +1,7 @@
 """Inference gives what transformers gives, and what a plain loop over single texts gives."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -196,6 +197,23 @@ def test_a_tokenizer_of_another_model_is_refused(folders, published):
     pair = bert.load(folders["bert"]), bert.Tokenizer.load(published)
     with pytest.raises(bert.UserError, match="30522 tokens and the model"):
         bert.embed(pair, "a")
+
+
+def test_another_tokenizer_beside_the_model_is_refused(folders, tmp_path):
+    """Of another size, or with another padding: by inference, verification and fine-tuning alike."""
+    folder = tmp_path / "model"
+    shutil.copytree(folders["bert"], folder)
+    own = bert.Tokenizer.load(folder)
+    bert.Tokenizer(own.backend, own.special_tokens | {"pad": own.special_tokens["mask"]}).save(folder)
+    for use in (lambda: bert.embed(folder, ["a"]), lambda: bert.verify(folder)):
+        with pytest.raises(
+            bert.UserError, match=rf"model: the tokenizer pads with token {own.mask_id} and the model"
+        ):
+            use()
+    own.backend.add_tokens(["another"])
+    bert.Tokenizer(own.backend, own.special_tokens).save(folder)
+    with pytest.raises(bert.UserError, match=rf"tokenizer has {own.vocab_size} tokens and the model"):
+        bert.verify(folder)
 
 
 def test_batches_keep_to_their_budget():
