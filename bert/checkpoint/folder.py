@@ -143,11 +143,15 @@ def describe(
 ) -> None:
     """Write everything of a checkpoint except its weights into a folder; see `save`."""
     config = config_for_export(model, tokenizer)
-    if config["model_type"] == huggingface.NATIVE:
+    written, named = config["model_type"], model.config.family
+    if written == huggingface.NATIVE:
         why = huggingface.obstacles(model.config, type(model).__name__)
         logger.warning("transformers cannot load this encoder, only bert.load can; %s", why)
     else:
         embedding_files.write(folder, model.config)
+        if named not in (None, written):
+            why = huggingface.obstacles(model.config, type(model).__name__)
+            logger.warning("the checkpoint is written as %s, not as family=%s; %s", written, named, why)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if tokenizer is not None:
         num_segments = model.config.num_segments

@@ -39,15 +39,17 @@ def family_of(config: EncoderConfig, architecture: str) -> Family | None:
 
 
 def obstacles(config: EncoderConfig, architecture: str) -> str:
-    """Why transformers cannot compute this encoder: how it differs from the most similar architecture."""
+    """Why transformers cannot compute this encoder, or not as the architecture that its configuration names: how it
+    differs from that, or else from the most similar one."""
     wanted = structure(config, architecture)
     differences: dict[str, list[str]] = {}
     families = {name: family for name, family in FAMILIES.items() if architecture in family.heads}
     for name, family in families.items():
         with suppress(ValueError, UserError):
-            nearest = structure(family.read_config(family.write_config(config)), architecture)
-            differences[name] = [f"{k}={v}" for k, v in wanted.items() if nearest.get(k) != v]
-    name = min(differences, key=lambda name: len(differences[name]))
+            theirs = structure(family.read_config(family.write_config(config)), architecture)
+            differences[name] = [f"{k}={v}" for k, v in wanted.items() if theirs.get(k) != v]
+    nearest = min(differences, key=lambda name: len(differences[name]))
+    name = config.family if config.family in differences else nearest
     other = ", ".join(differences[name]) or f"no {architecture} in transformers"
     return f"unlike {name} it has {other}"
 

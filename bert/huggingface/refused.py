@@ -77,11 +77,11 @@ _REFUSED = {
     ),
     "a recurrent state in place of attention": ("mamba", "mamba2", "rwkv", "recurrent_gemma", "xlstm"),
 }
-_MISSING = {model_type: what for what, types in _REFUSED.items() for model_type in types}
+MISSING = {model_type: what for what, types in _REFUSED.items() for model_type in types}
 
 
 def reason(model_type: str | None, known: Iterable[str]) -> str:
     """Why a configuration of this model_type cannot be loaded."""
-    if model_type in _MISSING:
-        return f"it has {_MISSING[model_type]}, which this encoder has not"
+    if model_type in MISSING:
+        return f"it has {MISSING[model_type]}, which this encoder has not"
     return f"known are {', '.join(known)}"

@@ -82,7 +82,8 @@ class Encoder(nn.Module):
         chosen: Tensor | None = None,
     ) -> Encoded:
         """Padded: ids (B, S), with a mask that is 1 at real tokens. Packed: ids and positions (T,), with
-        `sequence_offsets` (N + 1,) int32 and the length of the longest sequence. Positions count from 0.
+        `sequence_offsets` (N + 1,) int32 and the length of the longest sequence. Positions count from 0. Segments and
+        tasks are those of the tokens, or else the first.
 
         With `chosen` (M,), heads need only these tokens and the first of each sequence. In a packed batch the
         last layer then computes only these: they attend to all tokens, but the others get no output.

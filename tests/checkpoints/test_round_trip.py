@@ -8,10 +8,12 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from bert import huggingface
 from bert.checkpoint import folder as checkpoint
 from bert.errors import UserError
+from bert.huggingface.refused import MISSING
 from bert.model.config import FAMILIES, EncoderConfig, Labels
 from bert.model.models import build
 
@@ -389,6 +391,11 @@ def test_what_a_configuration_leaves_out_is_as_in_transformers(name):
     assert FAMILIES[name].read_config({}) == FAMILIES[name].read_config(config.to_dict())
 
 
+def test_what_is_refused_by_name_is_in_transformers_and_not_here():
+    assert MISSING.keys() <= CONFIG_MAPPING_NAMES.keys()
+    assert not MISSING.keys() & FAMILIES.keys()
+
+
 @pytest.mark.parametrize("family", ["electra", "ernie"])
 def test_a_family_is_kept_where_another_computes_the_same(tmp_path, family):
     """An ELECTRA without a projection and an ERNIE without tasks predict tokens as BERT does."""
@@ -400,6 +407,13 @@ def test_a_family_is_kept_where_another_computes_the_same(tmp_path, family):
     assert_same(model, checkpoint.load(tmp_path))
     plain = replace(model.config, family=None)
     assert huggingface.family_of(plain, "MaskedLanguageModel").model_type == "bert"
+
+
+def test_a_family_that_does_not_fit_is_named(tmp_path, caplog):
+    checkpoint.save(model_of("bert", "MaskedLanguageModel", family="camembert"), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
+    assert "written as bert, not as family=camembert; unlike camembert it has" in caplog.text
+    assert "position_offset=0" in caplog.text
 
 
 def test_the_encoder_of_an_electra_discriminator_gets_a_prediction_head(tmp_path):
