@@ -3,6 +3,10 @@
 Classifiers have an exact GELU and no dropout. The decoder has a bias if the feed-forward has one.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from bert.errors import UserError
 from bert.huggingface import rotary
 from bert.huggingface.bert import THEIR_ACTIVATIONS, read_activation
 from bert.huggingface.family import Family, Field, Names, read_num_heads
@@ -57,6 +61,15 @@ CONFIG = (
 )
 """what UltraBERT has with the same defaults"""
 _POOLINGS = {"cls": "bos", "mean": "mean", "late": "late"}
+
+
+def _read_pooling(pooling: str, theirs: Mapping[str, Any]) -> str:
+    if pooling not in _POOLINGS.values():
+        known = ", ".join(_POOLINGS.values())
+        raise UserError(f"config.json: classifier_pooling {pooling!r} is unknown here; known are {known}")
+    return next(ours for ours, name in _POOLINGS.items() if name == pooling)
+
+
 _PREDICTIONS = {"head.decoder": "lm_head", "head.bias": "lm_head.bias"}
 
 EUROBERT = Family(
@@ -91,7 +104,7 @@ EUROBERT = Family(
             ours="pooling",
             theirs="classifier_pooling",
             default="late",
-            read=lambda pooling, theirs: next(ours for ours, name in _POOLINGS.items() if name == pooling),
+            read=_read_pooling,
             write=lambda ours: _POOLINGS[ours.pooling],
         ),
         Field("pad_token_id", "pad_token_id", 128001),

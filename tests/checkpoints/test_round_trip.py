@@ -457,6 +457,7 @@ def test_the_bias_of_the_decoder_is_read_under_either_name(tmp_path, kind, name)
         ({"num_attention_heads": 5}, "num_heads"),
         ({"model_type": "modernbert", "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
         ({"model_type": "nomic_bert", "head_dim": 8}, "head_dim=8"),
+        ({"model_type": "eurobert", "classifier_pooling": "max"}, "classifier_pooling"),
         ({"hidden_size": 64}, "embeddings"),
         ({"architectures": ["BertForNextSentencePrediction"]}, "BertForNextSentencePrediction"),
     ],
