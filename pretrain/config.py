@@ -76,10 +76,6 @@ class EvaluationConfig:
     )
     """sentences to fill in at each evaluation, so that you see the model learn"""
 
-    def __post_init__(self) -> None:
-        if bad := [name for name in self.also if not re.fullmatch(r"\w[\w-]*", name)]:
-            raise ValueError(f"also: {bad[0]!r} is not a name; use letters, digits, _ and -")
-
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -116,3 +112,16 @@ class PretrainConfig:
     """console, metrics and trackers"""
     card: CardConfig = field(default_factory=CardConfig)
     """what the model card says beside the measured: license, languages, datasets"""
+
+    def __post_init__(self) -> None:
+        named = [
+            (f"corpus.sources.{n}.name", s.name)
+            for n, s in enumerate(self.corpus.sources)
+            if s.name is not None
+        ]
+        named += [(f"evaluation.also.{name}", name) for name in self.evaluation.also]
+        for number, (key, name) in enumerate(named):
+            if not re.fullmatch(r"\w[\w-]*", name):
+                raise ValueError(f"{key}: {name!r} is not a name; use letters, digits, _ and -")
+            if name in [other for _, other in named[:number]]:
+                raise ValueError(f"{key}: {name} is the name of another text already; choose another one")

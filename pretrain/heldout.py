@@ -58,21 +58,23 @@ def open_held_out(
     num_processes: int = 1,
     **options: Any,
 ) -> "HeldOut | None":
-    """The evaluation of a configuration: its own held-out text and those of `evaluation.also`; None if its own store
-    holds nothing out. `options` are those of HeldOut."""
+    """The evaluation of a configuration: its own held-out text, that of each named source alone, and those of
+    `evaluation.also`; None if its own store holds nothing out. `options` are those of HeldOut."""
 
-    def open_split(store: Path) -> HeldOutBatches:
+    def open_split(store: Path, source: int | None = None) -> HeldOutBatches:
         run = tokenizer_folder(config), config.objective, config.batch, process_index, num_processes
-        return HeldOutBatches(store, *run, sequences=config.evaluation.sequences)
+        return HeldOutBatches(store, *run, sequences=config.evaluation.sequences, source=source)
 
-    batches = open_split(store_folder(config))
+    own = store_folder(config)
+    batches = open_split(own)
     if not len(batches):
         if config.evaluation.also:
             raise UserError(
                 "evaluation.also: this run holds out no text of its own; raise corpus.heldout_share, or leave it out"
             )
         return None
-    also = {}
+    texts = {s.name: open_split(own, n) for n, s in enumerate(config.corpus.sources) if s.name is not None}
+    texts = {name: text for name, text in texts.items() if len(text)}
     for name, place in config.evaluation.also.items():
         key = f"evaluation.also.{name}"
         other = open_split(store_of(place, key))
@@ -83,7 +85,9 @@ def open_held_out(
             )
         if not len(other):
             raise UserError(f"{key}: {other.store_path} has no held-out text; raise its corpus.heldout_share")
-        also[name] = HeldOut(other, tokenizer, **(options | {"sentences": (), "compares": False}))
+        texts[name] = other
+    bare = options | {"sentences": (), "compares": False}
+    also = {name: HeldOut(text, tokenizer, **bare) for name, text in texts.items()}
     return HeldOut(batches, tokenizer, also=also, **options)
 
 

@@ -78,6 +78,8 @@ def _working_on(path: Path) -> Iterator[None]:
 def _options(config: PretrainConfig, tokenizer_digest: str) -> dict[str, Any]:
     """All settings that the content of a store depends on, by dotted key."""
     options = {f"corpus.{key}": value for key, value in to_dict(config.corpus).items()}
+    for source in options["corpus.sources"]:
+        del source["name"]  # matters to evaluations only
     options["prepare.deduplicate"] = config.prepare.deduplicate
     if config.prepare.deduplicate == "near":
         options["prepare.near_threshold"] = config.prepare.near_threshold

@@ -17,6 +17,7 @@ def write_documents(
     tokenizer_digest: str = "",
     vocab_size: int = 1 << 16,
     sources: Sequence[int] | None = None,
+    heldout_sources: Sequence[int] | None = None,
     source_weights: Sequence[float] = (1.0,),
     special_ids: Sequence[int] = (),
     shard_documents: int = 1000,
@@ -24,14 +25,15 @@ def write_documents(
     """Write a store of documents that are token ids already: lists of sentences.
 
     Args:
-        documents, heldout: the two splits. sources: the source of each of `documents`, by default 0.
+        documents, heldout: the two splits. sources, heldout_sources: the source of each document, by default 0.
         special_ids: the ids that stand for no text. shard_documents: how many documents a shard holds.
     """
     path = Path(path)
     splits: dict[str, list[Shard]] = {}
-    for split, given in zip(SPLITS, (documents, heldout), strict=True):
+    of_splits = (documents, sources), (heldout, heldout_sources)
+    for split, (given, numbers) in zip(SPLITS, of_splits, strict=True):
         listed = [[list(sentence) for sentence in document] for document in given]
-        of = np.asarray(sources if sources is not None and split == "train" else [0] * len(listed), np.uint8)
+        of = np.asarray([0] * len(listed) if numbers is None else numbers, np.uint8)
         splits[split] = [
             _write_lists(
                 path / split / f"{n:06d}-0000.arrow", listed[a:b], np.arange(a, b), of[a:b], vocab_size

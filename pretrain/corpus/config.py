@@ -39,6 +39,8 @@ class SourceConfig:
     """column or key that holds the text, as corpus.text_column"""
     weight: Weight = 1.0
     """how often an epoch visits this source's documents: 1 = once each, 2.5 = two and a half times"""
+    name: str | None = None
+    """a name for evaluations: the held-out text of a named source is also measured alone"""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ class PretrainingBatches:
     `batch.micro_tokens` only decide how they are divided.
     """
 
+    source: int | None = None
+    """the number of the only source whose documents are used"""
+
     def __init__(
         self,
         store: str | Path,
@@ -123,6 +126,7 @@ class PretrainingBatches:
                 self.seed,
                 stream=phase.stream,
                 folder=self.folder,
+                source=self.source,
             )
         return self._plans[phase.stream]
 
@@ -244,15 +248,17 @@ class HeldOutBatches(PretrainingBatches):
         num_processes: int = 1,
         *,
         sequences: int = 0,
+        source: int | None = None,
     ) -> None:
-        """`sequences`: how many to evaluate at most; 0 = all. Of the objective only the pairing counts."""
+        """`sequences`: how many to evaluate at most; 0 = all. Of the objective only the pairing counts. With `source`,
+        the number of a source, only its text is read, without pairs."""
         fixed = ObjectiveConfig(objective.pairing, objective.balance_pairs, objective.short_prob)
-        if Store(store, "heldout").num_wholes < 2:
+        if Store(store, "heldout").num_wholes < 2 or source is not None:
             fixed = replace(fixed, pairing="none")
         place = process_index, num_processes
         batch = replace(batch, phases=())
         super().__init__(store, tokenizer, fixed, batch, EVALUATION_SEED, None, *place, split="heldout")
-        self.sequences = sequences
+        self.sequences, self.source = sequences, source
 
     @property
     def num_examples(self) -> int:

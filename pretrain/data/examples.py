@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -110,13 +110,16 @@ class Blocks:
         seed: int,
         stream: int,
         block_size: int,
+        source: int | None = None,
     ) -> None:
-        """`stream` tells the plans of one run apart; a block has about `block_size` examples."""
+        """`stream` tells the plans of one run apart; a block has about `block_size` examples. With `source` only the
+        documents of this source are used."""
         self.store, self.objective, self.max_length = store, objective, max_length
         self.seed, self.stream = seed, stream
         self.pieces = Pieces(store, longest=8 * max_length)
         weights = store.source_weights if store.split == "train" else [1.0 for _ in store.source_weights]
-        self.weights = np.array(weights)
+        self.source = source
+        self.weights = np.array([w if source in (None, n) else 0.0 for n, w in enumerate(weights)])
         self.copies = int(np.ceil(self.weights.max(initial=0)))
         expected = max(store.num_tokens / max_length, len(self.pieces))
         self.num_blocks = min(max(1, round(expected / block_size)), len(self.pieces))
@@ -152,7 +155,9 @@ class Blocks:
         store, objective = self.store, self.objective
         pairing = [objective.pairing, objective.balance_pairs, objective.short_prob]
         numbers = [self.max_length, self.seed, self.stream, self.num_blocks]
-        hashed = [store.metadata, store.split, pairing, numbers]
+        hashed: list[Any] = [store.metadata, store.split, pairing, numbers]
+        if self.source is not None:
+            hashed.append(self.source)
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 

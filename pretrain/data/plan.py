@@ -42,11 +42,13 @@ class Plan:
         stream: int = 0,
         folder: Path | None = None,
         block_size: int = BLOCK_SIZE,
+        source: int | None = None,
     ) -> None:
         """
         Args:
             stream: plans of one run that differ in `stream` draw different random numbers. folder: the counts of
             examples are kept there, for all processes. block_size: about how many examples are shuffled together.
+            source: the number of the only source whose documents are used.
         Raises: UserError if the split has no text, or too few documents for random pairs.
         """
         self._place = f"{store.path}: the {store.split} split"
@@ -57,7 +59,7 @@ class Plan:
                 f"{self._place} holds one document, and a random sentence comes from another one; "
                 "add documents, or set objective.pairing=none"
             )
-        self.blocks = Blocks(store, objective, max_length, seed, stream, block_size)
+        self.blocks = Blocks(store, objective, max_length, seed, stream, block_size, source)
         self.digest = self.blocks.digest
         """hash of all that the examples depend on"""
         file = folder / f"{self.digest[:16]}.counts" if folder else None

@@ -23,11 +23,13 @@ from pretrain.continuing import continue_from
 from pretrain.corpus.config import TokenizerConfig
 from pretrain.corpus.vocabulary import Sample
 from pretrain.corpus.vocabulary import train as train_tokenizer
+from pretrain.data.dataset import HeldOutBatches
 from pretrain.fitting import POSITIONS, describe_rows, fit_positions, fit_vocabulary, old_rows
-from pretrain.heldout import ends_of_ranges
+from pretrain.heldout import ends_of_ranges, open_held_out
 from pretrain.prepare import ensure_store
 from pretrain.tokenizer import ensure_tokenizer
 from pretrain.train import train
+from tests.stores import write_documents
 
 SHORT = ("training.steps=4", "training.evaluate_every=2", "training.save_every=2", "training.num_workers=0")
 SHAPE = EncoderConfig(
@@ -161,6 +163,57 @@ def test_held_out_texts_side_by_side(
     assert run_command(evaluate.main, run) == 0
     result = json.loads((tmp_path / "on" / "evaluation.json").read_text())
     assert result["mlm_loss"] == result["general/mlm_loss"] == result["again/mlm_loss"]
+
+
+def test_named_sources_are_measured_alone(parent: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(parent)
+    numbers = tokenizer.normal_ids[:40].tolist()
+    documents = [[numbers[at : at + 10]] * 4 for at in (0, 20)] * 6  # each source has tokens of its own
+    store = write_documents(
+        tmp_path / "store",
+        documents,
+        heldout=documents,
+        tokenizer_digest=tokenizer.digest,
+        vocab_size=tokenizer.vocab_size,
+        sources=[0, 1] * 6,
+        heldout_sources=[0, 1] * 6,
+        source_weights=[1.0, 0.5],
+    )
+    words = [
+        "corpus.sources=[{name: one, files: a}, {files: b}, {name: none, files: c}]",
+        "objective.pairing=none",
+    ]
+    words += [f"tokenizer.path={parent}/model", f"prepare.store={store}", "batch.max_length=32"]
+    held_out = open_held_out(configuration.load(PretrainConfig, None, words), tokenizer)
+    assert held_out is not None and list(held_out.also) == ["one"], (
+        "a source without held-out text is left out"
+    )
+
+    def tokens(batches: HeldOutBatches) -> set[int]:
+        found: set[int] = set()
+        for data in (batches[step] for step in range(len(batches))):
+            for batch in data.micro_batches:
+                found |= set(batch["masked_labels"].tolist())
+        return found
+
+    assert tokens(held_out.batches) == set(numbers[:10] + numbers[20:30])
+    assert tokens(held_out.also["one"].batches) == set(numbers[:10])
+    model = bert.build(
+        replace(SHAPE, vocab_size=tokenizer.vocab_size, max_positions=32), "MaskedLanguageModel"
+    )
+    assert {"mlm_loss", "one/mlm_loss"} <= held_out.measure_all(model).keys()
+
+
+def test_a_name_for_a_source_needs_no_new_store(pretraining: Any, parent: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("A sentence. Another one.\n" * 9)
+    places = (
+        f"tokenizer.path={parent}/model",
+        f"prepare.store={tmp_path}/store",
+        "corpus.files=package-documentation",
+    )
+    for name in ("", "name: mine, "):
+        sources = f"corpus.sources=[{{{name}files: {tmp_path}/text.txt}}]"
+        ensure_store(pretraining.config("any", *places, sources))
 
 
 def test_the_evaluation_before_the_first_step_is_made_once(
