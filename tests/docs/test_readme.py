@@ -57,6 +57,7 @@ MEANT = {
     "pretrain": {
         "CONFIG": "mini",
         "RUN": "runs/mini",
+        "model.from=CHECKPOINT": "model.from=runs/mini",
         "training.branch_from=RUN/checkpoints/step-N": "training.branch_from=runs/mini/checkpoints/step-4",
     },
     "finetune": {
@@ -144,7 +145,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / folder).mkdir()
         for number in range(40):
             words = TOPICS["weather" if number % 2 else "kitchen"]
-            text = "\n".join(sentence(words) for _ in range(12))
+            terms = [
+                "".join(draw.choices("abdegiklmnoprstu", k=9)) for _ in range(8)
+            ]  # too many for the vocabulary
+            text = "\n".join([*(sentence(words) for _ in range(12)), *(6 * [f"Terms: {' '.join(terms)}."])])
             (tmp_path / folder / f"{number}.txt").write_text(text, encoding="utf-8")
     rows = [f'"{sentence(words)}",{label}' for _ in range(30) for label, words in TOPICS.items()]
     pairs = [{"title": words[0], "abstract": sentence(words)} for words in (*TOPICS.values(),)]
