@@ -123,12 +123,7 @@ def continue_from(
     model = load_model(path, architecture, run_settings(config))
     folder = checkpoint.resolve(path)
     before, old = Tokenizer.load(folder), model.config
-    before.check_fits(old.vocab_size, old.pad_token_id, str(folder))
-    if before.vocab_size > old.vocab_size:
-        raise UserError(
-            f"model.from: {folder} has a tokenizer of {before.vocab_size} tokens, but its model knows "
-            f"{old.vocab_size}; put the tokenizer of the model beside it"
-        )
+    before.check_fits(old.vocab_size, old.pad_token_id, f"model.from: {folder}")
     changes = changes_of(config, old)
     notes = [f"{name}: {getattr(old, name)} → {value}" for name, value in changes.items()]
     if "max_positions" in changes and old.positions == "learned":

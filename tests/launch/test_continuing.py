@@ -419,7 +419,7 @@ def test_a_tokenizer_that_is_larger_than_its_model_is_refused(parent: Path, tmp_
     small = bert.build(replace(SHAPE, vocab_size=900), "MaskedLanguageModel")
     bert.save(small, tmp_path / "small", tokenizer)
     config = configuration.load(PretrainConfig, None, [f"model.from={tmp_path}/small", "batch.max_length=16"])
-    with pytest.raises(UserError, match=r"model\.from: .* tokenizer of 1000 tokens, but its model knows 900"):
+    with pytest.raises(UserError, match=r"model\.from: .* tokenizer has 1000 tokens and the model 900"):
         continue_from(str(tmp_path / "small"), bert.MaskedLanguageModel, config, tokenizer)
 
 
