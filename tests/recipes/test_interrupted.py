@@ -45,7 +45,7 @@ COMMON = (
 )
 OWN = {"README.md", "training_state.json", "manifest.json", "finetune.yaml"}
 """files that tell where a run lies, or how long it took"""
-MACHINE = re.compile("second|memory|wait|mfu")
+MACHINE = re.compile("second|memory|wait|mfu|readings")
 """figures of a machine, not of what it learns"""
 
 
@@ -172,7 +172,7 @@ def sentences() -> str:
     """A CoNLL file: capital words are names."""
     draw = random.Random(0)
     words = [("The", "O"), ("value", "O"), ("Ada", "B-PER"), ("Byron", "I-PER"), ("Rome", "B-LOC")]
-    blocks = (["{} X {}\n".format(*one) for one in draw.choices(words, k=6)] for _ in range(24))
+    blocks = (["{} X {}\n".format(*one) for one in draw.choices(words, k=6)] for _ in range(60))
     return "\n".join(map("".join, blocks))
 
 
@@ -180,7 +180,7 @@ def squad() -> str:
     """SQuAD's JSON: the answer is always the name."""
     draw = random.Random(0)
     asked = []
-    for number in range(24):
+    for number in range(60):
         words = draw.choices(["the", "value", "an", "object"], k=60)
         words[draw.randrange(60)] = "Ada Byron"
         context = " ".join(words)
@@ -194,7 +194,7 @@ def choices() -> str:
     """The right choice is always the one with the name."""
     draw = random.Random(0)
     found = []
-    for _ in range(24):
+    for _ in range(60):
         label = draw.randrange(2)
         pair = ["the value", "an object"]
         pair[label] = "Ada Byron"

@@ -1,6 +1,7 @@
 """Fine-tuning end to end: the run folder, interruptions, mistakes, the launch."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -160,6 +161,16 @@ def test_a_mistake_leaves_no_run_behind(workshop: Any, tmp_path: Path, more: lis
     with pytest.raises(UserError, match=message):
         train(workshop.configured(tmp_path / "run", *more))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_tokenizer_that_does_not_fit_its_model_is_refused(workshop: Any, tmp_path: Path) -> None:
+    base = shutil.copytree(workshop.base, tmp_path / "base")
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["further"] = len(tokenizer["model"]["vocab"])
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match=r"base.* tokenizer .*20 tokens.* 19") as error:
+        train(workshop.configured(tmp_path / "run", f"model.from={base}"))
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
 def test_a_run_of_another_configuration_is_named_key_by_key(finished: Path, workshop: Any) -> None:

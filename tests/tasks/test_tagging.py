@@ -18,6 +18,7 @@ from bert.tokenizer import Tokenizer
 from finetune import predict
 from finetune.config import KINDS, BatchConfig, TaskConfig
 from finetune.data import load_task
+from finetune.evaluate import outputs_of
 from finetune.splits import Split
 from finetune.tasks.tokens import tags_of
 from finetune.train import train
@@ -310,6 +311,20 @@ def test_entities_of_texts(tagged: Path, capsys: pytest.CaptureFixture[str], tmp
     predict.main([str(tagged), str(tmp_path / "t.jsonl")])
     row = json.loads(capsys.readouterr().out)
     assert row["id"] == 1 and [e["start"] for e in row["entities"]] == [4, 9]
+
+
+def test_outputs_of_uneven_shards_are_those_of_one_process(tagged: Path, sentences: Path) -> None:
+    model, tokenizer = bert.load(tagged), Tokenizer.load(tagged)
+    data = KIND.encode(load_task(task(sentences)).train, tokenizer, BatchConfig(max_length=16))
+    labels = model.labels  # type: ignore[attr-defined]
+    with torch.no_grad():
+        alone = torch.cat([model(torch.tensor(row)[None].long()).logits[0] for row in data.ids])
+        for processes in (1, 3):
+            parts = [outputs_of(model, data, tokenizer.pad_id, 50, p, processes) for p in range(processes)]
+            found = torch.stack(parts).sum(0)
+            torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+            measured = KIND.measure(data, found, labels)
+            assert measured == pytest.approx(KIND.measure(data, alone, labels), rel=1e-5)
 
 
 def test_models_of_another_kind_are_refused(tagged: Path, finished: Path) -> None:
