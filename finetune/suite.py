@@ -70,7 +70,7 @@ def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
                 try:
                     if carry_out_once(one, accelerator):
                         return True
-                    runs.add(variant, one)
+                    from_main(accelerator, partial(runs.add, variant, one))
                 except Diverged as error:
                     runs.diverged.append({"variant": variant, "seed": one.seed, "why": str(error)})
                 from_main(accelerator, table.write)
