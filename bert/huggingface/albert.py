@@ -17,7 +17,7 @@ _POOLER = {"pooler.dense": "albert.pooler"}
 ALBERT = Family(
     model_type="albert",
     prefix="albert",
-    classes=class_names("Albert", choice=False),
+    classes=class_names("Albert"),
     constant=CONSTANT,
     config=(
         *with_defaults(
@@ -63,6 +63,7 @@ ALBERT = Family(
         "SequenceClassifier": {**_POOLER, "classifier": "classifier"},
         "TokenClassifier": {"classifier": "classifier"},
         "QuestionAnswering": {"classifier": "qa_outputs"},
+        "MultipleChoice": {**_POOLER, "classifier": "classifier"},
     },
     required={"tie_word_embeddings": True, "inner_group_num": 1, "position_embedding_type": "absolute"},
     outputs={"sop_logits": "seq_relationship_logits"},

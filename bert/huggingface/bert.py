@@ -107,8 +107,8 @@ def head_names(prefix: str) -> dict[str, Names]:
     }
 
 
-def class_names(name: str, pretraining: str = "ForPreTraining", choice: bool = True) -> dict[str, str]:
-    """Our class → theirs; `choice`: their multiple choice has the head that ours has."""
+def class_names(name: str, pretraining: str = "ForPreTraining") -> dict[str, str]:
+    """Our class → theirs."""
     return {
         "EncoderModel": f"{name}Model",
         "MaskedLanguageModel": f"{name}ForMaskedLM",
@@ -116,7 +116,7 @@ def class_names(name: str, pretraining: str = "ForPreTraining", choice: bool = T
         "SequenceClassifier": f"{name}ForSequenceClassification",
         "TokenClassifier": f"{name}ForTokenClassification",
         "QuestionAnswering": f"{name}ForQuestionAnswering",
-        **({"MultipleChoice": f"{name}ForMultipleChoice"} if choice else {}),
+        "MultipleChoice": f"{name}ForMultipleChoice",
     }
 
 

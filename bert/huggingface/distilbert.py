@@ -17,7 +17,7 @@ _LAYER, _THEIR_LAYER = "encoder.layers.{i}", "distilbert.transformer.layer.{i}"
 DISTILBERT = Family(
     model_type="distilbert",
     prefix="distilbert",
-    classes=class_names("DistilBert", pretraining="ForMaskedLM", choice=False),
+    classes=class_names("DistilBert", pretraining="ForMaskedLM"),
     constant={
         "num_segments": 0,
         "positions": "learned",
@@ -64,5 +64,6 @@ DISTILBERT = Family(
         "SequenceClassifier": {"pooler.dense": "pre_classifier", "classifier": "classifier"},
         "TokenClassifier": {"classifier": "classifier"},
         "QuestionAnswering": {"classifier": "qa_outputs"},
+        "MultipleChoice": {"pooler.dense": "pre_classifier", "classifier": "classifier"},
     },
 )

@@ -15,7 +15,7 @@ _PREDICTIONS = {
 ELECTRA = Family(
     model_type="electra",
     prefix="electra",
-    classes=class_names("Electra", pretraining="ForMaskedLM", choice=False),
+    classes=class_names("Electra", pretraining="ForMaskedLM"),
     constant={
         **CONSTANT,
         "head_activation": "gelu",
@@ -44,6 +44,7 @@ ELECTRA = Family(
         "SequenceClassifier": {"pooler.dense": "classifier.dense", "classifier": "classifier.out_proj"},
         "TokenClassifier": {"classifier": "classifier"},
         "QuestionAnswering": {"classifier": "qa_outputs"},
+        "MultipleChoice": {"pooler.dense": "sequence_summary.summary", "classifier": "classifier"},
     },
     required=REQUIRED,
 )

@@ -85,7 +85,10 @@ def theirs() -> Callable[..., transformers.PreTrainedModel]:
 
     def make(model_type: str, architecture: str, **overrides: Any) -> transformers.PreTrainedModel:
         values = {**_SIZES, **CONFIGS[model_type], **overrides}
-        if architecture == "PretrainingModel":  # ALBERT's pair head has a row for each label
+        if architecture in (
+            "PretrainingModel",
+            "QuestionAnswering",
+        ):  # some of their heads have a row for each label
             values["num_labels"] = 2
         attention = values.pop("attn_implementation", "sdpa")
         config = transformers.AutoConfig.for_model(model_type, **values)

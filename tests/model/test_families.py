@@ -16,10 +16,13 @@ HEADS = {
     "PretrainingModel": {"labels": "labels", "next_sentence_label": "next_sentence_label"},
     "SequenceClassifier": {"labels": "sequence_labels"},
     "TokenClassifier": {"labels": "token_labels"},
+    "QuestionAnswering": {},  # theirs counts padding among the places of an answer
+    "MultipleChoice": {},
 }
+"""Our label → its name in the batch. Without labels the outputs are compared, and their gradients."""
 LAYOUTS = ("right", "left", "packed")
 # Where padding comes first, transformers takes it for the first token: its pooler and its classifiers read padding.
-BY_SEQUENCE = ("PretrainingModel", "SequenceClassifier")
+BY_SEQUENCE = ("PretrainingModel", "SequenceClassifier", "MultipleChoice")
 TOLERANCE = 1e-6
 """In float64, relative to the largest value of each output and gradient, or to 1. Some of their losses are computed in
 float32; all else agrees to 1e-14."""
@@ -28,7 +31,9 @@ pytestmark = pytest.mark.usefixtures("exact_rotary")
 
 
 def has_head(family, head):
-    """A pair head and the prediction head in one; elsewhere our pair head lies beside their masked language model."""
+    """Where theirs has no pair head, ours lies beside their masked language model."""
+    if head not in family.classes:
+        return False
     return head != "PretrainingModel" or family.classes[head] != family.classes["MaskedLanguageModel"]
 
 
@@ -65,7 +70,10 @@ def computed_by_theirs(reference, tokens, labels, compared):
         FAMILIES[reference.config.model_type].outputs,
     )
     labels = {key if key in takes else "sentence_order_label": value for key, value in labels.items()}
-    outputs = reference(**tokens, **labels)
+    rows = dict(tokens)
+    if "ForMultipleChoice" in type(reference).__name__:  # takes (examples, choices, tokens), but tasks flat
+        rows |= {key: value[:, None] for key, value in tokens.items() if key != "task_type_ids"}
+    outputs = reference(**rows, **labels)
     real = tokens["attention_mask"].bool()
     outputs = {named.get(key, key): at(real, value) for key, value in outputs.items()}
     if compared == "left":
