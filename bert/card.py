@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 PLACE = "PATH OF THIS FOLDER"
+EXPORTED = "PATH OF THE ONNX FOLDER"
 LICENSES = Path(__file__).with_name("licenses.txt")
 """identifiers that the Hugging Face hub accepts (huggingface.co/docs/hub/repositories-licenses)"""
 LANGUAGES = Path(__file__).with_name("languages.txt")
@@ -176,7 +177,7 @@ def loading(model: "Model", pipeline: str, call: str, ours: str) -> str:
         snippets = {name: text for name, text in snippets.items() if name == _THIS}
         why = obstacles(model.config, type(model).__name__)
         note = f"transformers has no architecture that computes the same: {why}.\n\n"
-    given = {"place": PLACE, "pipeline": pipeline, "call": call, "ours": ours}
+    given = {"place": PLACE, "exported": EXPORTED, "pipeline": pipeline, "call": call, "ours": ours}
     blocks = [f"{name}:\n\n```python\n{text.format(**given)}\n```" for name, text in snippets.items()]
     return note + "\n\n".join(blocks)
 
@@ -198,10 +199,10 @@ import bert
 
 {ours}
 bert.embed("{place}", ["a text", "another"])""",
-    "ONNX, after `bert export FOLDER onnx`": """\
+    "ONNX, from the folder that `bert export FOLDER onnx` writes": """\
 import onnxruntime, transformers
 
-tokens = transformers.AutoTokenizer.from_pretrained("{place}")("a text", return_tensors="np")
-session = onnxruntime.InferenceSession("{place}/onnx/model.onnx")
+tokens = transformers.AutoTokenizer.from_pretrained("{exported}")("a text", return_tensors="np")
+session = onnxruntime.InferenceSession("{exported}/onnx/model.onnx")
 session.run(None, {{each.name: tokens[each.name] for each in session.get_inputs()}})""",
 }

@@ -13,6 +13,7 @@ import bert
 from bert import config as configuration
 from bert.card import CardConfig, hub_datasets, known_languages
 from bert.errors import UserError
+from bert.export import export_onnx
 from bert.training.state import RunState
 from pretrain.card import model_card
 from pretrain.config import PretrainConfig
@@ -72,6 +73,17 @@ def test_what_the_card_says_of_loading_works(carded: Any) -> None:
         exec(compile(text, "README.md", "exec"), {})
     ast.parse(onnx)
     assert all(len([line for line in text.splitlines() if line]) <= 4 for text in snippets(folder))
+
+
+@pytest.mark.slow
+def test_what_the_card_says_of_onnx_works(carded: Any) -> None:
+    folder = carded()
+    *_, onnx = snippets(folder)
+    exported = folder.parent / "exported"
+    export_onnx(folder, exported)
+    namespace: dict[str, Any] = {}
+    exec(compile(onnx.replace("PATH OF THE ONNX FOLDER", str(exported)), "README.md", "exec"), namespace)
+    assert namespace["session"].get_outputs()[0].name == "logits"
 
 
 def test_a_model_that_transformers_cannot_compute_is_loaded_by_this_package(carded: Any) -> None:
