@@ -53,6 +53,8 @@ class Side:
     targets: list[Any]
     predictions: list[list[Any]]
     """of each run"""
+    seeds: list[int]
+    """of each run; runs of both sides with the same seeds are pairs"""
 
 
 @dataclass
@@ -109,10 +111,10 @@ def compare_task(task: str, a: Side, b: Side, config: CompareConfig) -> tuple[Co
     drawn = np.empty(config.samples)
     for i in range(config.samples):
         counts = np.bincount(generator.integers(size, size=size), minlength=size)
-        means = [
-            np.mean([side[k](counts) for k in generator.integers(len(side), size=len(side))])
-            for side in values
-        ]
+        runs = [generator.integers(len(side), size=len(side)) for side in values]
+        if a.seeds == b.seeds:
+            runs[1] = runs[0]
+        means = [np.mean([side[k](counts) for k in some]) for side, some in zip(values, runs, strict=True)]
         drawn[i] = means[1] - means[0]
     low, high = np.percentile(drawn, INTERVAL)
     mean_a, mean_b = (float(np.mean(one)) for one in scores)
@@ -185,6 +187,7 @@ def _side(folder: Path, runs: Sequence[Path], config: CompareConfig) -> Side:
         first["digests"][split],
         [row["target"] for row in rows[0]],
         [[row["prediction"] for row in one] for one in rows],
+        [one["seed"] for one in every],
     )
 
 

@@ -125,6 +125,12 @@ def test_an_interval_is_as_wide_as_that_of_the_difference_of_pairs(tmp_path: Pat
     assert (one.high - one.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
 
 
+def test_runs_with_the_same_seeds_are_pairs(tmp_path: Path) -> None:
+    a = write_suite(tmp_path / "a", {"task": 0.3}, 1)
+    [same], _ = compare(a, a, CompareConfig(samples=50))
+    assert (same.low, same.high) == (0, 0)
+
+
 def test_mcnemar_counts_what_only_one_gets_right() -> None:
     targets = ["a"] * 10
     assert mcnemar(targets, ["a"] * 10, ["b"] * 8 + ["a"] * 2) == pytest.approx(2 * 0.5**8)
