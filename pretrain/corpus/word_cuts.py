@@ -138,9 +138,12 @@ class SpaceCuts:
         return cuts
 
     def _may_cut_after(self, character: str) -> bool:
-        """Whether a character stays visible, and apart from a space after it."""
+        """Whether a character stays visible, and apart from a space after it, also from one with a combining mark."""
         alone = self._normalize(character)
-        apart = self._normalize(f"{character} a") == alone + self._normalize(" a")
+        apart = all(
+            self._normalize(character + after) == alone + self._normalize(after)
+            for after in (" a", " \u0301a")
+        )
         return apart and all(
             unicodedata.category(each[-1:] or " ")[0] in "LMNPS" for each in (character, alone)
         )
