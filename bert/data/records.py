@@ -435,9 +435,10 @@ def _table_rows(file: IO[bytes], columns: Sequence[str], delimiter: str, header:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value)):
-        return json.dumps(value, ensure_ascii=False)
-    return ",".join(map(str, value)) if isinstance(value, list) else value
+    """A cell of a table. Lists are joined by commas, or JSON if their items have parts or commas of their own."""
+    if isinstance(value, list) and not any(isinstance(one, dict | list) or "," in str(one) for one in value):
+        return ",".join(map(str, value))
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS[:3], pytest.param(KINDS[3], marks=pytest.mark.slow)])
 def test_micro_batches_and_layouts_do_not_change_what_is_learnt(
     tasks: dict[str, list[str]], workshop: Any, tmp_path: Path, kind: str
 ) -> None:
@@ -122,7 +122,12 @@ PROBE = ["model.frozen=true", "training.steps=12", "training.save_every=5", "tra
 
 
 @pytest.mark.parametrize(
-    ("layer", "kind"), [("1", "single_label"), ("mix", "single_label"), ("mix", "token_classification")]
+    ("layer", "kind"),
+    [
+        pytest.param("1", "single_label", marks=pytest.mark.slow),
+        pytest.param("mix", "single_label", marks=pytest.mark.slow),
+        ("mix", "token_classification"),
+    ],
 )
 def test_a_probe_trains_only_the_head(
     tasks: dict[str, list[str]],

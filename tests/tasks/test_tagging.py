@@ -1,5 +1,6 @@
 """Token classification: files, words and pieces, entities, training, and what comes out of it."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ TAGS = ["O", "B-X", "I-X", "B-Y", "I-Y", "E-X", "S-Y", "S-X", "E-Y"]
 KIND = KINDS["token_classification"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(
         st.lists(st.tuples(*[st.sampled_from(TAGS)] * 2), min_size=1, max_size=9), min_size=1, max_size=6
@@ -307,6 +308,12 @@ def test_entities_of_texts(tagged: Path, capsys: pytest.CaptureFixture[str], tmp
     assert json.loads(capsys.readouterr().out)["entities"] == found["entities"]
     long = " ".join(["a b bad c d"] * 30)
     assert [e["start"] for e in bert.tag(tagged, long)["entities"]] == [12 * i + 4 for i in range(30)]
+    (tmp_path / "words.jsonl").write_text('{"tokens": ["a", ",", "bad"]}\n')
+    predict.main([str(tagged), str(tmp_path / "words.jsonl"), f"output={tmp_path / 'p.csv'}"])
+    with (tmp_path / "p.csv").open() as table:
+        cells = next(csv.DictReader(table))
+    assert json.loads(cells["tokens"]) == ["a", ",", "bad"] and cells["prediction"] == "O,O,B-N"
+    assert json.loads(cells["entities"])[0]["text"] == "bad"
     (tmp_path / "t.jsonl").write_text(json.dumps({"id": 1, "text": text}) + "\n")
     predict.main([str(tagged), str(tmp_path / "t.jsonl")])
     row = json.loads(capsys.readouterr().out)
