@@ -58,7 +58,6 @@ MEANT = {
         "CONFIG": "mini",
         "RUN": "runs/mini",
         "model.from=CHECKPOINT": "model.from=runs/mini",
-        "training.branch_from=RUN/checkpoints/step-N": "training.branch_from=runs/mini/checkpoints/step-4",
     },
     "finetune": {
         "CONFIG": "classification",
@@ -207,7 +206,7 @@ def carry_out_document(document: Path) -> None:
             if "tasks" in keys:  # each has its own files
                 given = [word for word in given if not word.startswith("task.")]
             words += [word for word in given if word.partition("=")[0] not in keys]
-        words = [word.replace("=/mnt/", "=") for word in words]
+        words = [re.sub(r"/step-\d+$", "/step-4", word.replace("=/mnt/", "=")) for word in words]
         carry_out(module, words)
 
 
