@@ -97,6 +97,7 @@ def test_how_a_table_of_positions_is_fitted() -> None:
     assert fit_positions({}, before, after, "tile") == {}
 
 
+@pytest.mark.slow
 def test_rotary_bases_and_windows_change(pretraining: Any, rotary: Path, tmp_path: Path) -> None:
     words = ["model.max_positions=256", "batch.max_length=256", "model.rotary_base=160000", "model.window=32"]
     config = pretraining.config("long", f"model.from={rotary}", "objective.pairing=none", *words, *SHORT)
@@ -295,6 +296,7 @@ def test_a_branch_takes_weights_and_optimizer_state(pretraining: Any, parent: Pa
     assert f"weights and optimizer state of `{source}` after its step 2" in card
 
 
+@pytest.mark.slow
 def test_a_branch_goes_on_without_its_parent(pretraining: Any, parent: Path, tmp_path: Path) -> None:
     source = shutil.copytree(parent, tmp_path / "parent")
     config = branch(pretraining, source, "branch", "optimizer.name=adamw")
