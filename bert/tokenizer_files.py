@@ -137,6 +137,11 @@ def config_for(
             "strip_accents": normalizer["strip_accents"],
             "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
         }
+    prefix_space = (description["pre_tokenizer"] or {}).get("add_prefix_space")
+    if (
+        prefix_space is not None
+    ):  # transformers 4 puts its default, False, in the place of what tokenizer.json says
+        config["add_prefix_space"] = prefix_space
     config |= {f"{role}_token": token for role, token in special.items()}
     names = ["input_ids", "token_type_ids", "attention_mask"]
     config["model_input_names"] = [name for name in names if segments or name != "token_type_ids"]

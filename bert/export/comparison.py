@@ -104,12 +104,16 @@ class OnnxReport:
 
 
 def batches_of(
-    texts: Sequence[str], tokenizer: Tokenizer, model: Model, inputs: Sequence[str]
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    model: Model,
+    inputs: Sequence[str],
+    sizes: Sequence[int] = BATCH_SIZES,
 ) -> list[Batch]:
-    """Texts as padded batches of several sizes and lengths, with what the graph takes."""
+    """Texts as padded batches, whose numbers of texts are `sizes` in turn, with what the graph takes."""
     rows, _ = tokenize_and_cut(texts, tokenizer, min(model.config.max_positions, LONGEST))
     batches, start = [], 0
-    for size in cycle(BATCH_SIZES):
+    for size in cycle(sizes):
         if start >= len(rows):
             break
         some = rows.take(np.arange(start, min(start + size, len(rows))))

@@ -74,8 +74,8 @@ def export_onnx(
     with replacing(target, checkpoint_folder.OWNED) as aside:
         with quiet():
             _write_checkpoint(model, tokenizer, folder, aside)
-            theirs = _load_theirs(aside)
-        batches = batches_of(texts or TEXTS, tokenizer, model, _inputs_of(theirs, model))
+            theirs = load_theirs(aside)
+        batches = batches_of(texts or TEXTS, tokenizer, model, inputs_of(theirs, model))
         try:
             report = _write_graph(aside / checkpoint_folder.ONNX, theirs, batches, model, quantize, tolerance)
         except RunFailed as error:
@@ -93,15 +93,15 @@ def _write_graph(
     tolerance: float,
 ) -> OnnxReport:
     """Trace, compare, quantize and compare again; the folder then holds the graph and the report."""
-    program = _trace(theirs, batches, model.config.max_positions)
+    program = trace(theirs, batches, model.config.max_positions)
     graph = folder / GRAPH
     folder.mkdir()
-    _save(program, graph)
+    save(program, graph)
     report = compare(graph, theirs, batches, model)
     if report.greatest > tolerance:
         raise RunFailed(report.failure(tolerance))
     if quantize:
-        _save(_quantized(program, batches[0]), graph)
+        save(quantized(program, batches[0]), graph)
         report.add_quantized(compare(graph, theirs, batches, model))
     packages = {name: version(name) for name in ("torch", "transformers", *PACKAGES)}
     record = json.dumps({**report.record(), "packages": packages}, indent=2)
@@ -140,6 +140,8 @@ def _check_target(target: Path, source: Path) -> None:
 def _obstacle(model: Model) -> str | None:
     """Why transformers has no such model; None if it has."""
     architecture = type(model).__name__
+    if architecture == "MultipleChoice":
+        return "because a text with choices is no row of tokens; encoder_only=true exports its encoder"
     if huggingface.family_of(model.config, architecture) is None:
         return f"transformers has no such encoder ({huggingface.obstacles(model.config, architecture)})"
     return None
@@ -156,20 +158,21 @@ def _write_checkpoint(model: Model, tokenizer: Tokenizer, source: Path, folder: 
             shutil.copyfile(file, folder / file.name)
 
 
-def _load_theirs(folder: Path) -> Any:
+def load_theirs(folder: Path) -> Any:
+    """transformers' model of a folder, in float32."""
     import transformers
 
     name = json.loads((folder / checkpoint_folder.CONFIG).read_text(encoding="utf-8"))["architectures"][0]
     return getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def _inputs_of(theirs: Any, model: Model) -> list[str]:
+def inputs_of(theirs: Any, model: Model) -> list[str]:
     """What the tokenizer of the folder gives, and the model takes."""
     given = ["input_ids", "attention_mask", *(["token_type_ids"] if model.config.num_segments > 1 else [])]
     return [name for name in given if name in inspect.signature(theirs.forward).parameters]
 
 
-def _trace(theirs: Any, batches: Sequence[Batch], longest: int) -> Any:
+def trace(theirs: Any, batches: Sequence[Batch], longest: int) -> Any:
     """The graph (`onnx_ir.Model`) of a model, for any number of texts (batch) of any number of tokens (length)."""
     from transformers.exporters.configs import OnnxConfig
     from transformers.exporters.exporter_onnx import OnnxExporter
@@ -207,7 +210,7 @@ def _name_dimensions(program: Any) -> None:
             value.shape = onnx_ir.Shape([renamed(dim) for dim in value.shape])
 
 
-def _quantized(program: Any, sample: Batch) -> Any:
+def quantized(program: Any, sample: Batch) -> Any:
     """The graph with weights of 8 bits; activations are quantized as they are computed.
 
     A scale for each column is much closer to float32 than one for each matrix, at the same size and speed.
@@ -220,8 +223,8 @@ def _quantized(program: Any, sample: Batch) -> Any:
         return quantizer.quantize(program, sample, ExportFormat.ONNX)
 
 
-def _save(program: Any, path: Path) -> None:
-    """One file, unless protobuf cannot hold it: then the weights are beside it, where other programs look for them."""
+def save(program: Any, path: Path) -> None:
+    """Write a graph as one file. If protobuf cannot hold it, its weights lie beside it, where other programs look."""
     import onnx_ir
 
     size = sum(value.const_value.nbytes for value in program.graph.initializers.values())

@@ -128,8 +128,8 @@ def without_tracing(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
                 "BertForMaskedLM", ["input_ids"], [[1, 2]], {"logits": difference}, {}, 7
             )
 
-        monkeypatch.setattr(onnx, "_trace", lambda *_: None)
-        monkeypatch.setattr(onnx, "_save", lambda _, path: path.write_text("a graph"))
+        monkeypatch.setattr(onnx, "trace", lambda *_: None)
+        monkeypatch.setattr(onnx, "save", lambda _, path: path.write_text("a graph"))
         monkeypatch.setattr(onnx, "compare", compare)
 
     return differ

@@ -225,6 +225,18 @@ def test_the_two_files_of_roberta(roberta, tmp_path):
     assert "token_type_ids" not in transformers.AutoTokenizer.from_pretrained(tmp_path).model_input_names
 
 
+def test_a_space_before_the_first_word_is_said_for_transformers_4(roberta, tokenizer, tmp_path):
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    byte_level = Tokenizer.load(roberta)
+    byte_level.backend.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    for each, expected in ((byte_level, True), (tokenizer, None)):
+        each.save(tmp_path)
+        assert (
+            json.loads((tmp_path / "tokenizer_config.json").read_text()).get("add_prefix_space") is expected
+        )
+
+
 def test_a_pipeline_that_is_not_quite_bert_is_kept_as_it_is(vocabulary, tmp_path):
     backend = tokenizers.Tokenizer(models.WordPiece(dict(zip(vocabulary, range(999))), unk_token="[UNK]"))
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])

@@ -71,16 +71,16 @@ def word_piece() -> Tokenizer:
     return Tokenizer(backend)
 
 
-def byte_level() -> Tokenizer:
-    """A tokenizer of RoBERTa's kind: byte-level BPE."""
+def byte_level(prefix_space: bool) -> Tokenizer:
+    """A tokenizer of RoBERTa's kind, byte-level BPE; with or without a space before the first word."""
     backend = tokenizers.Tokenizer(models.BPE())
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
     backend.train_from_iterator(TEXTS, trainer)
-    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), True, False)
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), True, prefix_space)
     return Tokenizer(backend)
 
 
@@ -110,5 +110,5 @@ def write(folder: Path, values: dict[str, object], architecture: str, tokenizer:
 
 if __name__ == "__main__":
     for name, (values, architecture) in CHECKPOINTS.items():
-        tokenizer = byte_level() if name.startswith("roberta") else word_piece()
+        tokenizer = byte_level(name == "roberta-tokens") if name.startswith("roberta") else word_piece()
         write(Path(sys.argv[1]) / name, values, architecture, tokenizer)
