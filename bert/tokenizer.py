@@ -235,10 +235,12 @@ class Tokenizer:
 def _name_special_tokens(backend: tokenizers.Tokenizer, given: dict[str, str]) -> dict[str, str]:
     """Role → token: the named one, or the one around a text, or a usual one; all but unk are required."""
     around, names = _tokens_around(backend), {}
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
     for role in files.ROLES:
         stand_in = given.get(files.STAND_INS.get(role, ""))
         choices = [given[role]] if role in given else [around.get(role), stand_in, *files.USUAL_NAMES[role]]
         known = [token for token in choices if token is not None and backend.token_to_id(token) is not None]
+        known.sort(key=lambda token: token not in added)  # a piece of text may spell a usual name
         if known:
             names[role] = known[0]
         elif role != "unk":
