@@ -121,7 +121,7 @@ def _model_type(model: "Model") -> str:
     """What the hub calls the architecture."""
     from bert.huggingface import NATIVE, family_of
 
-    family = family_of(model.config, type(model).__name__)
+    family = family_of(model.config, model.architecture)
     return NATIVE if family is None else family.model_type
 
 
@@ -175,7 +175,7 @@ def loading(model: "Model", pipeline: str, call: str, ours: str) -> str:
     note = ""
     if _model_type(model) == NATIVE:
         snippets = {name: text for name, text in snippets.items() if name == _THIS}
-        why = obstacles(model.config, type(model).__name__)
+        why = obstacles(model.config, model.architecture)
         note = f"transformers has no architecture that computes the same: {why}.\n\n"
     given = {"place": PLACE, "exported": EXPORTED, "pipeline": pipeline, "call": call, "ours": ours}
     blocks = [f"{name}:\n\n```python\n{text.format(**given)}\n```" for name, text in snippets.items()]

@@ -125,7 +125,7 @@ def _compare_with_transformers(
 
     config = json.loads((report.folder / checkpoint_folder.CONFIG).read_text(encoding="utf-8"))
     if config["model_type"] == huggingface.NATIVE:
-        why = huggingface.obstacles(model.config, type(model).__name__)
+        why = huggingface.obstacles(model.config, model.architecture)
         report.notes.append(f"transformers has no such encoder ({why}); only bert.load reads this folder")
         return
     model_class = getattr(transformers, (config.get("architectures") or ["AutoModel"])[0])

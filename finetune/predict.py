@@ -170,7 +170,7 @@ def load_predictor(run: Path, file: Path, config: PredictConfig) -> tuple[Predic
     record = next((path for path in records if path.is_file()), None)
     model = checkpoint.load(folder, device=pick_device(config.device))
     trained = None if record is None else load_record(FinetuneConfig, record)
-    if trained is not None and type(model).__name__ == KINDS[trained.task.kind].architecture:
+    if trained is not None and model.architecture == KINDS[trained.task.kind].architecture:
         task, batch = trained.task, trained.batch
     else:
         trained = None
@@ -196,10 +196,10 @@ def load_predictor(run: Path, file: Path, config: PredictConfig) -> tuple[Predic
 
 def _kind_of(folder: Path, model: "Model") -> str:
     """The kind of task of a model whose training is not known."""
-    same = [name for name, kind in KINDS.items() if kind.architecture == type(model).__name__]
+    same = [name for name, kind in KINDS.items() if kind.architecture == model.architecture]
     if not same:
         raise UserError(
-            f"{folder}: holds a {type(model).__name__}, not a classifier of texts; fine-tune it first"
+            f"{folder}: holds a {model.architecture}, not a classifier of texts; fine-tune it first"
         )
     labels = getattr(model, "labels", None)
     return labels.problem_type if labels is not None and labels.problem_type in same else same[0]

@@ -145,12 +145,12 @@ def describe(
     config = config_for_export(model, tokenizer)
     written, named = config["model_type"], model.config.family
     if written == huggingface.NATIVE:
-        why = huggingface.obstacles(model.config, type(model).__name__)
+        why = huggingface.obstacles(model.config, model.architecture)
         logger.warning("transformers cannot load this encoder, only bert.load can; %s", why)
     else:
         embedding_files.write(folder, model.config)
         if named not in (None, written):
-            why = huggingface.obstacles(model.config, type(model).__name__)
+            why = huggingface.obstacles(model.config, model.architecture)
             logger.warning("the checkpoint is written as %s, not as family=%s; %s", written, named, why)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if tokenizer is not None:
@@ -185,7 +185,7 @@ def write_weights(
         files: dict[str, str] = {}
         for suffix, names in zip(suffixes, shards, strict=True):
             shard = {name: shapes[name] for name in names if name in shapes}
-            theirs, _ = huggingface.export_state(model.config, type(model).__name__, shard)
+            theirs, _ = huggingface.export_state(model.config, model.architecture, shard)
             files |= dict.fromkeys(theirs, _numbered(WEIGHTS, suffix))
             size += sum(tensor.nbytes for tensor in theirs.values())
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(files.items()))}
@@ -204,7 +204,7 @@ def config_for_export(model: Model, tokenizer: SavesFiles | None = None) -> dict
     if tokenizer is not None:
         ids = {"cls": tokenizer.cls_id, "sep": tokenizer.sep_id, "mask": tokenizer.mask_id}
     labels = getattr(model, "labels", None)
-    exported = huggingface.export_config(model.config, type(model).__name__, labels, ids)
+    exported = huggingface.export_config(model.config, model.architecture, labels, ids)
     dtype = str(model.encoder.embeddings.tokens.weight.dtype).removeprefix("torch.")
     return {**exported, "dtype": dtype}
 
@@ -214,7 +214,7 @@ def state_dict_for_export(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The weights under transformers' names, and those that it has no place for under ours; all on the CPU."""
     state = model.state_dict() if state is None else state
-    exported = huggingface.export_state(model.config, type(model).__name__, state)
+    exported = huggingface.export_state(model.config, model.architecture, state)
     theirs, own = ({k: v.detach().cpu().contiguous() for k, v in part.items()} for part in exported)
     return theirs, own
 

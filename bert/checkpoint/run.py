@@ -33,7 +33,7 @@ from bert.checkpoint import gather, manifest
 from bert.checkpoint.folder import SavesFiles, describe, write_weights
 from bert.errors import UserError
 from bert.files import put_in_place, recover, sync
-from bert.model.models import ARCHITECTURES, Model, construct
+from bert.model.models import Model, construct
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -309,9 +309,8 @@ class Saver:
 
 def _blank(model: Model) -> Model:
     """A model of the same class and configuration, without wrappers and without weights."""
-    architecture = next(kind.__name__ for kind in type(model).__mro__ if kind.__name__ in ARCHITECTURES)
     with torch.device("meta"):
-        blank = construct(model.config, architecture, getattr(model, "labels", None))
+        blank = construct(model.config, model.architecture, getattr(model, "labels", None))
     return blank.to(model.encoder.embeddings.tokens.weight.dtype)
 
 

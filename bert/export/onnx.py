@@ -139,7 +139,7 @@ def _check_target(target: Path, source: Path) -> None:
 
 def _obstacle(model: Model) -> str | None:
     """Why transformers has no such model; None if it has."""
-    architecture = type(model).__name__
+    architecture = model.architecture
     if architecture == "MultipleChoice":
         return "because a text with choices is no row of tokens; encoder_only=true exports its encoder"
     if huggingface.family_of(model.config, architecture) is None:

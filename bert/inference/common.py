@@ -49,7 +49,7 @@ def open_masked_language_model(
     model, tokenizer = open_source(source, device)
     if not isinstance(model, MaskedLanguageModel):
         holder = "the model is" if isinstance(source, tuple) else f"{source}: holds"
-        kind = _WITHOUT_PREDICTIONS[type(model).__name__]
+        kind = _WITHOUT_PREDICTIONS[model.architecture]
         raise UserError(f"{holder} {kind}, which predicts no tokens; take a checkpoint of pretraining")
     return model, tokenizer
 

@@ -50,7 +50,7 @@ def tag(
     model, tokenizer = open_source(source)
     if not isinstance(model, TokenClassifier):
         raise UserError(
-            f"the model is a {type(model).__name__}, not a classifier of tokens; fine-tune it with "
+            f"the model is a {model.architecture}, not a classifier of tokens; fine-tune it with "
             "task.kind=token_classification"
         )
     many = [words_of(text) for text in ([texts] if isinstance(texts, str) else texts)]

@@ -28,6 +28,11 @@ class Model(nn.Module):
         if config.layer_mix:
             self.mix = LayerMix(config)
 
+    @property
+    def architecture(self) -> str:
+        """The name of its class in ARCHITECTURES; FSDP makes the model an instance of a subclass with another name."""
+        return next(kind.__name__ for kind in type(self).__mro__ if kind.__name__ in ARCHITECTURES)
+
     def encode(
         self, input_ids: Tensor, batch: dict[str, Any], chosen: Tensor | None = None
     ) -> tuple[Encoded, ModelOutput]:

@@ -29,7 +29,7 @@ def overfit(model: Model, batches: PretrainingBatches, device: torch.device) -> 
     small = replace(batches.batch, sequences=OVERFIT_SEQUENCES, static_shapes=False, phases=())
     data = with_batch(batches, small)[0]
     plain = replace(model.config, dropout=0.0, attention_dropout=0.0)
-    fresh = models.build(plain, type(model).__name__).to(device)
+    fresh = models.build(plain, model.architecture).to(device)
     optimizer = torch.optim.AdamW(fresh.parameters(), lr=0.256 / model.config.hidden_size)
     first = loss = float("nan")
     began, step = time.monotonic(), 0

@@ -60,7 +60,7 @@ def test_the_partner_of_a_text_is_found_after_the_training(
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["heldout=400"], "has 600 pairs, too few to hold out 400; give heldout=N"),
+        (["heldout=400"], "pairs, too few to hold out 400; give heldout=N"),
         (
             ["second=text"],
             "'text' is not there, only title, abstract; first=NAME and second=NAME name the columns",
