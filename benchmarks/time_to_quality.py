@@ -146,10 +146,10 @@ class Comparison:
 
     def minimal_pairs(self, path: str) -> dict[str, float]:
         from bert import checkpoint
-        from pretrain.evaluate import expand, minimal_pairs
+        from pretrain.minimal_pairs import expand, minimal_pairs
 
         model = checkpoint.load(path, "MaskedLanguageModel")
-        return minimal_pairs(model, self.tokenizer, expand(self.pairs), budget=16_384)
+        return minimal_pairs((model, self.tokenizer), expand(self.pairs), "original", budget=16_384)
 
     def best_rate(self) -> tuple[float, dict[str, float]]:
         """Of run_mlm's recipe, by a tenth of the time."""

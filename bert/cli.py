@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 from bert.config import NonNegativeFloat, PositiveInt, help_text, load
 from bert.config.schema import yaml_name
 from bert.data.records import FileConfig, Row, RowFile, check_output, npy_writer, row_writer
 from bert.errors import UserError, run_command
-from bert.model.config import EMBEDDING_POOLING
+from bert.model.config import EMBEDDING_POOLING, SCORERS
 
 if TYPE_CHECKING:
     from bert.inference.common import ModelSource
@@ -67,6 +67,13 @@ class Embed(Texts):
     """give every vector the length 1"""
     max_length: PositiveInt | None = None
     """tokens after which a text is cut; null is the longest sequence of the model"""
+
+
+@dataclass(frozen=True)
+class Score(Texts):
+    scorer: Annotated[str, SCORERS] = "original"
+    """what is masked with a scored token: original nothing else (Salazar et al. 2020), within_word_l2r the later
+    tokens of its word too (Kauf and Ivanova 2023)"""
 
 
 @dataclass(frozen=True)
@@ -193,13 +200,13 @@ def attention_maps(checkpoint: str, words: list[str], config: Texts) -> None:
     _write_rows(words, config, _answers(checkpoint, words, config, answer, CHUNKS["attention_maps"]))
 
 
-def score(checkpoint: str, words: list[str], config: Texts) -> None:
+def score(checkpoint: str, words: list[str], config: Score) -> None:
     """Rows with a `score` and `num_tokens`."""
 
     def answer(source: "ModelSource", texts: list[str]) -> list[Answer]:
         from bert.inference import score_tokens
 
-        found = score_tokens(source, texts, config.batch_tokens)
+        found = score_tokens(source, texts, config.batch_tokens, config.scorer)
         return [{"score": round(float(each.sum(dtype=float)), 6), "num_tokens": len(each)} for each in found]
 
     def show(text: str, row: Answer) -> str:
@@ -406,11 +413,12 @@ COMMANDS = {
         "much each token (row) attends to every one (column).",
     ),
     "score": Command(
-        Texts,
+        Score,
         score,
         "usage: bert score CHECKPOINT SENTENCE ... | input=FILE [key=value ...]\n\n"
         "The pseudo-log-likelihood of sentences (Salazar et al. 2020), in nats: the sum of the log\n"
-        "probability of each token when it alone is masked. JSON lines have the number of tokens too.",
+        "probability of each token when it alone is masked, or with the later tokens of its word\n"
+        "(scorer=within_word_l2r). JSON lines have the number of tokens too.",
     ),
     "classify": Command(
         Classify,

@@ -3,8 +3,7 @@
 import json
 import os
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from bert import config as configuration
 from bert.card import CARD, add_results
 from bert.config import NonNegativeInt, PositiveInt, help_text
-from bert.data.records import FileConfig, RowFile
 from bert.errors import UserError, run_command
 from bert.files import write_text
+from bert.model.config import SCORERS
 from bert.training.config import PRECISIONS
 from pretrain.config import PretrainConfig
+from pretrain.minimal_pairs import expand, measure_suite, minimal_pairs, read_suite
 
 if TYPE_CHECKING:
     from bert.model.models import MaskedLanguageModel
@@ -26,8 +26,8 @@ USAGE = """\
 usage: python -m pretrain.evaluate RUN [key=value ...]
 
 Measure a run's model on its held-out text, 15 % of the tokens masked, beside what guessing by word frequency
-gives; on other held-out texts side by side (also.NAME=RUN); and on minimal pairs of sentences.
-RUN/evaluation.json holds the result.
+gives; on other held-out texts side by side (also.NAME=RUN); and on minimal pairs of sentences, such as those of
+BLiMP and of BabyLM's evaluation (suite=FOLDER). RUN/evaluation.json holds the result.
 """
 
 
@@ -43,6 +43,12 @@ class EvaluateConfig:
     """on how many held-out sentences to measure the pseudo-perplexity; 0 leaves it out"""
     pairs: list[str] = field(default_factory=list)
     """files of minimal pairs (jsonl with sentence_good and sentence_bad, as in BLiMP), globs allowed"""
+    suite: str | None = None
+    """folder of minimal pairs, measured by phenomenon: BLiMP's, or all of BabyLM's evaluation (the jsonl files of
+    BLiMP, its supplement, EWoK, COMPS and entity tracking; others are left out)"""
+    scorer: Annotated[str, SCORERS] = "original"
+    """score of minimal pairs: the pseudo-log-likelihood with each token masked alone (original), or with the later
+    tokens of its word (within_word_l2r)"""
     micro_tokens: PositiveInt = 16_384
     """token budget of a forward pass"""
     device: str = "auto"
@@ -62,6 +68,8 @@ def evaluate(run: Path, config: EvaluateConfig) -> dict[str, Any]:
 
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run}: is no run folder (it has no config.yaml); give the run_dir of a pretraining")
+    files = expand(config.pairs)
+    suite = read_suite(Path(config.suite)) if config.suite is not None else None
     folder = checkpoint.resolve(config.checkpoint or run)
     model, tokenizer = open_masked_language_model(folder, config.device)
     device = torch.device(pick_device(config.device))
@@ -69,8 +77,13 @@ def evaluate(run: Path, config: EvaluateConfig) -> dict[str, Any]:
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), torch.no_grad():
         result: dict[str, Any] = {"checkpoint": str(folder)}
         result |= _held_out(run, config, model, tokenizer, device)
-        if config.pairs:
-            result["pairs"] = minimal_pairs(model, tokenizer, expand(config.pairs), config.micro_tokens)
+        scoring = config.scorer, config.micro_tokens
+        if files or suite:
+            result["scorer"] = config.scorer
+        if files:
+            result["pairs"] = minimal_pairs((model, tokenizer), files, *scoring)
+        if suite:
+            result["suite"] = measure_suite((model, tokenizer), suite, *scoring)
     return result
 
 
@@ -107,67 +120,10 @@ def pseudo_perplexity(
     return float(np.exp(-np.concatenate(score_tokens((model, tokenizer), sentences, budget)).mean()))
 
 
-def minimal_pairs(
-    model: "MaskedLanguageModel", tokenizer: "Tokenizer", files: Sequence[Path], budget: int
-) -> dict[str, float]:
-    """For each file, and as their mean, the share of pairs whose good sentence has the higher
-    pseudo-log-likelihood; 0.5 is chance."""
-    from bert.inference import score
-
-    shares = {}
-    for name, file in names_of(files).items():
-        good, bad = read_pairs(file)
-        scores = score((model, tokenizer), [*good, *bad], budget)
-        shares[name] = float((scores[: len(good)] > scores[len(good) :]).mean())
-    return {**shares, "mean": sum(shares.values()) / len(shares)}
-
-
-def names_of(files: Sequence[Path]) -> dict[str, Path]:
-    """A name of its own for each file: that before its first dot, or else with more of its name and folders.
-
-    Of a/cats.jsonl, b/cats.jsonl and b/dogs.jsonl they are a/cats, b/cats and dogs. `mean` is another result.
-    """
-
-    def candidates(file: Path) -> list[str]:
-        *folders, name = file.absolute().parts
-        ends = (name.partition(".")[0], name)
-        return ["/".join([*folders[first:], end]) for first in range(len(folders), -1, -1) for end in ends]
-
-    unique = {file.resolve(): file for file in files}.values()
-    counts = Counter(name for file in unique for name in set(candidates(file)))
-    return {next(n for n in candidates(file) if counts[n] == 1 and n != "mean"): file for file in unique}
-
-
-def read_pairs(file: Path) -> tuple[list[str], list[str]]:
-    """The good and the bad sentences of a file; of one pair at least."""
-    hint = "minimal pairs are lines of JSON with sentence_good and sentence_bad"
-    pairs = [
-        (row.text("sentence_good", hint), row.text("sentence_bad", hint))
-        for row in RowFile(file, FileConfig(format="jsonl"))
-    ]
-    if not pairs:
-        raise UserError(f"{file}: has no rows; {hint}")
-    good, bad = zip(*pairs)
-    return list(good), list(bad)
-
-
-def expand(patterns: Sequence[str]) -> list[Path]:
-    """The files that names and globs stand for."""
-    files = []
-    for pattern in patterns:
-        path = Path(pattern)
-        found = (
-            [path] if path.is_file() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        )
-        if not any(one.is_file() for one in found):
-            raise UserError(f"pairs: no file {pattern}; give jsonl files with sentence_good and sentence_bad")
-        files += [one for one in found if one.is_file()]
-    return files
-
-
 def show(result: Mapping[str, Any]) -> None:
     """The result for people: model beside baseline."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("held-out text", "model", "guessing")
@@ -184,12 +140,28 @@ def show(result: Mapping[str, Any]) -> None:
             if text + name in result:
                 guessing = f"{result[text + baseline]:.4f}" if baseline else ""
                 table.add_row((text + name).replace("/", ": "), f"{result[text + name]:.4f}", guessing)
-    for name, share in result.get("pairs", {}).items():
-        table.add_row(f"pairs: {name}", f"{share:.4f}", "0.5000")
     console = Console()
     console.print(table)
+    if rows := list(pair_rows(result)):
+        table = Table(f"minimal pairs, scorer: {result['scorer']}", "right", "guessing")
+        for name, share, chance in rows:
+            table.add_row(escape(name), f"{share:.4f}", f"{chance:.4f}")
+        console.print(table)
+    if left_out := result.get("suite", {}).get("left_out"):
+        files = "; ".join(f"{file} ({why})" for file, why in left_out.items())
+        console.print(f"left out: {files}", markup=False, highlight=False, soft_wrap=True)
     for line in result.get("filled", []):
         console.print(line, markup=False, highlight=False)
+
+
+def pair_rows(result: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+    """Name, share of right answers and chance: of files, and of a suite by phenomenon, or else by paradigm."""
+    for name, share in result.get("pairs", {}).items():
+        yield name, share, 0.5
+    for name, of_set in result.get("suite", {}).get("sets", {}).items():
+        yield name, of_set["accuracy"], of_set["chance"]
+        for group, share in (of_set["phenomena"] or of_set["paradigms"]).items():
+            yield f"{name}: {group}", share, of_set["chance"]
 
 
 def add_to_card(run: Path, result: Mapping[str, Any]) -> bool:
@@ -199,7 +171,8 @@ def add_to_card(run: Path, result: Mapping[str, Any]) -> bool:
     model = run / "model"
     if Path(result["checkpoint"]).resolve() != model.resolve():
         return False
-    scorer = "pseudo-log-likelihood, each token masked alone (Salazar et al. 2020); ties count as wrong"
+    words = SCORERS[result["scorer"]].words
+    scorer = f"pseudo-log-likelihood ({result['scorer']}), {words}; ties count as wrong"
     results = [
         EvalResult(
             task_type="minimal-pairs",
@@ -210,10 +183,10 @@ def add_to_card(run: Path, result: Mapping[str, Any]) -> bool:
             metric_name=f"share of pairs whose good sentence scores higher; scorer: {scorer}",
             metric_value=round(share, 4),
         )
-        for name, share in result["pairs"].items()
+        for name, share, _ in pair_rows(result)
     ]
-    rows = [f"| {name} | {share:.4f} |" for name, share in result["pairs"].items()]
-    text = "\n".join([f"Scorer: {scorer}; chance is 0.5.", "", "| pairs | right |", "|---|---|", *rows])
+    rows = [f"| {name} | {share:.4f} | {chance:.4f} |" for name, share, chance in pair_rows(result)]
+    text = "\n".join([f"Scorer: {scorer}.", "", "| pairs | right | guessing |", "|---|---|---|", *rows])
     return add_results(model, "Minimal pairs", text, results)
 
 
@@ -236,7 +209,7 @@ def main(argv: Sequence[str]) -> None:
             f"output: {output} cannot be written ({error.strerror}); give another file as output=FILE"
         ) from None
     print(f"written to {output}")
-    if "pairs" in result and add_to_card(run, result):
+    if "scorer" in result and add_to_card(run, result):
         print(f"the minimal pairs are in the model card too, {run / 'model' / CARD}")
 
 

@@ -66,6 +66,11 @@ PROBLEM_TYPES = Table(
     regression="bert.model.outputs:squared_error",
 )
 """What a classifier's labels are, and its loss."""
+SCORERS = Table(
+    original="bert.inference.scoring:ORIGINAL",
+    within_word_l2r="bert.inference.scoring:WITHIN_WORD_L2R",
+)
+"""Which tokens a masked-language model does not see when it scores one of a sentence."""
 
 EMBEDDING_POOLING: Literal["mean", "cls", "max"] = "mean"
 """how one vector is made from those of a text's tokens, unless asked otherwise"""

@@ -162,6 +162,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     paragraph = {"context": "Ada lives in London.", "qas": [question] * 20}
     squad = {"data": [{"title": "Ada", "paragraphs": [paragraph]}]}
     (tmp_path / "my-questions.json").write_text(json.dumps(squad), encoding="utf-8")
+    (tmp_path / "blimp").mkdir()
+    pair = {"sentence_good": "The wind is here.", "sentence_bad": "The wind are here.", "UID": "agreement"}
+    (tmp_path / "blimp" / "agreement.jsonl").write_text(json.dumps(pair), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path

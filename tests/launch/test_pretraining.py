@@ -230,7 +230,9 @@ def test_the_evaluation_of_a_run(finished: Path, tmp_path: Path, capsys: Any) ->
     for name in ("agreement", "other"):
         lines = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in pairs]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    words = [f"pairs={tmp_path}/*.jsonl", "pseudo_perplexity=5", "sequences=50"]
+    (tmp_path / "other" / "labels").mkdir(parents=True)
+    (tmp_path / "other" / "labels" / "train.jsonl").write_text('{"text": "a", "label": 0}')
+    words = [f"pairs={tmp_path}/*.jsonl", f"suite={tmp_path}", "pseudo_perplexity=5", "sequences=50"]
     assert run_command(evaluate.main, [str(finished), *words]) == 0
     result = json.loads((finished / "evaluation.json").read_text())
     assert {
@@ -245,7 +247,12 @@ def test_the_evaluation_of_a_run(finished: Path, tmp_path: Path, capsys: Any) ->
     scores = np.array([[score(str(finished), sentence) for sentence in pair] for pair in pairs])
     expected = float((scores[:, 0] > scores[:, 1]).mean())
     assert result["pairs"] == pytest.approx({"agreement": expected, "other": expected, "mean": expected})
-    assert "pairs: agreement" in capsys.readouterr().out
+    (of_set,) = result["suite"]["sets"].values()
+    assert of_set["paradigms"] == pytest.approx({"agreement": expected, "other": expected})
+    printed = capsys.readouterr().out
+    assert "minimal pairs, scorer: original" in printed and f"{tmp_path.name}: agreement" in printed
+    assert "left out: other/labels/train.jsonl (its lines are of no known form)" in printed
+    assert "each token masked alone (Salazar et al. 2020)" in (finished / "model" / "README.md").read_text()
 
 
 def test_a_run_recorded_by_an_earlier_version_is_still_evaluated(finished: Path, tmp_path: Path) -> None:

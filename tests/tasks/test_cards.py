@@ -99,25 +99,31 @@ def test_a_model_that_transformers_cannot_compute_is_loaded_by_this_package(card
 
 def test_minimal_pairs_enter_the_card_once_and_name_their_scorer(carded: Any) -> None:
     folder = carded()
-    for share in (0.5, 0.75):
-        assert add_to_card(
-            folder.parent, {"checkpoint": str(folder), "pairs": {"cats": share, "mean": share}}
-        )
+    blimp = {"accuracy": 0.6, "chance": 0.5, "phenomena": {"npi": 0.7}, "paradigms": {"npi_1": 0.7}}
+    ewok = {"accuracy": 0.5, "chance": 0.5, "phenomena": {}, "paradigms": {"social": 0.5}}
+    for share, scorer in ((0.5, "original"), (0.75, "within_word_l2r")):
+        result: dict[str, Any] = {"scorer": scorer, "pairs": {"cats": share, "mean": share}}
+        result["suite"] = {"sets": {"blimp": blimp, "ewok": ewok}}
+        assert add_to_card(folder.parent, {"checkpoint": str(folder), **result})
     card = ModelCard.load(folder / "README.md")
     pairs = [result for result in card.data.eval_results if result.task_type == "minimal-pairs"]
     assert [(result.dataset_config, result.metric_value) for result in pairs] == [
         ("cats", 0.75),
         ("mean", 0.75),
+        ("blimp", 0.6),
+        ("blimp: npi", 0.7),
+        ("ewok", 0.5),
+        ("ewok: social", 0.5),
     ]
-    assert all("scorer: pseudo-log-likelihood" in result.metric_name for result in pairs)
-    assert len(card.data.eval_results) == 2 + len(MEASURED) - 1
+    assert all("(within_word_l2r), each token masked with" in result.metric_name for result in pairs)
+    assert len(card.data.eval_results) == 6 + len(MEASURED) - 1
     assert card.text.count("## Minimal pairs") == card.text.count("## Recipe") == 1
-    assert "| cats | 0.7500 |" in card.text
+    assert "| cats | 0.7500 | 0.5000 |" in card.text
     assert not add_to_card(
         folder.parent, {"checkpoint": str(folder.parent / "other"), "pairs": {"mean": 1.0}}
     )
     (folder / "README.md").write_text("# A card of the user\n", encoding="utf-8")
-    assert not add_to_card(folder.parent, {"checkpoint": str(folder), "pairs": {"mean": 1.0}})
+    assert not add_to_card(folder.parent, {"checkpoint": str(folder), **result})
 
 
 def test_a_run_of_an_earlier_version_counted_no_operations(carded: Any) -> None:

@@ -5,11 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 
 import bert
 from bert.data.packing import by_length
+from bert.inference import scoring
 
 TEXTS = [
     "the cat sat on a mat in paris.",
@@ -108,8 +110,9 @@ def test_embed_of_nothing(folders):
         bert.embed(folders["bert"], ["a"], pooling="median")
 
 
+@pytest.mark.parametrize("scorer", ["original", "within_word_l2r"])
 @pytest.mark.parametrize("name", WITH_PREDICTIONS)
-def test_score_is_a_loop_over_masks(folders, name):
+def test_score_is_a_loop_over_masks(folders, name, scorer):
     model, tokenizer = their_pair(folders[name])
     expected = []
     for text in TEXTS:
@@ -118,14 +121,50 @@ def test_score_is_a_loop_over_masks(folders, name):
         for position in range(1, ids.shape[1] - 1):
             masked = ids.clone()
             masked[0, position] = tokenizer.mask_token_id
+            pieces = tokenizer.convert_ids_to_tokens(ids[0, position + 1 :])
+            for later, piece in enumerate(pieces, position + 1):
+                if scorer == "original" or not piece.startswith("##"):
+                    break
+                masked[0, later] = tokenizer.mask_token_id
             with torch.no_grad():
                 total += model(masked).logits[0, position].log_softmax(-1)[ids[0, position]].item()
         expected.append(total)
     for batch_tokens in (1, 50, 8192):
-        scores = bert.score(folders[name], TEXTS, batch_tokens)
+        scores = bert.score(folders[name], TEXTS, batch_tokens, scorer)
         assert scores.dtype == np.float64
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
-    assert bert.score(folders[name], TEXTS[0]) == pytest.approx(expected[0], rel=1e-5)
+    assert bert.score(folders[name], TEXTS[0], scorer=scorer) == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_the_two_scorers_differ_where_words_have_several_pieces(folders):
+    texts = ["the cat sat on a mat", "was a dog unaffable?"]
+    original, l2r = (
+        bert.score_tokens(folders["bert"], texts, scorer=s) for s in ("original", "within_word_l2r")
+    )
+    np.testing.assert_array_equal(original[0], l2r[0])
+    pieces = bert.Tokenizer.load(folders["bert"]).encodings(texts[1:])[0].tokens[1:-1]
+    last = [not after.startswith("##") for after in [*pieces[1:], "."]]
+    assert 0 < sum(last) < len(last)
+    np.testing.assert_array_equal(np.isclose(original[1], l2r[1], rtol=1e-5), last)
+
+
+@pytest.mark.parametrize("scorer", ["original", "within_word_l2r"])
+def test_only_what_comes_after_the_start_is_scored(folders, scorer):
+    text, start = "was a dog unaffable?", len("was a dog ")
+    (values,) = bert.score_tokens(folders["bert"], [text], scorer=scorer)
+    encoding = bert.Tokenizer.load(folders["bert"]).encodings([text])[0]
+    first = next(position for position, (_, end) in enumerate(encoding.offsets) if end > start)
+    for at in (start, start - 1):  # with the space, or without
+        scored = bert.score(folders["bert"], [text, text], scorer=scorer, starts=[at, 0])
+        np.testing.assert_allclose(scored, [values[first - 1 :].sum(), values.sum()], rtol=1e-5)
+
+
+def test_words_are_those_of_the_tokenizer():
+    """Byte-level BPE has no mark on the pieces inside a word: the same letters may begin one."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE({"Ġ": 0, "a": 1, "b": 2, ".": 3}, []))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    begins = scoring._begins_word(backend.encode("ab ba.ab")).tolist()
+    assert "".join("|" * one + piece for one, piece in zip(begins, "abĠba.ab", strict=True)) == "|ab|Ġba|.|ab"
 
 
 def test_score_tokens_are_the_parts_of_a_score(folders):
@@ -180,6 +219,10 @@ LONG = "cat " * 63
             "text 1: has 66 tokens and the model",
         ),
         (lambda folders: bert.score(folders["bert"], ["a", LONG]), "text 2: has 65 tokens"),
+        (
+            lambda folders: bert.score(folders["bert"], "a", scorer="best"),
+            "scorer: 'best' is not one of original, within_word_l2r",
+        ),
         (lambda folders: bert.attention_maps(folders["bert"], ["a", LONG]), "text 2: has 65 tokens"),
         (
             lambda folders: bert.score(folders["bare"], "a"),
