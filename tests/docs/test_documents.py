@@ -123,6 +123,7 @@ def test_keys_that_are_named_exist(document: Path, keys: set[str]) -> None:
         "tokenizer.json",
         "optimizer.safetensors",
         "optimizer.lr",
+        "evaluation.json",
     }
     entries = {
         name for name in named if name.rpartition(".")[0] in keys

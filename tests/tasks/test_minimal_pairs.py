@@ -184,7 +184,13 @@ def test_sentences_with_the_same_tokens_tie_and_are_wrong(tokenizer: bert.Tokeni
     torch.manual_seed(0)
     config = bert.EncoderConfig(vocab_size=tokenizer.vocab_size, hidden_size=256, num_layers=2, num_heads=4)
     model = bert.build(config, "MaskedLanguageModel").eval()
-    same = ["the cat sat on a mat.", "a dog was good", "a", "walking dogs played in the capital of france", "♥ in"]
+    same = [
+        "the cat sat on a mat.",
+        "a dog was good",
+        "a",
+        "walking dogs played in the capital of france",
+        "♥ in",
+    ]
     pairs = [(text, text.upper().replace("♥", "♦")) for text in (*same, *same[:2], *same, "paris")]
     rows = [{"sentence_good": good, "sentence_bad": bad} for good, bad in pairs]
     write_lines(tmp_path / "same.jsonl", *rows)
