@@ -85,9 +85,7 @@ def classify(
     """
     model, tokenizer = open_source(source)
     if not isinstance(model, SequenceClassifier):
-        raise UserError(
-            f"the model is a {model.architecture}, not a classifier of texts; fine-tune it first"
-        )
+        raise UserError(f"the model is a {model.architecture}, not a classifier of texts; fine-tune it first")
     many = [texts] if isinstance(texts, str) else list(texts)
     seconds = [pairs] if isinstance(pairs, str) else pairs
     if not many:

@@ -70,6 +70,14 @@ def test_rows_keep_their_columns_and_gain_the_answer(run, texts_file, folders):
     ]
 
 
+def test_score_takes_a_scorer(run, folders):
+    code, printed, _ = run("score", "was a dog unaffable?", "scorer=within_word_l2r")
+    expected = bert.score(folders["bert"], "was a dog unaffable?", scorer="within_word_l2r")
+    assert code == 0 and float(printed.split()[0]) == pytest.approx(expected, abs=1e-3)
+    code, _, errors = run("score", "a", "scorer=best")
+    assert code == 2 and "scorer" in errors and "within_word_l2r" in errors
+
+
 def test_lines_are_read_by_a_pattern(run, folders, tmp_path):
     (tmp_path / "labelled.txt").write_text("NUM the cat\nLOC paris\n")
     pattern = "(?P<label>[A-Z]+) (?P<sentence>.+)"
