@@ -101,7 +101,7 @@ def model_card(
         files=", ".join(f"`{file}`" for file in files),
         results=_results(state),
         compute=card.compute(state.seconds, state.flops, hardware, config.training.precision),
-        limits="\n".join(f"- {limit}" for limit in _limits(config, model)),
+        limits="\n".join(f"- {limit}" for limit in _limits(config, model, tokenizer)),
         recipe=configuration.dump(_with_shape(config, model)),
     )
     return card.render(
@@ -120,14 +120,18 @@ def _files(config: PretrainConfig) -> list[str]:
     return [file for source in config.corpus.sources for file in source.files] or config.corpus.files
 
 
-def _limits(config: PretrainConfig, model: MaskedLanguageModel) -> Iterator[str]:
+def _limits(config: PretrainConfig, model: MaskedLanguageModel, tokenizer: Tokenizer) -> Iterator[str]:
     longest, trained = model.config.max_positions, config.batch.max_length
     trained = max([trained, *(phase.max_length or 0 for phase in config.batch.phases)])
     yield f"It reads at most {longest} tokens."
     if trained < longest:
         yield f"It was trained on sequences of up to {trained} tokens; longer ones are untried."
-    if config.tokenizer.from_ is None and config.tokenizer.lowercase:
-        yield "It does not tell upper from lower case, nor letters with accents from those without."
+    normalizer = tokenizer.backend.normalizer
+    upper, lower, plain = (normalizer.normalize_str(each) if normalizer else each for each in ("É", "é", "e"))
+    if upper == lower:
+        yield "It does not tell upper from lower case."
+    if lower == plain:
+        yield "It does not tell letters with accents from those without."
     if config.card.language:
         names = card.known_languages()
         yield f"It knows {', '.join(names[code] for code in config.card.language)}, and no other language."

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from tokenizers.normalizers import NFC, BertNormalizer
 
 import bert
 from bert import config as configuration
@@ -28,8 +29,11 @@ MEASURED = {"mlm_loss": 4.321, "perplexity": 75.26, "mlm_accuracy": 0.31, "unigr
 def carded(folders: dict[str, Path], tmp_path: Path) -> Any:
     """Write the card of a pretrained model into its folder, RUN/model; returns the folder."""
 
-    def write(name: str = "bert", state: RunState | None = None, **overrides: Any) -> Path:
+    def write(
+        name: str = "bert", state: RunState | None = None, normalizer: Any = None, **overrides: Any
+    ) -> Path:
         model, tokenizer = bert.load(folders[name], overrides=overrides), bert.Tokenizer.load(folders[name])
+        tokenizer.backend.normalizer = normalizer or tokenizer.backend.normalizer
         store = write_documents(tmp_path / "store", [[[5, 6, 7]], [[8, 9]]])
         words = [
             "corpus.files=hf://datasets/allenai/c4/en/*.json.gz",
@@ -64,6 +68,19 @@ def test_the_hub_reads_the_card(carded: Any) -> None:
     assert "2 hours on 8 × NVIDIA H200, in bf16, 3.2e+15 floating-point operations" in card.text
     assert "sequences of up to 32 tokens; longer ones are untried" in card.text
     assert "It knows German, and no other language." in card.text
+
+
+def test_the_limits_are_those_of_the_tokenizer(carded: Any) -> None:
+    """Not those of the keys for training one: a run that continues a checkpoint has the checkpoint's tokenizer."""
+    case, accents = "does not tell upper from lower case", "does not tell letters with accents from those"
+    for normalizer, said in (
+        (BertNormalizer(), {case, accents}),
+        (BertNormalizer(strip_accents=False), {case}),
+        (BertNormalizer(lowercase=False), set()),
+        (NFC(), set()),
+    ):
+        text = (carded(normalizer=normalizer) / "README.md").read_text(encoding="utf-8")
+        assert {limit for limit in (case, accents) if limit in text} == said
 
 
 def test_what_the_card_says_of_loading_works(carded: Any) -> None:
