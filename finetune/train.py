@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import bert.config as configuration
-from bert import checkpoint, huggingface
+from bert import checkpoint
 from bert.card import compute, hardware
 from bert.checkpoint.run import Checkpoint
 from bert.errors import UserError
@@ -133,8 +133,7 @@ def _overrides(config: ModelConfig) -> dict[str, Any]:
     if config.layer == "mix":
         overrides["layer_mix"] = True
     elif config.layer is not None:
-        path = checkpoint.resolve(config.from_) / "config.json"
-        num_layers = huggingface.import_config(json.loads(path.read_text(encoding="utf-8")))[0].num_layers
+        num_layers = checkpoint.encoder_config(config.from_).num_layers
         if config.layer > num_layers:
             raise UserError(f"model.layer: is {config.layer}, but {config.from_} has {num_layers} layers")
         overrides["num_layers"] = config.layer

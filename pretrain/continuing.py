@@ -1,6 +1,5 @@
 """Continued pretraining: the tokenizer, the weights and the optimizer state of another run's checkpoint."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
@@ -10,9 +9,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from bert import checkpoint, huggingface
+from bert import checkpoint
 from bert.checkpoint import manifest
-from bert.checkpoint.folder import CONFIG
 from bert.checkpoint.run import STATE, Checkpoint, Checkpoints
 from bert.config import read_yaml
 from bert.errors import UserError
@@ -149,19 +147,16 @@ def continue_from(
 def check_origin(config: PretrainConfig) -> None:
     """UserError if the run cannot continue what `model.from` or `training.branch_from` names. A run that has
     checkpoints needs neither any more."""
-    own = Checkpoints(Path(config.run_dir))
-    if own.complete():
+    if Checkpoints(Path(config.run_dir)).complete():
         return
     if config.training.branch_from is not None:
-        _check_parent(config, config.training.branch_from, own.folder)
+        _check_parent(config, config.training.branch_from)
     elif config.model.from_ is not None:
-        folder = checkpoint.resolve(config.model.from_)
-        shape, *_ = huggingface.import_config(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        changes_of(config, shape)
+        changes_of(config, checkpoint.encoder_config(config.model.from_))
 
 
-def _check_parent(config: PretrainConfig, parent: str, own: Path) -> None:
-    """UserError if `training.branch_from` is no parent for the run whose checkpoints are in `own`."""
+def _check_parent(config: PretrainConfig, parent: str) -> None:
+    """UserError if `training.branch_from` is no parent for a new run."""
     key, folder = "training.branch_from", Path(parent)
     if not (folder / STATE).is_file():
         raise UserError(f"{key}: {parent} is not a checkpoint of a run; give RUN/checkpoints/step-N")
@@ -169,8 +164,6 @@ def _check_parent(config: PretrainConfig, parent: str, own: Path) -> None:
         raise UserError(f"{key}: {parent} has no optimizer state; model.from takes the weights alone")
     if problem := manifest.damage(folder):
         raise UserError(f"{key}: {parent} is not a complete checkpoint ({problem}); take another one")
-    if folder.resolve().parent == own.resolve():
-        raise UserError(f"{key}: {parent} is of this very run; a branch needs a run_dir of its own")
     name = _optimizer_of(folder)
     if name not in (None, config.optimizer.name):
         raise UserError(

@@ -24,7 +24,7 @@ from bert import huggingface
 from bert.checkpoint import embedding_files, manifest
 from bert.errors import UserError
 from bert.files import replacing
-from bert.model.config import Labels
+from bert.model.config import EncoderConfig, Labels
 from bert.model.init import initialise
 from bert.model.models import ARCHITECTURES, Model, construct
 
@@ -87,15 +87,7 @@ def load(
     """
     folder = resolve(path)
     theirs = _read_json(folder / CONFIG)
-    try:
-        config, architecture, stored_labels = huggingface.import_config(theirs)
-        config = replace(config, **(overrides or {}))
-    except TypeError as error:
-        raise UserError(
-            f"{folder}: a value of {CONFIG}, or of the overrides, has the wrong type ({error})"
-        ) from error
-    except (UserError, ValueError) as error:
-        raise UserError(f"{folder}: {error}") from error
+    config, architecture, stored_labels = _import(theirs, folder, overrides)
     if model_class is not None:
         architecture = model_class if isinstance(model_class, str) else model_class.__name__
     if architecture not in ARCHITECTURES:
@@ -112,6 +104,27 @@ def load(
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
     _fill(model, state, folder, fresh_heads=model_class is not None or labels is not None)
     return model.to(device=device, dtype=dtype).eval()
+
+
+def encoder_config(path: Path_) -> EncoderConfig:
+    """The configuration of the encoder of a checkpoint or run folder, without its weights."""
+    folder = resolve(path)
+    return _import(_read_json(folder / CONFIG), folder)[0]
+
+
+def _import(
+    theirs: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any] | None = None
+) -> tuple[EncoderConfig, str | None, Labels]:
+    """As `huggingface.import_config`; UserError, which names the folder, if it cannot be."""
+    try:
+        config, architecture, labels = huggingface.import_config(theirs)
+        return replace(config, **(overrides or {})), architecture, labels
+    except TypeError as error:
+        raise UserError(
+            f"{folder}: a value of {CONFIG}, or of the overrides, has the wrong type ({error})"
+        ) from error
+    except (UserError, ValueError) as error:
+        raise UserError(f"{folder}: {error}") from error
 
 
 def save(

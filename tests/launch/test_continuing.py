@@ -342,6 +342,16 @@ def test_parents_without_optimizer_state_or_of_this_very_run(
     (source / "optimizer.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="is not a complete checkpoint"):
         train(branch(pretraining, tmp_path / "parent", "branch"))
+    with pytest.raises(UserError, match=r"is a run of another configuration \(.*training\.branch_from"):
+        train(branch(pretraining, parent, "branch", f"run_dir={parent}"))
+
+
+def test_a_damaged_configuration_of_a_checkpoint_is_one_line(pretraining: Any, tmp_path: Path) -> None:
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "config.json").write_text('{"model_type"')
+    (tmp_path / "torn" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"config\.json: cannot be read as JSON"):
+        train(pretraining.config("on", f"model.from={tmp_path}/torn", *SHORT))
 
 
 @pytest.mark.parametrize("key", ["resume", "training.branch_from"])
