@@ -9,9 +9,9 @@ from bert.training.distributed import run_training
 from finetune.config import FinetuneConfig
 
 DESCRIPTION = """\
-Turn a pretrained encoder into a classifier of texts or of pairs of texts. The finished model is RUN/model, a
-Hugging Face directory; RUN/results.json has its metrics. With seeds=5, tasks=[…] or search=20 there are several
-runs; RUN/results.md is their table."""
+Fine-tune a pretrained encoder: classify texts, pairs of texts or words, predict numbers, answer questions, choose
+(task.kind). The finished model is RUN/model, a Hugging Face directory; RUN/results.json has its metrics. With
+seeds=5, tasks=[…] or search=20 there are several runs; RUN/results.md is their table."""
 
 
 def main(argv: Sequence[str]) -> None:
