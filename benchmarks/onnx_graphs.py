@@ -2,7 +2,8 @@
 
     python benchmarks/onnx_graphs.py [FOLDER ...] [--quick]
 
-For each architecture and head a small encoder (4 layers of 256) with random weights, or the checkpoints in the FOLDERs.
+Small encoders (4 layers of 256) with random weights: BERT, RoBERTa and ModernBERT with every head, the other
+architectures with a masked language model; or the checkpoints in the FOLDERs.
 Texts are from the reference of Python; batches have 8 of them, as they come, and are padded to the longest. All sides
 get the same padded batches on the same threads, in turns, in one process; ratios are medians over rounds. The other
 side is transformers in torch, with SDPA, in float32. With random weights the largest logits are close to each other, so
