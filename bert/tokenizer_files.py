@@ -138,9 +138,7 @@ def config_for(
             "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
         }
     prefix_space = (description["pre_tokenizer"] or {}).get("add_prefix_space")
-    if (
-        prefix_space is not None
-    ):  # transformers 4 puts its default, False, in the place of what tokenizer.json says
+    if prefix_space is not None:  # without it transformers 4 takes False, whatever tokenizer.json says
         config["add_prefix_space"] = prefix_space
     config |= {f"{role}_token": token for role, token in special.items()}
     names = ["input_ids", "token_type_ids", "attention_mask"]
