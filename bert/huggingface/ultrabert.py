@@ -45,6 +45,7 @@ ULTRABERT = Family(
         "PretrainingModel": "UltrabertForMaskedLM",
         "SequenceClassifier": "UltrabertForSequenceClassification",
         "TokenClassifier": "UltrabertForTokenClassification",
+        "QuestionAnswering": "UltrabertForQuestionAnswering",
     },
     constant={
         **eurobert.CONSTANT,
@@ -108,6 +109,7 @@ ULTRABERT = Family(
         "PretrainingModel": _PREDICTIONS,
         "SequenceClassifier": {"classifier": "classifier"},
         "TokenClassifier": {"classifier": "classifier"},
+        "QuestionAnswering": {"classifier": "qa_outputs"},
     },
     required=rotary.REQUIRED,
     older=((r"^ultrabert\.", "model."), (r"^cls\.", "head.decoder.")),
