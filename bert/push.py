@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert import checkpoint
-from bert.checkpoint.run import is_for_training_only
+from bert.card import CARD
+from bert.checkpoint.run import STATE, is_for_training_only
 from bert.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-CARD = "README.md"
 MAIN = "main"
 
 
@@ -97,7 +97,7 @@ def plan(path: str | os.PathLike[str], name: str, optimizer: bool = False) -> Up
     except HFValidationError as error:
         raise UserError(f"{name!r} cannot be the name of a repository: {_line(error)}") from None
     folder = checkpoint.resolve(path)
-    if optimizer and not (folder / "training_state.json").is_file():
+    if optimizer and not (folder / STATE).is_file():
         raise UserError(
             f"optimizer: {folder} has no optimizer state; name a checkpoint of the run, as {path}/checkpoints/step-…"
         )

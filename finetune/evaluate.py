@@ -16,6 +16,7 @@ from bert.model.models import Model
 from bert.training.distributed import from_main
 from bert.training.logging import read_evaluations
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
+from finetune.baselines import score
 from finetune.batches import evaluation_batches
 from finetune.config import KINDS, FinetuneConfig
 from finetune.splits import TokenizedSplit
@@ -79,14 +80,14 @@ class Evaluator:
         if start is not None:
             run_dir = Path(self.config.run_dir)
             lines = from_main(self.accelerator, lambda: read_evaluations(run_dir, start))
-            self.scores = [self._score(line) for line in lines]
+            self.scores = [score(self.metric, line) for line in lines]
 
     def __call__(self, model: nn.Module, should_stop: ShouldStop) -> Evaluation:
         assert isinstance(model, Model)
         kind = KINDS[self.config.task.kind]
         outputs = self.outputs(model, self.validation, should_stop)
         measured = kind.measure(self.validation, outputs, self.labels)
-        self.scores.append(self._score(measured))
+        self.scores.append(score(self.metric, measured))
         return Evaluation(measured, self.scores[-1], stop=self._out_of_patience() or self._hopeless())
 
     def outputs(self, model: Model, data: TokenizedSplit, should_stop: ShouldStop = lambda: False) -> Tensor:
@@ -96,12 +97,9 @@ class Evaluator:
         mine = outputs_of(model, data, self.pad_id, micro_tokens, process, processes, should_stop)
         return self.accelerator.reduce(mine, reduction="sum").cpu()
 
-    def _score(self, measured: dict[str, float]) -> float:
-        return -measured["loss"] if self.metric == "loss" else measured[self.metric]
-
     def _hopeless(self) -> bool:
-        ask, number, score = self.is_hopeless, len(self.scores), self.scores[-1]
-        return ask is not None and from_main(self.accelerator, lambda: ask(number, score))
+        ask, number, last = self.is_hopeless, len(self.scores), self.scores[-1]
+        return ask is not None and from_main(self.accelerator, lambda: ask(number, last))
 
     def _out_of_patience(self) -> bool:
         patience = self.config.task.patience

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bert import huggingface
+from bert.card import CARD
 from bert.checkpoint import embedding_files, manifest
 from bert.errors import UserError
 from bert.files import replacing
@@ -170,7 +171,7 @@ def describe(
         num_segments = model.config.num_segments
         tokenizer.save(folder, max_length=model.config.max_positions, segments=num_segments > 1)
     if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / CARD).write_text(card, encoding="utf-8")
     for name, content in (extra or {}).items():
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
 

@@ -28,7 +28,8 @@ import torch
 
 from bert import checkpoint, huggingface
 from bert.checkpoint import folder as checkpoint_folder
-from bert.checkpoint.run import is_for_training_only
+from bert.checkpoint.manifest import MANIFEST
+from bert.checkpoint.run import STATE, is_for_training_only
 from bert.errors import RunFailed, UserError
 from bert.export.comparison import Batch, OnnxReport, batches_of, compare
 from bert.files import replacing
@@ -131,7 +132,7 @@ def _default_output(path: str | os.PathLike[str], quantize: Quantize | None) -> 
 def _check_target(target: Path, source: Path) -> None:
     if target.resolve() == source.resolve():
         raise UserError(f"output: {target} is the checkpoint itself; choose another folder")
-    if any((target / name).exists() for name in ("training_state.json", "manifest.json")):
+    if any((target / name).exists() for name in (STATE, MANIFEST)):
         raise UserError(
             f"output: {target} is a checkpoint of a training and is not replaced; choose another folder"
         )
