@@ -231,17 +231,9 @@ def _finish(
         "metric": evaluator.metric,
         **measured,
         **({"details": details} if any(details.values()) else {}),
-        "best_step": best.step,
-        "steps": result.step,
-        "tokens": result.tokens,
-        "seconds": round(result.seconds, 1),
-        "seed": config.seed,
-        "labels": data.labels.names,
-        "texts": {name: len(part.split) for name, part in tokenized.items()},
-        "cut_texts": {name: part.cut for name, part in tokenized.items()},
+        **_circumstances(config, result, best, tokenized, data),
         "test_readings": reads,
         "texts_per_second": speed,
-        "kind": config.task.kind,
         "calibration": calibrated and {**calibrated, "applied": config.calibrate},
     }
 
@@ -259,14 +251,42 @@ def _finish(
         for name, part in rows.items():
             write_rows(folder / PREDICTIONS / f"{name}.jsonl", part)
         write_text(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-        print(f"the best checkpoint is that of step {best.step}; the finished model is {folder / 'model'}")
-        for name, values in measured.items():
-            print(f"{name}: " + " · ".join(f"{key} {value:.4f}" for key, value in values.items()))
-        for sentence in sentences(results, name):
-            print(sentence)
-        print(f"to label other texts: python -m finetune.predict {folder} FILE output=predictions.csv")
+        _show(folder, results, measured)
 
     from_main(trainer.accelerator, write)
+
+
+def _circumstances(
+    config: FinetuneConfig,
+    result: Result,
+    best: Checkpoint,
+    tokenized: Mapping[str, TokenizedSplit],
+    data: TaskData,
+) -> dict[str, Any]:
+    """What a run's results say of the run itself."""
+    return {
+        "best_step": best.step,
+        "steps": result.step,
+        "tokens": result.tokens,
+        "seconds": round(result.seconds, 1),
+        "seed": config.seed,
+        "kind": config.task.kind,
+        "labels": data.labels.names,
+        "texts": {name: len(part.split) for name, part in tokenized.items()},
+        "cut_texts": {name: part.cut for name, part in tokenized.items()},
+    }
+
+
+def _show(folder: Path, results: Mapping[str, Any], measured: Mapping[str, Mapping[str, float]]) -> None:
+    """The end of a run, for people; the sentences are about the last split, the test if there is one."""
+    print(
+        f"the best checkpoint is that of step {results['best_step']}; the finished model is {folder / 'model'}"
+    )
+    for name, values in measured.items():
+        print(f"{name}: " + " · ".join(f"{key} {value:.4f}" for key, value in values.items()))
+    for sentence in sentences(results, list(measured)[-1]):
+        print(sentence)
+    print(f"to label other texts: python -m finetune.predict {folder} FILE output=predictions.csv")
 
 
 def _outputs(
