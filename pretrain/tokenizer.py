@@ -66,6 +66,15 @@ def _settings(config: PretrainConfig) -> dict[str, Any]:
     return {f"tokenizer.{key}": value for key, value in to_dict(config.tokenizer).items() if key != "path"}
 
 
+def _origin(config: PretrainConfig) -> dict[str, Any]:
+    """The further settings that a tokenizer depends on which was taken over from a checkpoint."""
+    return {
+        "model.from": config.model.from_,
+        "model.new_words": config.model.new_words,
+        "training.branch_from": config.training.branch_from,
+    }
+
+
 def _check_settings(folder: Path, config: PretrainConfig) -> None:
     if (folder / REPORT).is_file():
         try:
@@ -74,10 +83,11 @@ def _check_settings(folder: Path, config: PretrainConfig) -> None:
             raise UserError(
                 f"{folder / REPORT} is no report of a tokenizer; delete it, or set tokenizer.path"
             ) from None
+        now = _settings(config)
+        if config.tokenizer.path is None:  # else it may be another run's, which began with another checkpoint
+            now |= {key: value for key, value in _origin(config).items() if key in before}
         changed = [
-            f"{key} {before.get(key)} → {value}"
-            for key, value in _settings(config).items()
-            if before.get(key) != value
+            f"{key} {before.get(key)} → {value}" for key, value in now.items() if before.get(key) != value
         ]
         if changed:
             raise UserError(
@@ -103,7 +113,7 @@ def _take(config: PretrainConfig, folder: Path) -> None:
         words = read_words(Path(config.model.new_words))
         tokenizer, how = add_words(tokenizer, words)
         print(f"tokenizer: {len(words):,} new words: {how} → {folder}", flush=True)
-    tokenizer.save(folder)
+    _save(tokenizer, folder, {"settings": _settings(config) | _origin(config)})
 
 
 def _copy(config: PretrainConfig, folder: Path) -> None:

@@ -128,6 +128,9 @@ def test_the_command_writes_what_model_new_words_takes(
     taken, old = Tokenizer.load(run), Tokenizer.load(checkpoint)
     assert taken.vocab_size == old.vocab_size + 3
     assert old.backend.get_vocab().items() <= taken.backend.get_vocab().items()
+    # A tokenizer that was taken over without them is not taken for one that has them, nor the other way round.
+    assert run_command(prepare.main, words) == 2
+    assert f"made otherwise: model.new_words {file} → None; delete it" in capsys.readouterr().err
 
 
 def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
