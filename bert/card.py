@@ -166,9 +166,14 @@ def compute(seconds: float, flops: float | None, hardware: str, precision: str) 
     return f"Training took {seconds / 3600:.3g} hours on {hardware}, in {precision}{work}."
 
 
-def loading(model: "Model", pipeline: str, call: str, ours: str) -> str:
-    """How to load the folder of a model, in a few lines for each library. `call` is what the pipeline is called with,
-    `ours` a line for this package, as Python."""
+def by_pipeline(task: str, call: str) -> str:
+    """How transformers' pipeline of a task is loaded and called, as Python."""
+    return f'from transformers import pipeline\n\nmodel = pipeline("{task}", "{PLACE}")\nmodel({call})'
+
+
+def loading(model: "Model", theirs: str, ours: str) -> str:
+    """How to load the folder of a model, in a few lines for each library. `theirs` are those for transformers,
+    `ours` one for this package, as Python."""
     from bert.huggingface import NATIVE, obstacles
 
     snippets = dict(_SNIPPETS)
@@ -177,18 +182,14 @@ def loading(model: "Model", pipeline: str, call: str, ours: str) -> str:
         snippets = {name: text for name, text in snippets.items() if name == _THIS}
         why = obstacles(model.config, model.architecture)
         note = f"transformers has no architecture that computes the same: {why}.\n\n"
-    given = {"place": PLACE, "exported": EXPORTED, "pipeline": pipeline, "call": call, "ours": ours}
+    given = {"place": PLACE, "exported": EXPORTED, "theirs": theirs, "ours": ours}
     blocks = [f"{name}:\n\n```python\n{text.format(**given)}\n```" for name, text in snippets.items()]
     return note + "\n\n".join(blocks)
 
 
 _THIS = "This package, bert-pretraining"
 _SNIPPETS = {
-    "transformers": """\
-from transformers import pipeline
-
-model = pipeline("{pipeline}", "{place}")
-model({call})""",
+    "transformers": "{theirs}",
     "sentence-transformers": """\
 from sentence_transformers import SentenceTransformer
 

@@ -118,6 +118,13 @@ class Tokenizer:
             raise UserError(f"the vocabulary has no token {token!r}")
         return found
 
+    def takes_as_one(self, first: str, second: str) -> bool:
+        """Whether its normalisation makes one text of the two."""
+        normalizer = self.backend.normalizer
+        return normalizer is not None and bool(
+            normalizer.normalize_str(first) == normalizer.normalize_str(second)
+        )
+
     @cached_property
     def vocab_size(self) -> int:
         """The largest id plus one."""

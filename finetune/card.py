@@ -66,9 +66,7 @@ def model_card(
         num_train=len(data.train),
         what=kind.examples_of(config.task),
         labels=kind.purpose(data.labels),
-        loading=card.loading(
-            model, kind.pipeline, kind.call(config.task), f'model = bert.load("{card.PLACE}")'
-        ),
+        loading=card.loading(model, kind.in_transformers(config.task), kind.in_ours(config.task)),
         metrics=" | ".join(names) or "not yet measured",
         rules="|".join(["---"] * max(len(names), 1)),
         rows="\n".join(rows),

@@ -91,8 +91,7 @@ def model_card(
         origin=_origin(state),
         loading=card.loading(
             model,
-            "fill-mask",
-            f'"{sentence}"',
+            card.by_pipeline("fill-mask", f'"{sentence}"'),
             f'bert.fill_mask("{card.PLACE}", "{sentence}")',
         ),
         documents=f"{train.num_documents:,}",
@@ -126,11 +125,10 @@ def _limits(config: PretrainConfig, model: MaskedLanguageModel, tokenizer: Token
     yield f"It reads at most {longest} tokens."
     if trained < longest:
         yield f"It was trained on sequences of up to {trained} tokens; longer ones are untried."
-    normalizer = tokenizer.backend.normalizer
-    upper, lower, plain = (normalizer.normalize_str(each) if normalizer else each for each in ("É", "é", "e"))
-    if upper == lower:
-        yield "It does not tell upper from lower case."
-    if lower == plain:
+    if tokenizer.takes_as_one("A", "a"):
+        accents = ", nor letters with accents from those without" if tokenizer.takes_as_one("é", "e") else ""
+        yield f"It does not tell upper from lower case{accents}."
+    elif tokenizer.takes_as_one("é", "e"):
         yield "It does not tell letters with accents from those without."
     if config.card.language:
         names = card.known_languages()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bert.card import PLACE
 from bert.data.records import is_broken
 from bert.model.config import Labels
 from bert.model.outputs import choice_cross_entropy
@@ -113,6 +114,15 @@ class MultipleChoice(Kind):
 
     def told(self, labels: Labels) -> str:
         return "one choice is right"
+
+    def in_transformers(self, task: TaskConfig) -> str:
+        return f"""\
+from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{PLACE}")
+model = AutoModelForMultipleChoice.from_pretrained("{PLACE}")
+choices = tokenizer(["a text", "a text"], ["one choice", "another"], padding=True, return_tensors="pt")
+model(**{{name: each[None] for name, each in choices.items()}})"""
 
     def purpose(self, labels: Labels) -> str:
         return "to choose one of several continuations of a text"

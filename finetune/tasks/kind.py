@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from bert.card import PLACE, by_pipeline
 from bert.data.records import FileConfig, is_broken
 from bert.errors import UserError
 from bert.model.config import Labels
@@ -152,9 +153,13 @@ class Kind(ABC):
     def purpose(self, labels: Labels) -> str:
         """What the model is for, as the model card goes on after `fine-tuned on … texts`."""
 
-    def call(self, task: TaskConfig) -> str:
-        """What transformers' pipeline is called with, as Python."""
-        return '"some text"'
+    def in_transformers(self, task: TaskConfig) -> str:
+        """How transformers loads and calls the model, as Python for the model card."""
+        return by_pipeline(self.pipeline, '"some text"')
+
+    def in_ours(self, task: TaskConfig) -> str:
+        """How this package loads or calls the model, a line of Python for the model card."""
+        return f'model = bert.load("{PLACE}")'
 
 
 def chosen_metric(kind: Kind, task: TaskConfig, labels: Labels) -> str:

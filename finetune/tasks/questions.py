@@ -14,6 +14,7 @@ import torch
 from tokenizers import Encoding
 from torch import Tensor
 
+from bert.card import PLACE
 from bert.data.records import is_broken
 from bert.model.config import Labels
 from bert.model.outputs import answer_cross_entropy
@@ -170,8 +171,13 @@ class QuestionAnswering(Kind):
     def purpose(self, labels: Labels) -> str:
         return "to find the answer to a question in a text"
 
-    def call(self, task: TaskConfig) -> str:
-        return 'question="a question", context="a text"'
+    def in_transformers(self, task: TaskConfig) -> str:
+        return f"""\
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{PLACE}")
+model = AutoModelForQuestionAnswering.from_pretrained("{PLACE}")
+model(**tokenizer("a question", "a text", return_tensors="pt"))"""
 
 
 UNANSWERABLE = "unanswerable"

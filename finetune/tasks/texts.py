@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bert.card import PLACE, by_pipeline
 from bert.errors import UserError
 from bert.inference.classification import ANSWERS
 from bert.model.config import PROBLEM_TYPES, Labels
@@ -87,8 +88,13 @@ class TextKind(Kind):
     def purpose(self, labels: Labels) -> str:
         return f"to tell {len(labels)} labels apart: {', '.join(labels.names)}"
 
-    def call(self, task: TaskConfig) -> str:
-        return '{"text": "one text", "text_pair": "the other"}' if task.pair_column else '"some text"'
+    def in_transformers(self, task: TaskConfig) -> str:
+        pair = '{"text": "one text", "text_pair": "the other"}'
+        return by_pipeline(self.pipeline, pair if task.pair_column else '"some text"')
+
+    def in_ours(self, task: TaskConfig) -> str:
+        texts = '"one text", "the other"' if task.pair_column else '"some text"'
+        return f'bert.classify("{PLACE}", {texts})'
 
 
 class SingleLabel(TextKind):

@@ -12,6 +12,7 @@ import torch
 from tokenizers import Encoding
 from torch import Tensor
 
+from bert.card import PLACE
 from bert.data.batch import IGNORED
 from bert.data.entities import (
     OUTSIDE,
@@ -211,6 +212,9 @@ class TokenClassification(Kind):
     def told(self, labels: Labels) -> str:
         types = types_of(labels.names)
         return f"{len(types)} types of entities" if scheme_of(labels.names) else f"{len(labels)} tags"
+
+    def in_ours(self, task: TaskConfig) -> str:
+        return f'bert.tag("{PLACE}", "some text")'
 
     def purpose(self, labels: Labels) -> str:
         types = types_of(labels.names)

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from tokenizers.normalizers import NFC, BertNormalizer
+from tokenizers import normalizers
 
 import bert
 from bert import config as configuration
-from bert.card import CardConfig, hub_datasets, known_languages
+from bert.card import PLACE, CardConfig, hub_datasets, known_languages
 from bert.errors import UserError
 from bert.export import export_onnx
+from bert.model.models import build
 from bert.training.state import RunState
+from finetune.config import KINDS, TaskConfig
 from pretrain.card import model_card
 from pretrain.config import PretrainConfig
 from pretrain.evaluate import add_to_card
@@ -33,7 +35,8 @@ def carded(folders: dict[str, Path], tmp_path: Path) -> Any:
         name: str = "bert", state: RunState | None = None, normalizer: Any = None, **overrides: Any
     ) -> Path:
         model, tokenizer = bert.load(folders[name], overrides=overrides), bert.Tokenizer.load(folders[name])
-        tokenizer.backend.normalizer = normalizer or tokenizer.backend.normalizer
+        if normalizer is not None:
+            tokenizer.backend.normalizer = normalizer
         store = write_documents(tmp_path / "store", [[[5, 6, 7]], [[8, 9]]])
         words = [
             "corpus.files=hf://datasets/allenai/c4/en/*.json.gz",
@@ -70,19 +73,6 @@ def test_the_hub_reads_the_card(carded: Any) -> None:
     assert "It knows German, and no other language." in card.text
 
 
-def test_the_limits_are_those_of_the_tokenizer(carded: Any) -> None:
-    """Not those of the keys for training one: a run that continues a checkpoint has the checkpoint's tokenizer."""
-    case, accents = "does not tell upper from lower case", "does not tell letters with accents from those"
-    for normalizer, said in (
-        (BertNormalizer(), {case, accents}),
-        (BertNormalizer(strip_accents=False), {case}),
-        (BertNormalizer(lowercase=False), set()),
-        (NFC(), set()),
-    ):
-        text = (carded(normalizer=normalizer) / "README.md").read_text(encoding="utf-8")
-        assert {limit for limit in (case, accents) if limit in text} == said
-
-
 def test_what_the_card_says_of_loading_works(carded: Any) -> None:
     folder = carded()
     transformers, sentence_transformers, ours, onnx = snippets(folder)
@@ -90,6 +80,45 @@ def test_what_the_card_says_of_loading_works(carded: Any) -> None:
         exec(compile(text, "README.md", "exec"), {})
     ast.parse(onnx)
     assert all(len([line for line in text.splitlines() if line]) <= 4 for text in snippets(folder))
+
+
+@pytest.mark.parametrize("pair_column", [None, "other"])
+@pytest.mark.parametrize("name", KINDS)
+def test_what_the_cards_of_tasks_say_of_loading_works(
+    name: str, pair_column: str | None, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    kind, task = KINDS[name], TaskConfig(kind=name, pair_column=pair_column)
+    names = {"token_classification": ("O", "B-X"), "regression": ("score",), "multiple_choice": ()}
+    problem = name if name in ("multi_label", "regression") else "single_label"
+    labels = bert.Labels(names.get(name, ("no", "yes")), problem)
+    encoder = bert.load(folders["bert"]).config
+    model = build(encoder, kind.architecture, None if name == "question_answering" else labels)
+    bert.save(model, tmp_path, bert.Tokenizer.load(folders["bert"]))
+    for lines in (kind.in_transformers(task), f"import bert\n{kind.in_ours(task)}"):
+        exec(compile(lines.replace(PLACE, str(tmp_path)), "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([], ""),
+        ([normalizers.NFC()], ""),
+        ([normalizers.Lowercase()], "It does not tell upper from lower case."),
+        (
+            [normalizers.NFD(), normalizers.StripAccents()],
+            "It does not tell letters with accents from those without.",
+        ),
+        (
+            [normalizers.BertNormalizer()],
+            "It does not tell upper from lower case, nor letters with accents from those without.",
+        ),
+    ],
+)
+def test_the_card_says_what_the_tokenizer_does_not_tell_apart(
+    carded: Any, steps: list[Any], said: str
+) -> None:
+    text = (carded(normalizer=normalizers.Sequence(steps)) / "README.md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if "does not tell" in line] == [f"- {said}"] * bool(said)
 
 
 @pytest.mark.slow
