@@ -58,7 +58,10 @@ def resolve(path: Path_) -> Path:
     """The folder itself if it is a checkpoint; of a run its finished `model/`, else its newest complete checkpoint."""
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder of a checkpoint or of a run")
+        raise UserError(
+            f"{folder}: no such folder; give the folder of a checkpoint or of a run (a model of the Hugging Face Hub: "
+            "first `hf download NAME --local-dir FOLDER`)"
+        )
     steps = sorted(folder.glob("checkpoints/step-*"), key=lambda p: int(re.sub(r"\D", "", p.name) or 0))
     whole = (step for step in reversed(steps) if manifest.damage(step) is None)
     for candidate in itertools.chain((folder, folder / "model"), whole):
@@ -68,6 +71,8 @@ def resolve(path: Path_) -> Path:
             return candidate
     if (folder / CONFIG).is_file():
         raise UserError(f"{folder}: has a {CONFIG} but no {WEIGHTS}; put the weights beside it")
+    if (folder / "results.json").is_file() and (runs := sorted(folder.glob("runs/**/seed-*/model"))):
+        raise UserError(f"{folder}: is a table of several runs; name one of them, such as {runs[0].parent}")
     raise UserError(f"{folder}: neither a checkpoint ({CONFIG} and {WEIGHTS}) nor a run that has saved one")
 
 
@@ -191,9 +196,9 @@ def write_weights(
     """
     suffixes = [f"-{i + 1:05}-of-{len(shards):05}" for i in range(len(shards))] if len(shards) > 1 else [""]
     theirs, own = state_dict_for_export(model, state)
-    save_file(theirs, folder / _numbered(WEIGHTS, suffixes[number]), metadata={"format": "pt"})
+    save_tensors(theirs, folder / _numbered(WEIGHTS, suffixes[number]), metadata={"format": "pt"})
     if own:
-        save_file(own, folder / _numbered(OWN_WEIGHTS, suffixes[number]), metadata={"format": "pt"})
+        save_tensors(own, folder / _numbered(OWN_WEIGHTS, suffixes[number]), metadata={"format": "pt"})
     if len(shards) > 1 and number == 0:
         shapes, size = model.state_dict(), 0
         files: dict[str, str] = {}
@@ -205,6 +210,14 @@ def write_weights(
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(files.items()))}
         (folder / SHARDS).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return suffixes[number]
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, which may be read like any other new file; those of save_file are private."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata=metadata)
+    path.chmod(mode)
 
 
 def _numbered(name: str, suffix: str) -> str:

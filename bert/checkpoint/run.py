@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from bert.checkpoint import gather, manifest
-from bert.checkpoint.folder import SavesFiles, describe, write_weights
+from bert.checkpoint.folder import SavesFiles, describe, save_tensors, write_weights
 from bert.errors import UserError
 from bert.files import put_in_place, recover, sync
 from bert.model.models import Model, construct
@@ -301,7 +300,7 @@ class Saver:
     ) -> None:
         number = self.accelerator.process_index
         suffix = write_weights(self._blank, folder, weights, shards, number)
-        save_file(state, folder / OPTIMIZER.replace(".", f"{suffix}.", 1))
+        save_tensors(state, folder / OPTIMIZER.replace(".", f"{suffix}.", 1))
         if number:  # the writer of the manifest syncs only the files of its own machine
             for path in folder.glob(f"*{suffix}.safetensors"):
                 sync(path)

@@ -36,6 +36,21 @@ class Words:
         (folder / "vocab.txt").write_text("[PAD]\n")
 
 
+def test_of_a_table_of_runs_one_is_to_be_named(tmp_path, model):
+    checkpoint.save(model, tmp_path / "runs" / "topics" / "seed-0" / "model")
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"a table of several runs; name one of them, such as .*/topics/seed-0$"
+    ):
+        checkpoint.load(tmp_path)
+
+
+def test_who_may_read_other_new_files_may_read_the_weights(tmp_path, model):
+    checkpoint.save(model, tmp_path / "a", Words())
+    modes = {path.stat().st_mode for path in (tmp_path / "a").iterdir() if path.is_file()}
+    assert len(modes) == 1
+
+
 def test_a_checkpoint_holds_the_card_the_tokenizer_and_what_else_is_given(tmp_path, model):
     checkpoint.save(model, tmp_path / "a" / "b", Words(), card="# A model\n", extra={"scores.json": "{}"})
     names = {path.name for path in (tmp_path / "a" / "b").iterdir()}
