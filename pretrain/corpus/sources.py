@@ -192,7 +192,8 @@ def _check(source: Source) -> None:
         found = tables.columns(nonempty[0].path, source.format)
         if found and column not in found:
             raise UserError(
-                f"{nonempty[0].path}: has no column {column!r} but {', '.join(found)}; set corpus.text_column"
+                f"{nonempty[0].path}: has no column {column!r} but {', '.join(found)}; set corpus.text_column, or "
+                "the text_column of its source in corpus.sources"
             )
 
 
