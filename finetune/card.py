@@ -50,7 +50,9 @@ def model_card(
     config: FinetuneConfig, data: TaskData, model: Model, compute: str, results: dict[str, Any]
 ) -> str:
     """The model card: what the model is, how to load it, its measured metrics, what it took, and its recipe."""
-    measured = {name: results[name] for name in ("validation", "test") if results.get(name)}
+    measured = {
+        name: results[name] for name in ("validation", "test", *config.task.other_tests) if results.get(name)
+    }
     names = list(next(iter(measured.values()), {}))
     rows = [
         f"| {name} | {' | '.join(f'{v:.4f}' for v in values.values())} |" for name, values in measured.items()
@@ -130,7 +132,9 @@ def _measured(
             task_type=pipeline,
             dataset_type=dataset or "text",
             dataset_name=task.dataset
-            or Path(getattr(task, split) or f"a part of {Path(task.train).name}").name,
+            or Path(
+                task.other_tests.get(split) or getattr(task, split) or f"a part of {Path(task.train).name}"
+            ).name,
             dataset_config=part or None,
             dataset_split=split,
             metric_type=name,
@@ -145,5 +149,9 @@ def _told(section: Any) -> Any:
     """A section without keys that are not set, and with file names instead of paths."""
     if not isinstance(section, dict):
         return section
-    files = ("train", "validation", "test")
-    return {k: Path(v).name if k in files else v for k, v in section.items() if v not in (None, {})}
+    told = {k: v for k, v in section.items() if v not in (None, {}, [])}
+    for name in {"train", "validation", "test"} & told.keys():
+        told[name] = Path(told[name]).name
+    for name in {"other_tests", "unlabelled"} & told.keys():
+        told[name] = {k: Path(v).name for k, v in told[name].items()}
+    return told

@@ -1,6 +1,7 @@
 """The configuration of fine-tuning and of prediction."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Gt, Le, Lt
@@ -30,8 +31,36 @@ LONG_TEXTS = Table(
 RESULTS = "results.json"
 PREDICTIONS = "predictions"
 """folder of the predictions for the validation and the test texts"""
+SUBMISSION = "submission"
+"""folder of the files for a leaderboard"""
 RUNS = "runs"
 """folder of the runs of a table, in the folder of the whole"""
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """How the files of a benchmark differ from its data set on the hub."""
+
+    train: str | None = None
+    """file to train on, in task.folder"""
+    validation: str | None = None
+    """file that chooses the best checkpoint, in task.folder"""
+    test: str | None = None
+    """file with labels on which the finished model is measured, in task.folder"""
+    other_tests: dict[str, str] | None = None
+    """as task.other_tests, with files in task.folder"""
+    unlabelled: dict[str, str] | None = None
+    """as task.unlabelled, with files in task.folder"""
+    text_column: str | None = None
+    """column of the text"""
+    pair_column: str | None = None
+    """column of the second text"""
+    label_column: str | None = None
+    """column of the label"""
+    columns: list[str] | None = None
+    """names of the columns of files without a header line"""
+    labels: dict[str, str] | None = None
+    """label in the files → its name"""
 
 
 @dataclass(frozen=True)
@@ -47,15 +76,28 @@ class TaskConfig(FileConfig):
     """file (or split) that chooses the best checkpoint; without one, a share of train is held out"""
     test: str | None = None
     """file (or split) on which the finished model is measured, once"""
+    other_tests: dict[str, str] = field(default_factory=dict)
+    """further files (or splits) with labels, by the name that results give them; measured once, as the test"""
+    unlabelled: dict[str, str] = field(default_factory=dict)
+    """file of a submission, .tsv (GLUE) or .jsonl (SuperGLUE) → the file without labels (or split, or
+    NAME:CONFIGURATION:SPLIT of the hub) whose predictions are in it; tables have a header line. See submission"""
+    submission_labels: dict[str, int | str] = field(default_factory=dict)
+    """name of a label → what a submission says for it; by default the name"""
+    index_column: str | None = None
+    """column of the number of an example in a submission; by default the place in its file, from 0"""
+    folder: str | None = None
+    """folder of the files; with it the values of local stand in for dataset and its columns"""
+    local: LocalConfig | None = None
+    """how the files in folder are called, and what differs in them from the data set of the hub"""
     validation_share: Annotated[float, Gt(0), Lt(1)] = 0.1
     """share of train that is held out if there is no validation file"""
     train_share: Annotated[float, Gt(0), Le(1)] = 1.0
     """share of the training rows that is used, after validation_share is held out; a larger share has all rows of a
     smaller one"""
     text_column: str = "text"
-    """column of the text"""
+    """column of the text, or several in a text around them: "{word}: {sentence}\""""
     pair_column: str | None = None
-    """column of the second text, for a task on pairs"""
+    """column of the second text, for a task on pairs, or several, as in text_column"""
     label_column: str = "label"
     """column of the label"""
     token_column: int | str | None = None
@@ -87,8 +129,44 @@ class TaskConfig(FileConfig):
     matthews, with two classes also f1; multi_label: micro_f1, macro_f1, accuracy; regression: pearson, spearman;
     token_classification: f1, precision and recall of entities, accuracy of words, and where there are no entities
     macro_f1; question_answering: f1, exact_match; multiple_choice: accuracy; all: loss"""
+    reported: list[str] = field(default_factory=list)
+    """what of the task a table of many runs reports, and the mean of which is in the average: metrics, and those of
+    other_tests as NAME.METRIC; by default metric"""
+    group_column: str | None = None
+    """single_label: column that says which rows belong together, e.g. all answers to a question; exact_match is then
+    the share of groups with every row right"""
+    from_task: str | None = None
+    """with from_tasks: the task of the same table from whose finished model this one starts"""
     patience: NonNegativeInt = 0
     """early stopping: stop after this many evaluations in a row without a better one; 0 never stops early"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if taken := {"train", "validation", "test"} & self.other_tests.keys():
+            raise ValueError(f"other_tests: {taken.pop()} is the name of another split; choose another name")
+        if strange := [name for name in self.unlabelled if Path(name).suffix not in (".tsv", ".jsonl")]:
+            raise ValueError(f"unlabelled: {strange[0]} does not end in .tsv or .jsonl")
+        if self.folder is not None:
+            self._locate(Path(self.folder))
+
+    def _locate(self, folder: Path) -> None:
+        """Become the same task on files in a folder, so that nothing else needs to know of folders."""
+        if self.local is None and self.dataset is not None:
+            raise ValueError(f"folder: local must say which files in it are those of {self.dataset}")
+        values = (
+            {}
+            if self.local is None
+            else {one.name: getattr(self.local, one.name) for one in fields(self.local)}
+        )
+        values = {name: value for name, value in values.items() if value is not None}
+        for name in ("train", "validation", "test"):
+            if (file := values.get(name, getattr(self, name))) is not None:
+                values[name] = str(folder / file)
+        for name in ("other_tests", "unlabelled"):
+            files = values.get(name, getattr(self, name))
+            values[name] = {key: str(folder / file) for key, file in files.items()}
+        for name, value in {**values, "dataset": None, "folder": None, "local": None}.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -160,6 +238,11 @@ class FinetuneConfig:
     tasks: list[str] = field(default_factory=list)
     """several tasks in one table: recipes of fine-tuning, by name or by path; each keeps its own
     settings, but for the keys that are given beside this one"""
+    from_tasks: bool = False
+    """a task with task.from_task starts, seed by seed, from the finished model of that task (STILTs, Phang et al.
+    2018)"""
+    submission: bool = False
+    """predict the texts of task.unlabelled, too, and write RUN/submission as the leaderboard takes it"""
     seed: NonNegativeInt = 0
     """seed of the new head, the order of the texts and dropout"""
     seeds: PositiveInt | list[NonNegativeInt] | None = None
@@ -200,6 +283,10 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if not self.tasks and self.task == TaskConfig():
             raise ValueError("task: is required; write it into the file or give task.train=… or tasks=[…]")
+        if self.submission and not self.tasks and not self.task.unlabelled:
+            raise ValueError(
+                "submission: task.unlabelled names no files without labels; name one for each file"
+            )
 
     @property
     def is_several(self) -> bool:

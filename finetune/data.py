@@ -15,7 +15,7 @@ from bert.model.config import Labels
 from finetune.config import KINDS, TaskConfig
 from finetune.metrics import Array
 from finetune.splits import Split
-from finetune.tasks.kind import sorted_labels
+from finetune.tasks.kind import filled, sorted_labels
 
 
 @dataclass
@@ -28,18 +28,21 @@ class TaskData:
     test: Split | None
     notes: list[str]
     """messages about the files: rows that were left out"""
+    other_tests: dict[str, Split] = field(default_factory=dict)
+    """further splits on which the finished model is measured"""
 
     @property
     def splits(self) -> dict[str, Split]:
         """Those that there are, by name."""
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        named = {"train": self.train, "validation": self.validation, "test": self.test, **self.other_tests}
         return {name: split for name, split in named.items() if split is not None}
 
 
 def load_task(task: TaskConfig) -> TaskData:
     """Read the files. Labels come from the configuration, the data set's own list, or the training rows."""
     kind = KINDS[task.kind]
-    rows = {name: _Rows(task, name) for name in ("train", "validation", "test") if getattr(task, name)}
+    files = {name: getattr(task, name) for name in ("train", "validation", "test")} | task.other_tests
+    rows = {name: _Rows(task, name, file) for name, file in files.items() if file}
     train = rows["train"]
     found = train.names or sorted_labels(label for values in train.labels for label in kind.names(values))
     labels, index = kind.labels(task, found)
@@ -52,7 +55,8 @@ def load_task(task: TaskConfig) -> TaskData:
         size = max(1, round(len(splits["train"]) * task.train_share))
         chosen = random_order(len(splits["train"]), key=(0, 0))[:size]
         splits["train"] = splits["train"].take(np.sort(chosen))
-    return TaskData(labels, splits["train"], splits["validation"], splits.get("test"), notes)
+    others = {name: splits[name] for name in task.other_tests}
+    return TaskData(labels, splits["train"], splits["validation"], splits.get("test"), notes, others)
 
 
 def _hold_out(split: Split, task: TaskConfig) -> tuple[Split, Split]:
@@ -79,10 +83,14 @@ class _Rows:
 
     task: TaskConfig
     name: str
+    file: str
+    """or the split of a data set of the hub"""
     places: list[str] = field(default_factory=list)
     texts: list[Any] = field(default_factory=list)
     pairs: list[Any] = field(default_factory=list)
     labels: list[list[Any]] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    """of each row, if `task.group_column` is given"""
     names: list[str] | None = None
     """labels in the order of the data set's own list, if it has one"""
     refused: list[str] = field(default_factory=list)
@@ -103,12 +111,14 @@ class _Rows:
             self.texts.append(text)
             self.pairs.append(pair)
             self.labels.append(values)
+            if task.group_column:
+                self.groups.append(filled(row.values, task.group_column))
 
     def _open(self) -> tuple[Iterable[Row], list[str] | None]:
-        task, file = self.task, getattr(self.task, self.name)
+        task = self.task
         if task.dataset is None:
-            return RowFile(file, KINDS[task.kind].layout(file, task)), None
-        return read_dataset(task.dataset, file, KINDS[task.kind].label_columns({}, task))
+            return RowFile(self.file, KINDS[task.kind].layout(self.file, task)), None
+        return read_dataset(task.dataset, self.file, KINDS[task.kind].label_columns({}, task))
 
     def split(self, index: dict[str, int]) -> Split:
         """The rows with targets. Rows with labels that the task does not have are refused."""
@@ -120,14 +130,13 @@ class _Rows:
             except ValueError as error:
                 self._refuse(self.places[i], error)
         if not kept:
-            raise UserError(
-                f"{getattr(self.task, self.name)}: no row can be used; the first: {self.refused[0]}"
-            )
+            raise UserError(f"{self.file}: no row can be used; the first: {self.refused[0]}")
         return Split(
             [self.texts[i] for i in kept],
             None if self.pairs[kept[0]] is None else [self.pairs[i] for i in kept],
             kind.targets(targets),
             [self.places[i] for i in kept],
+            [self.groups[i] for i in kept] if self.groups else None,
         )
 
     def _refuse(self, place: str, problem: ValueError) -> None:

@@ -123,8 +123,8 @@ class Search:
 
     def _config(self, number: int, values: Mapping[str, Any]) -> FinetuneConfig:
         run_dir = str(self.folder / TRIALS / f"{number:04d}")
-        task = replace(self.config.task, test=None)  # no trial sees the test
-        return replace(with_values(self.config, values), run_dir=run_dir, task=task)
+        task = replace(self.config.task, test=None, other_tests={}, reported=[])  # no trial sees the test
+        return replace(with_values(self.config, values), run_dir=run_dir, task=task, submission=False)
 
     def _ended(self, study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
         """All but those that were killed while they were being drawn."""

@@ -29,6 +29,8 @@ class Split:
     """(n,), or (n, C) for several labels a text; of type object if targets have lengths of their own"""
     places: list[str] = field(default_factory=list)
     """the file and line of each example"""
+    groups: list[str] | None = None
+    """which examples belong together: those with the same text"""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -36,7 +38,8 @@ class Split:
     def take(self, chosen: Array) -> "Split":
         pairs = None if self.pairs is None else [self.pairs[i] for i in chosen]
         places = [self.places[i] for i in chosen] if self.places else []
-        return Split([self.texts[i] for i in chosen], pairs, self.targets[chosen], places)
+        groups = None if self.groups is None else [self.groups[i] for i in chosen]
+        return Split([self.texts[i] for i in chosen], pairs, self.targets[chosen], places, groups)
 
 
 @dataclass

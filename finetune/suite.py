@@ -3,6 +3,7 @@
     RUN/runs/TASK/seed-0/             a run each, with everything that a run has
     RUN/runs/TASK/scratch/seed-0/     the same encoder with random weights
     RUN/runs/TASK/share-0.1/seed-0/   a tenth of the training rows
+    RUN/submission/seed-0.zip         the files for a leaderboard of all tasks, with `submission`
     RUN/runs/TASK/trials/0000/        the trials of a search, see `finetune.search`
     RUN/results.json, RUN/results.md  the table, renewed after each run
 
@@ -24,10 +25,11 @@ from bert.files import write_text
 from bert.training.distributed import configure, from_main, make_accelerator
 from bert.training.run_dir import alone, check_run, open_run
 from finetune.baselines import Measured, check_baselines, tfidf
-from finetune.config import KINDS, RESULTS, RUNS, FinetuneConfig
+from finetune.config import KINDS, RESULTS, RUNS, SUBMISSION, FinetuneConfig
 from finetune.data import load_task
 from finetune.evaluate import IsHopeless
 from finetune.search import Search, check_space, default_space, import_optuna
+from finetune.submission import write_zip
 from finetune.table import Table, TaskRuns, score_of
 from finetune.tasks.kind import chosen_metric
 from finetune.train import carry_out
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 FREE_KEYS = ("tasks", "seeds", "baselines", "search", "learning_curve")
 """Keys that may change when the same command is given again: runs are added."""
-OF_THE_WHOLE = (*FREE_KEYS, "search_space")
+OF_THE_WHOLE = (*FREE_KEYS, "search_space", "from_tasks")
 """Keys that no single run has."""
 
 
@@ -56,7 +58,7 @@ def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
     accelerator = make_accelerator(config.training)
     with alone(accelerator, config.run_dir):
         from_main(accelerator, lambda: _open(config))
-        table = Table(Path(config.run_dir), [TaskRuns(name, task) for name, task in tasks.items()])
+        table = Table(Path(config.run_dir), [_task_runs(config, name, task) for name, task in tasks.items()])
         for runs in table.tasks:
             if config.search and not search_for(config, runs, accelerator):
                 return True
@@ -68,14 +70,46 @@ def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
                     told = f"{runs.name}, run {number} of {len(planned)}: {variant} seed {one.seed}"
                     print(" ".join(told.split()), flush=True)
                 try:
+                    _check_start(one, runs, accelerator)
                     if carry_out_once(one, accelerator):
                         return True
                     from_main(accelerator, partial(runs.add, variant, one))
                 except Diverged as error:
                     runs.diverged.append({"variant": variant, "seed": one.seed, "why": str(error)})
                 from_main(accelerator, table.write)
+        if config.submission:
+            from_main(accelerator, lambda: _write_submissions(config, table))
         from_main(accelerator, lambda: print(table.write(finished=True), flush=True))
     return False
+
+
+def _task_runs(config: FinetuneConfig, name: str, task: FinetuneConfig) -> TaskRuns:
+    """The runs of a task before the first one. A search starts where the run of the first seed does."""
+    if not config.from_tasks or task.task.from_task is None:
+        return TaskRuns(name, task)
+    start = _model_of(config, task.task.from_task, seeds_of(config)[0])
+    return TaskRuns(name, _from(task, start), from_task=task.task.from_task)
+
+
+def _model_of(config: FinetuneConfig, name: str, seed: int) -> str:
+    return str(Path(config.run_dir, RUNS, name, f"seed-{seed}", "model"))
+
+
+def _from(config: FinetuneConfig, start: str) -> FinetuneConfig:
+    return replace(config, model=replace(config.model, from_=start))
+
+
+def _check_start(one: FinetuneConfig, runs: TaskRuns, accelerator: "Accelerator") -> None:
+    """Diverged if the run would start from a run that has."""
+    if runs.from_task and not from_main(accelerator, lambda: Path(one.model.from_).is_dir()):
+        raise Diverged(f"it would start from {one.model.from_}, which has no result")
+
+
+def _write_submissions(config: FinetuneConfig, table: Table) -> None:
+    """An archive for each seed."""
+    for seed in seeds_of(config):
+        runs = [Path(config.run_dir, RUNS, task.name, f"seed-{seed}") for task in table.tasks]
+        write_zip(Path(config.run_dir, SUBMISSION, f"seed-{seed}.zip"), runs)
 
 
 def _open(config: FinetuneConfig) -> None:
@@ -102,13 +136,32 @@ def plan_tasks(config: FinetuneConfig, given: Mapping[str, Any]) -> dict[str, Fi
         if (name := Path(word).stem) in tasks:
             raise UserError(f"tasks: two of them are called {name}; rename one of the files")
         tasks[name] = _single(configuration.load(FinetuneConfig, word, words))
-    return tasks
+    return _in_order(tasks) if config.from_tasks else tasks
+
+
+def _in_order(tasks: dict[str, FinetuneConfig]) -> dict[str, FinetuneConfig]:
+    """Tasks that start from another one behind the others."""
+    ordered = dict(sorted(tasks.items(), key=lambda item: item[1].task.from_task is not None))
+    names = list(ordered)
+    for name, task in ordered.items():
+        if (source := task.task.from_task) and source not in names[: names.index(name)]:
+            raise UserError(
+                f"from_tasks: {name} starts from {source}, which is not among the tasks before it"
+            )
+    return ordered
 
 
 def _single(config: FinetuneConfig) -> FinetuneConfig:
     """The configuration of a single run, without the keys that are about several."""
     return replace(
-        config, tasks=[], seeds=None, baselines=[], search=None, search_space={}, learning_curve=[]
+        config,
+        tasks=[],
+        seeds=None,
+        baselines=[],
+        search=None,
+        search_space={},
+        learning_curve=[],
+        from_tasks=False,
     )
 
 
@@ -125,6 +178,8 @@ def plan_runs(config: FinetuneConfig, runs: TaskRuns) -> Iterator[tuple[str, Fin
     for variant, one in variants.items():
         folder = Path(config.run_dir, RUNS, runs.name, variant)
         for seed in seeds_of(config):
+            if runs.from_task:
+                one = _from(one, _model_of(config, runs.from_task, seed))
             yield variant, replace(one, seed=seed, run_dir=str(folder / f"seed-{seed}"))
 
 

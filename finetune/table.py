@@ -55,6 +55,8 @@ class TaskRuns:
     """variant and seed of runs without results, because their loss was not finite, and what was said of them"""
     search: dict[str, Any] | None = None
     """what a search has found"""
+    from_task: str | None = None
+    """the task from whose finished models the runs started"""
 
     def add(self, variant: str, config: FinetuneConfig) -> None:
         """Add a finished run."""
@@ -70,11 +72,28 @@ class TaskRuns:
         """The metric that chooses checkpoints, and stands first in the table."""
         return self.results[""][0]["metric"]
 
+    @property
+    def reported(self) -> list[str]:
+        """The metrics whose mean is the task's part of the average."""
+        return self.config.task.reported or [self.metric]
+
+    def score(self) -> Summary:
+        """The mean of the reported metrics, in each run."""
+        found = self.summaries()
+        return summary(
+            [statistics.fmean(run) for run in zip(*(found[name]["runs"] for name in self.reported))]
+        )
+
     def summaries(self, variant: str = "") -> dict[str, Summary]:
-        """Metric → its summary, the chosen one first."""
-        measured = [run[self.split] for run in self.results[variant]]
-        names = sorted(measured[0], key=lambda name: (name != self.metric, name == "loss"))
-        return {name: summary([one[name] for one in measured]) for name in names}
+        """Metric → its summary, the chosen one first; those of other tests, if they are reported, as NAME.METRIC."""
+        runs = self.results[variant]
+        names = sorted(runs[0][self.split], key=lambda name: (name != self.metric, name == "loss"))
+        found = {name: summary([run[self.split][name] for run in runs]) for name in names}
+        for name in self.reported:
+            if "." in name:
+                other, _, metric = name.partition(".")
+                found[name] = summary([run[other][metric] for run in runs])
+        return found
 
     @property
     def collapsed(self) -> list[dict[str, Any]]:
@@ -102,7 +121,11 @@ class TaskRuns:
             "diverged": self.diverged,
             "baselines": values,
             "verdict": verdict(self.metric, median, values),
+            "reported": self.reported,
+            "score": self.score(),
         }
+        if self.from_task:
+            found["from_task"] = self.from_task
         variants = {name: runs for name, runs in self.results.items() if name and runs}
         found["variants"] = {name: self.summaries(name) for name in variants}
         return found | ({"search": self.search} if self.search else {})
@@ -131,10 +154,11 @@ class Table:
         return text
 
     def _average(self, begun: Sequence[TaskRuns]) -> Summary | None:
-        """Over the tasks, of the chosen metrics: run by run, so that its spread is that of whole suites."""
+        """Over the tasks, of the mean of what each reports (Wang et al. 2018): run by run, so that its spread is that
+        of whole suites."""
         if len(begun) < 2:
             return None
-        values = [task.summaries()[task.metric]["runs"] for task in begun]
+        values = [task.score()["runs"] for task in begun]
         return summary([statistics.fmean(run) for run in zip(*values)])
 
     def _markdown(self, begun: Sequence[TaskRuns], average: Summary | None, finished: bool) -> str:
@@ -150,6 +174,9 @@ class Table:
                 shown = [f"{values[name]:.4f}" if name in values else "" for name in names]
                 first = f"{task.name} ({task.split})" if chosen else ""
                 lines.append(_row([first, metric, *_figures(one), runs, *shown]))
+            if len(task.reported) > 1:
+                one, told = task.score(), f"mean of {', '.join(task.reported)}"
+                lines.append(_row(["", told, *_figures(one), str(len(one["runs"])), *[""] * len(names)]))
             for variant, results in task.results.items():
                 if variant and results:
                     one = task.summaries(variant)[task.metric]
@@ -162,6 +189,11 @@ class Table:
 
     def _sentences(self, begun: Sequence[TaskRuns], finished: bool) -> list[str]:
         sentences = [f"- {task.name}: {task.details()['verdict']}." for task in begun]
+        for task in self.tasks:
+            if task.from_task:
+                sentences.append(
+                    f"- {task.name}: each run starts from the finished model of {task.from_task} with its seed."
+                )
         for task in begun:
             sentences += [f"- {task.name}: seed {one['seed']} {one['why']}." for one in task.collapsed]
             sentences += [f"- {task.name}, {line}." for line in warnings(task.results[""][0])]

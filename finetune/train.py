@@ -28,13 +28,23 @@ from finetune.account import Account, calibration, sentences
 from finetune.baselines import check_baselines
 from finetune.batches import FinetuningBatches
 from finetune.card import model_card
-from finetune.config import KINDS, PREDICTIONS, RESULTS, RUNS, FinetuneConfig, ModelConfig
+from finetune.config import (
+    KINDS,
+    PREDICTIONS,
+    RESULTS,
+    RUNS,
+    SUBMISSION,
+    FinetuneConfig,
+    ModelConfig,
+)
 from finetune.data import TaskData, load_task
 from finetune.evaluate import Evaluator, IsHopeless
 from finetune.predict import RECORD
 from finetune.seen import check_store
 from finetune.splits import TokenizedSplit
-from finetune.tasks.kind import Kind, chosen_metric
+from finetune.submission import Unlabelled, load_unlabelled, predictions
+from finetune.submission import write as write_submission
+from finetune.tasks.kind import Kind, check_reported, chosen_metric
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,7 +68,9 @@ def carry_out(
     from_main(accelerator, lambda: check_run(config, made_from=OTHERS))
     kind = KINDS[config.task.kind]
     data = load_task(config.task)
+    unlabelled = load_unlabelled(config.task) if config.submission else {}
     metric = chosen_metric(kind, config.task, data.labels)
+    check_reported(kind, config.task, data.labels)
     start = find_start(accelerator, config)
     tokenizer = Tokenizer.load(start.path if start else config.model.from_)
     torch.manual_seed(config.seed)
@@ -97,7 +109,7 @@ def carry_out(
     )
     result = trainer.train()
     if not result.interrupted:
-        _finish(config, trainer, result, evaluator, tokenized, data)
+        _finish(config, trainer, result, evaluator, tokenized, data, unlabelled)
     return result
 
 
@@ -212,6 +224,7 @@ def _finish(
     evaluator: Evaluator,
     tokenized: dict[str, TokenizedSplit],
     data: TaskData,
+    unlabelled: Mapping[str, Unlabelled],
 ) -> None:
     """Measure the best checkpoint on the validation and test texts, and save it as the finished model."""
     best = result.best
@@ -221,6 +234,10 @@ def _finish(
     held_out = {name: part for name, part in tokenized.items() if name != "train"}
     reads = from_main(trainer.accelerator, lambda: _note_reading(Path(config.run_dir), best, held_out))
     outputs, speed = _outputs(trainer, evaluator, model, held_out)
+    waiting = {
+        name: kind.encode(one.split, trainer.tokenizer, config.batch) for name, one in unlabelled.items()
+    }
+    submitted, _ = _outputs(trainer, evaluator, model, waiting)
     calibrated = calibration(kind, tokenized, outputs)
     if config.calibrate and calibrated is not None:
         outputs = {name: one / calibrated["temperature"] for name, one in outputs.items()}
@@ -250,6 +267,10 @@ def _finish(
         checkpoint.save(model, folder / "model", trainer.tokenizer, card=card, extra=record)
         for name, part in rows.items():
             write_rows(folder / PREDICTIONS / f"{name}.jsonl", part)
+        for name, part in waiting.items():
+            answers = kind.answers(part, submitted[name], data.labels)
+            told = list(predictions(config.task, data, unlabelled[name], answers))
+            write_submission(folder / SUBMISSION / name, told)
         write_text(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         _show(folder, results, measured)
 
@@ -278,13 +299,13 @@ def _circumstances(
 
 
 def _show(folder: Path, results: Mapping[str, Any], measured: Mapping[str, Mapping[str, float]]) -> None:
-    """The end of a run, for people; the sentences are about the last split, the test if there is one."""
+    """The end of a run, for people; the sentences are about the test, or without one the validation."""
     print(
         f"the best checkpoint is that of step {results['best_step']}; the finished model is {folder / 'model'}"
     )
     for name, values in measured.items():
         print(f"{name}: " + " · ".join(f"{key} {value:.4f}" for key, value in values.items()))
-    for sentence in sentences(results, list(measured)[-1]):
+    for sentence in sentences(results, "test" if "test" in measured else "validation"):
         print(sentence)
     print(f"to label other texts: python -m finetune.predict {folder} FILE output=predictions.csv")
 
@@ -314,7 +335,7 @@ def _note_reading(run_dir: Path, best: Checkpoint, held_out: Mapping[str, Any]) 
     note means that it was killed in between, and measured the same checkpoint again."""
     path = run_dir / TEST_READINGS
     notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    if "test" in held_out:
+    if held_out.keys() - {"validation"}:
         notes.append({"step": best.step, "time": datetime.now(UTC).isoformat(timespec="seconds")})
         write_text(path, json.dumps(notes) + "\n")
     return notes

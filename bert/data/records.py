@@ -43,9 +43,11 @@ GIVE_FORMAT = f"give format={'|'.join(dict.fromkeys(FORMATS.values()))}, or a pa
 class FileConfig:
     """The format of files of rows."""
 
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "squad", "lines", "txt"] = "auto"
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "squad", "multirc", "lines", "txt"] = (
+        "auto"
+    )
     """format of the files; auto decides by the file's name, conll has a word a line and an empty line between
-    sentences, squad is SQuAD's JSON, lines needs a pattern, txt has a text on each line"""
+    sentences, squad is SQuAD's JSON, multirc SuperGLUE's, lines needs a pattern, txt has a text on each line"""
     columns: list[str] | None = None
     """names of the columns of a csv, tsv or conll file that has no header line; by default 0, 1, … in conll"""
     delimiter: str | None = None
@@ -294,6 +296,30 @@ def _read_squad(file: RowFile) -> Iterator[Row]:
         raise UserError(f"{file.path}: is not SQuAD's JSON, data[].paragraphs[].qas[] ({why})") from None
 
 
+def _read_multirc(file: RowFile) -> Iterator[Row]:
+    """An answer a row, with its question and its paragraph; without labels in a test file."""
+    for row in _read_jsonl(file):
+        if row.problem:
+            yield row
+            continue
+        try:
+            passage = row.values["passage"]
+            for question in passage["questions"]:
+                number = {"paragraph": row.values["idx"], "question": question["idx"]}
+                for answer in question["answers"]:
+                    told = {
+                        "paragraph": passage["text"],
+                        "question": question["question"],
+                        "answer": answer["text"],
+                        "idx": {**number, "answer": answer["idx"]},
+                        "question_idx": f"{number['paragraph']}-{number['question']}",
+                    }
+                    yield Row(row.place, told | ({"label": answer["label"]} if "label" in answer else {}))
+        except (KeyError, TypeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            yield Row(row.place, {}, f"is not MultiRC's JSON, passage.questions[].answers[] ({why})")
+
+
 def _sentence(file: RowFile, lines: list[tuple[int, list[str]]]) -> Row:
     names = file.config.columns or [str(i) for i in range(len(lines[0][1]))]
     place = file.place(lines[0][0])
@@ -311,6 +337,7 @@ READERS: dict[str, Callable[[RowFile], Iterator[Row]]] = {
     "parquet": _read_parquet,
     "conll": _read_conll,
     "squad": _read_squad,
+    "multirc": _read_multirc,
     "lines": _read_lines,
     "txt": _read_txt,
 }

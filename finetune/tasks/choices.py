@@ -20,7 +20,7 @@ from finetune.config import BatchConfig, TaskConfig
 from finetune.metrics import METRICS, Array
 from finetune.sequences import encode
 from finetune.splits import Split, TokenizedSplit
-from finetune.tasks.kind import Answer, Kind, cell_text, index_of, named, text_in
+from finetune.tasks.kind import Answer, Kind, cell_text, columns_in, filled, index_of, named
 
 
 class MultipleChoice(Kind):
@@ -36,12 +36,11 @@ class MultipleChoice(Kind):
     dtype = np.int64
 
     def columns(self, row: Mapping[str, Any], task: TaskConfig) -> list[str]:
-        texts = [column for column in (task.text_column, task.pair_column) if column]
-        return [*texts, *task.choice_columns]
+        return [*columns_in(task.text_column), *columns_in(task.pair_column), *task.choice_columns]
 
     def read(self, row: Mapping[str, Any], task: TaskConfig) -> tuple[Any, Any]:
-        text = text_in(row, task.text_column)
-        before = f"{text_in(row, task.pair_column)} " if task.pair_column else ""
+        text = filled(row, task.text_column)
+        before = f"{filled(row, task.pair_column)} " if task.pair_column else ""
         if len(task.choice_columns) == 1:
             column = task.choice_columns[0]
             cells = row.get(column)

@@ -5,6 +5,7 @@ n examples · N sequences · T tokens · C classes or labels · R rows of output
 
 import difflib
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -172,6 +173,14 @@ def chosen_metric(kind: Kind, task: TaskConfig, labels: Labels) -> str:
     return task.metric
 
 
+def check_reported(kind: Kind, task: TaskConfig, labels: Labels) -> None:
+    """UserError if task.reported names what is not measured."""
+    names = [*kind.metric_names(labels), *(["exact_match"] if task.group_column else [])]
+    known = [*names, *(f"{other}.{name}" for other in task.other_tests for name in names)]
+    if strange := [name for name in task.reported if name not in known]:
+        raise UserError(f"task.reported: {strange[0]} is not measured here; allowed: {', '.join(known)}")
+
+
 def cell_text(value: Any) -> str:
     """The content of a cell as trimmed text; empty if there is none. 1.0 of a numeric column becomes 1."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -189,6 +198,21 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
     if is_broken(text):
         raise ValueError(f"has half a surrogate pair in column {column!r}")
     return text
+
+
+def columns_in(template: str | None) -> list[str]:
+    """The columns of text_column or pair_column: one, or those in the braces."""
+    return (_BRACES.findall(template) or [template]) if template else []
+
+
+def filled(row: Mapping[str, Any], template: str) -> str:
+    """The text of text_column or pair_column for a row; ValueError(why) as from `text_in`."""
+    if not _BRACES.search(template):
+        return text_in(row, template)
+    return _BRACES.sub(lambda braces: text_in(row, braces[1]), template)
+
+
+_BRACES = re.compile(r"\{([^{}]+)\}")
 
 
 def index_of(text: str, index: Mapping[str, int], what: str = "label") -> int:

@@ -21,7 +21,7 @@ from finetune.config import BatchConfig, TaskConfig
 from finetune.metrics import METRICS, Array
 from finetune.sequences import encode
 from finetune.splits import Split, TokenizedSplit
-from finetune.tasks.kind import Answer, Kind, cell_text, index_of, named, text_in
+from finetune.tasks.kind import Answer, Kind, cell_text, columns_in, filled, index_of, named
 
 
 class TextKind(Kind):
@@ -34,11 +34,11 @@ class TextKind(Kind):
     """the least number of labels"""
 
     def columns(self, row: Mapping[str, Any], task: TaskConfig) -> list[str]:
-        return [column for column in (task.text_column, task.pair_column) if column]
+        return [*columns_in(task.text_column), *columns_in(task.pair_column)]
 
     def read(self, row: Mapping[str, Any], task: TaskConfig) -> tuple[Any, Any]:
-        text, *pair = [text_in(row, column) for column in self.columns(row, task)]
-        return text, pair[0] if pair else None
+        text = filled(row, task.text_column)
+        return text, filled(row, task.pair_column) if task.pair_column else None
 
     def values(self, row: Mapping[str, Any], text: Any, task: TaskConfig) -> list[Any]:
         label = cell_text(row.get(task.label_column))
@@ -113,8 +113,20 @@ class SingleLabel(TextKind):
     dtype = np.int64
     needed = 2
 
+    def label_columns(self, row: Mapping[str, Any], task: TaskConfig) -> list[str]:
+        return [task.label_column, *columns_in(task.group_column)]
+
     def target(self, values: list[Any], index: Mapping[str, int]) -> Any:
         return index_of(values[0], index)
+
+    def measure(self, data: TokenizedSplit, outputs: Tensor, labels: Labels) -> dict[str, float]:
+        measured = super().measure(data, outputs, labels)
+        if data.split.groups is None:
+            return measured
+        right = self.decide(pooled(data, outputs)).numpy() == data.split.targets
+        _, groups = np.unique(data.split.groups, return_inverse=True)
+        wrong = np.bincount(groups, weights=~right)
+        return measured | {"exact_match": float((wrong == 0).mean())}
 
     def metric_names(self, labels: Labels) -> list[str]:
         return [name for name in self.metrics if name != "f1" or len(labels) == 2]

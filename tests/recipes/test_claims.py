@@ -236,11 +236,11 @@ def test_a_fine_tuning_header_keeps_its_word(path: Path, monkeypatch: pytest.Mon
     if "tab-separated files with the columns" in text:
         assert f"the columns {task.text_column} and {task.label_column}" in text
         assert {Path(file).suffix for file in (task.train, task.validation)} == {".tsv"}
-    if "mismatched part" in text:
-        assert task.test == "validation_mismatched"
+    if "`mismatched`" in text:
+        assert task.other_tests == {"mismatched": "validation_mismatched"}
     if line := re.search(r"a line a question, `(.+?)`", text):
-        assert re.fullmatch(task.pattern, line[1])["label"] == "LOC"
-        assert "fine" in re.compile(task.pattern).groupindex
+        label = "LOC:city" if "fine classes:" in text else "LOC"
+        assert re.fullmatch(task.pattern, line[1])["label"] == label
     if scale := re.search(r"from (\d) to (\d)\?", text):
         assert (task.kind, scale[1], scale[2]) == ("regression", "0", "5")
 

@@ -8,6 +8,7 @@ import json
 import random
 import re
 import signal
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,15 +25,20 @@ from bert.tokenizer import Tokenizer
 from bert.training.distributed import EXIT_INTERRUPTED
 from bert.training.logging import read_metrics
 from finetune.config import FinetuneConfig, TaskConfig
+from finetune.tasks.kind import columns_in
 from pretrain.config import PretrainConfig
 from pretrain.prepare import ensure_store
 from pretrain.tokenizer import ensure_tokenizer
+from tests.glue_files import write_glue, write_superglue
 from tests.processes import ROOT, Runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]
 
 PRETRAIN = [*sorted((ROOT / "configs" / "pretrain").glob("*.yaml")), ROOT / "demo" / "pretrain.yaml"]
-FINETUNE = [*sorted((ROOT / "configs" / "finetune").rglob("*.yaml")), ROOT / "demo" / "finetune.yaml"]
+EVERY = [*sorted((ROOT / "configs" / "finetune").rglob("*.yaml")), ROOT / "demo" / "finetune.yaml"]
+SUITES = {"glue": write_glue, "superglue": write_superglue}
+"""recipes of several tasks, and what writes their files"""
+FINETUNE = [path for path in EVERY if path.parent.name != "finetune" or path.stem not in SUITES]
 SHAPE = ("model.num_layers=3", "model.hidden_size=32", "model.num_heads=2", "model.intermediate_size=48")
 STEPS, SEQUENCES = 60, 4
 PROCESSES = 2
@@ -130,45 +136,54 @@ def finetuning_words(recipe: Path, encoder: Path, folder: Path) -> tuple[str, ..
     """What makes a fine-tuning recipe tiny: files of a few rows with its columns."""
     task = configuration.load(FinetuneConfig, recipe).task
     words = [*COMMON, f"model.from={encoder}", f"batch.sequences={SEQUENCES}", "task.dataset=null"]
+    words += ["task.format=auto"] if task.format == "multirc" else []
     suffix = Path(task.train).suffix if task.dataset is None else ".jsonl"
     for split, count in (("train", 48), ("validation", 24), ("test", 16)):
         if getattr(task, split) is not None:
             file = folder / f"{split}{suffix}"
             write = FILES.get(task.kind)
-            text = write() if write else content(rows(task, count, split), suffix)
+            text = write(task) if write else content(rows(task, count, split), suffix, task.columns is None)
             file.write_text(text, encoding="utf-8")
             words += [f"task.{split}={file}"]
+    if task.other_tests:
+        words += [
+            f"task.other_tests={{{name}: {folder / f'validation{suffix}'}}}" for name in task.other_tests
+        ]
     return tuple(words)
 
 
 def rows(task: TaskConfig, count: int, seed: str) -> list[dict[str, Any]]:
     """Texts whose words tell their label; where a recipe skips rows, one without text."""
     draw, found = random.Random(seed), []
-    for _ in range(count):
+    for number in range(count):
         label = draw.randrange(2)
-        columns = filter(None, (task.text_column, task.pair_column))
+        columns = [*columns_in(task.text_column), *columns_in(task.pair_column)]
         row: dict[str, Any] = {
             name: " ".join(draw.choices(("the value", "an object", "this class")[label:], k=6))
             for name in columns
         }
+        row |= {name: str(number // 2) for name in columns_in(task.group_column)}
         row[task.label_column] = round(4 * label + draw.random(), 2) if task.kind == "regression" else label
-        found.append(row)
+        if task.labels:
+            row[task.label_column] = list(task.labels)[label]
+        found.append(row if task.columns is None else {name: row.get(name, "") for name in task.columns})
     if task.bad_rows == "skip":
         found[0][task.text_column] = ""
     return found
 
 
-def content(rows: list[dict[str, Any]], suffix: str) -> str:
+def content(rows: list[dict[str, Any]], suffix: str, header: bool) -> str:
     """The rows as a file of a format; lines of text are TREC's."""
     if suffix == ".jsonl":
         return "".join(f"{json.dumps(row)}\n" for row in rows)
     if suffix == ".txt":
         return "".join(f"{('LOC', 'NUM')[row['label']]}:other {row['text']}\n" for row in rows)
     between = {".csv": ",", ".tsv": "\t"}[suffix]
-    return "".join(f"{between.join(map(str, row))}\n" for row in [rows[0], *(row.values() for row in rows)])
+    lines = [*([rows[0]] if header else []), *(row.values() for row in rows)]
+    return "".join(f"{between.join(map(str, line))}\n" for line in lines)
 
 
-def sentences() -> str:
+def sentences(task: TaskConfig) -> str:
     """A CoNLL file: capital words are names."""
     draw = random.Random(0)
     words = [("The", "O"), ("value", "O"), ("Ada", "B-PER"), ("Byron", "I-PER"), ("Rome", "B-LOC")]
@@ -176,7 +191,7 @@ def sentences() -> str:
     return "\n".join(map("".join, blocks))
 
 
-def squad() -> str:
+def squad(task: TaskConfig) -> str:
     """SQuAD's JSON: the answer is always the name."""
     draw = random.Random(0)
     asked = []
@@ -190,7 +205,7 @@ def squad() -> str:
     return json.dumps({"data": [{"title": "Names", "paragraphs": asked}]})
 
 
-def choices() -> str:
+def choices(task: TaskConfig) -> str:
     """The right choice is always the one with the name."""
     draw = random.Random(0)
     found = []
@@ -198,11 +213,14 @@ def choices() -> str:
         label = draw.randrange(2)
         pair = ["the value", "an object"]
         pair[label] = "Ada Byron"
-        found.append({"text": "this class", "choices": pair, "label": label})
+        names = task.choice_columns
+        row = dict.fromkeys(columns_in(task.text_column), "this class")
+        row |= {names[0]: pair} if len(names) == 1 else dict(zip(names, pair, strict=True))
+        found.append(row | {task.label_column: label})
     return "".join(f"{json.dumps(row)}\n" for row in found)
 
 
-FILES: dict[str, Callable[[], str]] = {
+FILES: dict[str, Callable[[TaskConfig], str]] = {
     "token_classification": sentences,
     "question_answering": squad,
     "multiple_choice": choices,
@@ -308,6 +326,36 @@ def test_a_fine_tuning_recipe(recipe: Path, carried_out: Any) -> None:
     kind = configuration.load(FinetuneConfig, recipe).task.kind
     loader = LOADERS.get(kind, transformers.AutoModelForSequenceClassification)
     assert_loads(runs.folder / "parts" / "model", loader)
+
+
+@pytest.mark.parametrize("recipe", SUITES)
+def test_a_recipe_of_several_tasks(recipe: str, encoder: Path, tmp_path: Path) -> None:
+    """On the benchmark's own files: killed after its first task, and finished by the same command."""
+    SUITES[recipe](tmp_path / "files", ["value", "object", "class", "the"])
+    runs = Runs(Path(recipe), tmp_path, "finetune")
+    words = [f"task.folder={tmp_path / 'files'}", f"model.from={encoder}", *COMMON]
+    words += ["training.epochs=null", "training.steps=2", "submission=true", "from_tasks=true"]
+    tasks = [Path(task).stem for task in configuration.load(FinetuneConfig, recipe).tasks]
+    first = tmp_path / "run" / "runs" / tasks[0] / "seed-0" / "results.json"
+    try:
+        killed = runs.start("run", *words)
+        runs.wait_for(first.exists, killed)
+        runs.kill(killed)
+        before = first.stat().st_mtime_ns
+        runs.run("run", *words)
+    finally:
+        runs.end()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["finished"] and set(results["tasks"]) == set(tasks)
+    assert first.stat().st_mtime_ns == before
+    scores = [one["score"]["median"] for one in results["details"].values()]
+    assert results["average"]["median"] == pytest.approx(sum(scores) / len(tasks))
+    assert {name for name, one in results["details"].items() if "from_task" in one} == (
+        {"mrpc", "rte", "stsb"} if recipe == "glue" else set()
+    )
+    with zipfile.ZipFile(tmp_path / "run" / "submission" / "seed-0.zip") as archive:
+        files = {Path(name).stem for name in archive.namelist()}
+    assert len(files) == len(tasks) + 2 * (recipe == "glue")  # MNLI has three
 
 
 BY_THE_CLOCK = [
