@@ -283,6 +283,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if not self.tasks and self.task == TaskConfig():
             raise ValueError("task: is required; write it into the file or give task.train=… or tasks=[…]")
+        if self.from_tasks and not self.tasks:
+            raise ValueError("from_tasks: needs tasks=[…]; a single task starts from model.from")
         if self.submission and not self.tasks and not self.task.unlabelled:
             raise ValueError(
                 "submission: task.unlabelled names no files without labels; name one for each file"

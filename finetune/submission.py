@@ -53,10 +53,11 @@ def _load(task: TaskConfig, file: str) -> Unlabelled:
             if row.problem:
                 raise ValueError(row.problem)
             found.append((row.place, *kind.read(row.values, task)))
+            readable.append(True)
         except ValueError as error:
             if task.bad_rows == "error" or not kind.is_classifier:
                 raise UserError(f"{row.place}: {error}; a submission needs every row") from None
-        readable.append(len(found) > sum(readable))
+            readable.append(False)
     if not found:
         raise UserError(f"{file}: no row can be used")
     places, texts, pairs = (list(column) for column in zip(*found, strict=True))

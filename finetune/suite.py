@@ -101,7 +101,9 @@ def _from(config: FinetuneConfig, start: str) -> FinetuneConfig:
 
 def _check_start(one: FinetuneConfig, runs: TaskRuns, accelerator: "Accelerator") -> None:
     """Diverged if the run would start from a run that has."""
-    if runs.from_task and not from_main(accelerator, lambda: Path(one.model.from_).is_dir()):
+    if runs.from_task is None:
+        return
+    if not from_main(accelerator, lambda: Path(one.model.from_).is_dir() or is_finished(one)):
         raise Diverged(f"it would start from {one.model.from_}, which has no result")
 
 

@@ -17,6 +17,7 @@ import pytest
 from bert.config import recipes
 from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
+from tests.glue_files import write_glue
 
 ROOT = Path(__file__).parents[2]
 SHARED = ["training.num_workers=0", "tracking.wandb=off", "tracking.log_every=1"]
@@ -165,6 +166,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "blimp").mkdir()
     pair = {"sentence_good": "The wind is here.", "sentence_bad": "The wind are here.", "UID": "agreement"}
     (tmp_path / "blimp" / "agreement.jsonl").write_text(json.dumps(pair), encoding="utf-8")
+    write_glue(tmp_path / "my-glue", [*TOPICS["weather"], *TOPICS["kitchen"]])
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path

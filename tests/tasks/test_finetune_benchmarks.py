@@ -1,6 +1,7 @@
 """GLUE and SuperGLUE are recipes: their files, their metrics, their average, and what their leaderboards take."""
 
 import json
+import math
 import statistics
 import zipfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from bert.config import load
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from finetune import submission
+from finetune.batches import FinetuningBatches
 from finetune.config import KINDS, BatchConfig, FinetuneConfig, LocalConfig, TaskConfig
 from finetune.data import load_task
 from finetune.search import Search
@@ -166,6 +168,25 @@ def test_a_task_starts_from_the_finished_model_of_another_and_the_table_says_so(
     assert details["rte"]["from_task"] == "mnli" and "from_task" not in details["qqp"]
 
 
+def test_what_would_start_from_a_run_without_result_has_none(
+    benchmark: Path, workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = FinetuningBatches.__getitem__
+
+    def broken(self: FinetuningBatches, step: int) -> Any:
+        data = real(self, step)
+        data.counts["classification"] = math.nan  # the loss is divided by it
+        return data
+
+    monkeypatch.setattr(FinetuningBatches, "__getitem__", broken)
+    words = [f"run_dir={tmp_path / 'run'}", f"model.from={workshop.base}", f"task.folder={benchmark}", *QUICK]
+    words += ["tasks=[glue/rte,glue/mnli]", "from_tasks=true", "training.max_skipped=1", "training.steps=4"]
+    train_all(load(FinetuneConfig, None, words), configuration.given(FinetuneConfig, words))
+    text = (tmp_path / "run" / "results.md").read_text()
+    assert "- mnli: seed 0 has no result" in text
+    assert "- rte: seed 0 has no result: it would start from" in text
+
+
 def test_a_submission_is_an_archive_of_glues_files(suite: Path) -> None:
     with zipfile.ZipFile(suite / "submission" / "seed-1.zip") as archive:
         files = {name: archive.read(name).decode().splitlines() for name in archive.namelist()}
@@ -219,6 +240,7 @@ def test_a_row_without_text_is_predicted_as_the_majority(benchmark: Path) -> Non
         (["task.dataset=some/set", "task.folder=x"], "task.folder: local must say which files"),
         (["task.train=x.tsv", "task.other_tests={test: y.tsv}"], "task.other_tests: test is the name of"),
         (["task.train=x.tsv", "task.unlabelled={A.csv: y.tsv}"], "task.unlabelled: A.csv does not end in"),
+        (["task.train=x.tsv", "from_tasks=true"], "from_tasks: needs tasks"),
         (["task.train=x.tsv", "submission=true"], "submission: task.unlabelled names no files"),
     ],
 )
