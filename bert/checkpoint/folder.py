@@ -4,6 +4,7 @@ If transformers has an architecture that computes the same, the folder has trans
 transformers loads it. Weights that it has no place for (a pair head on a ModernBERT) are in own.safetensors.
 """
 
+import functools
 import itertools
 import json
 import logging
@@ -23,6 +24,7 @@ from torch import Tensor
 from bert import huggingface
 from bert.card import CARD
 from bert.checkpoint import embedding_files, manifest
+from bert.config import from_dict, to_dict
 from bert.errors import UserError
 from bert.files import replacing
 from bert.model.config import EncoderConfig, Labels
@@ -89,7 +91,8 @@ def load(
 
     The checkpoint decides its class, unless `model_class` (a class of `bert.model`, or its name) asks for
     another. A head that the checkpoint lacks is then newly initialised; so is the last projection for another
-    number of `labels`. `overrides` replaces fields of the EncoderConfig. dtype None keeps the stored type.
+    number of `labels`. `overrides` replaces fields of the EncoderConfig. dtype None keeps the stored type, of several
+    the one that has room for all.
     """
     folder = resolve(path)
     theirs = _read_json(folder / CONFIG)
@@ -97,7 +100,7 @@ def load(
     if model_class is not None:
         architecture = model_class if isinstance(model_class, str) else model_class.__name__
     if architecture not in ARCHITECTURES:
-        wanted = architecture or ", ".join(theirs["architectures"])
+        wanted = architecture or ", ".join(map(str, theirs["architectures"]))
         known = ", ".join(ARCHITECTURES)
         raise UserError(f"{folder}: there is no class here for {wanted}; give as model_class one of {known}")
     weights = _read_weights(folder)
@@ -108,7 +111,12 @@ def load(
     state = huggingface.import_state(config, architecture, theirs["model_type"], weights, model.state_dict())
     if labels is not None and len(labels) != len(stored_labels):
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+    if quantized := next((name for name, tensor in state.items() if not tensor.is_floating_point()), None):
+        stored = str(state[quantized].dtype).removeprefix("torch.")
+        raise UserError(f"{folder}: {quantized} is {stored}; only weights in floating point can be loaded")
     _fill(model, state, folder, fresh_heads=model_class is not None or labels is not None)
+    if dtype is None and len(stored_types := {tensor.dtype for tensor in state.values()}) > 1:
+        dtype = functools.reduce(torch.promote_types, stored_types)
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -124,8 +132,9 @@ def _import(
     """As `huggingface.import_config`; UserError, which names the folder, if it cannot be."""
     try:
         config, architecture, labels = huggingface.import_config(theirs)
-        return replace(config, **(overrides or {})), architecture, labels
-    except TypeError as error:
+        config = from_dict(EncoderConfig, {**to_dict(config), **(overrides or {})})
+        return config, architecture, labels
+    except (TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"{folder}: a value of {CONFIG}, or of the overrides, has the wrong type ({error})"
         ) from error
@@ -292,17 +301,38 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / WEIGHTS).is_file():
         files = [WEIGHTS]
     elif (folder / SHARDS).is_file():
-        files = sorted(set(_read_json(folder / SHARDS)["weight_map"].values()))
+        files = _shards(folder / SHARDS)
     else:
         files = [PICKLE]
     files += sorted(path.name for path in folder.glob(_numbered(OWN_WEIGHTS, "*")))
     for name in files:
         try:
             if name == PICKLE:
-                weights.update(torch.load(folder / name, map_location="cpu", weights_only=True))
+                weights.update(_read_pickle(folder / name))
             else:
                 weights.update(load_file(folder / name))
-        except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError) as error:
+        except (SafetensorError, RuntimeError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{folder / name}: cannot be read ({reason}); copy the file again") from error
     return weights
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index names."""
+    files = _read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise UserError(f"{index}: has no weight_map of tensors and files; copy the file again")
+    return sorted(set(files.values()))
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """The tensors of a pickle. Others than tensors are left out."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read as a pickle of tensors alone; save the state_dict() of the model"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}; save the state_dict() of the model")
+    return {name: one for name, one in content.items() if isinstance(one, Tensor)}

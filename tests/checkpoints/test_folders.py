@@ -201,6 +201,45 @@ def test_sharded_weights_load(tmp_path, model):
     assert equal(checkpoint.load(tmp_path / "m"), model)
 
 
+@pytest.mark.parametrize("index", [{}, {"weight_map": ["a"]}, {"weight_map": {"a": None}}])
+def test_an_index_without_files_is_refused(tmp_path, model, index):
+    checkpoint.save(model, tmp_path)
+    (tmp_path / checkpoint.WEIGHTS).unlink()
+    (tmp_path / checkpoint.SHARDS).write_text(json.dumps(index))
+    with pytest.raises(UserError, match="has no weight_map"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"abc" * 100, b"version https://git-lfs", [torch.zeros(2)], torch.zeros(2)]
+)
+def test_a_pickle_of_something_else_is_refused(tmp_path, model, content):
+    checkpoint.save(model, tmp_path)
+    (tmp_path / checkpoint.WEIGHTS).unlink()
+    if isinstance(content, bytes):
+        (tmp_path / checkpoint.PICKLE).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / checkpoint.PICKLE)
+    with pytest.raises(
+        UserError, match=r"pytorch_model\.bin: .* save the state_dict\(\) of the model"
+    ) as error:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_several_types_are_read_as_one_and_integers_are_refused(tmp_path, model):
+    from safetensors.torch import save_file
+
+    checkpoint.save(model, tmp_path)
+    weights = load_file(tmp_path / checkpoint.WEIGHTS)
+    name = "bert.embeddings.word_embeddings.weight"
+    save_file({**weights, name: weights[name].bfloat16()}, tmp_path / checkpoint.WEIGHTS)
+    assert {p.dtype for p in checkpoint.load(tmp_path).parameters()} == {torch.float32}
+    save_file({**weights, name: weights[name].to(torch.int8)}, tmp_path / checkpoint.WEIGHTS)
+    with pytest.raises(UserError, match=r"embeddings\.tokens\.weight is int8"):
+        checkpoint.load(tmp_path)
+
+
 def test_types_and_overrides(tmp_path, model):
     checkpoint.save(model, tmp_path / "m")
     loaded = checkpoint.load(

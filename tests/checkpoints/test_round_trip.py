@@ -460,6 +460,11 @@ def test_the_bias_of_the_decoder_is_read_under_either_name(tmp_path, kind, name)
         ({"model_type": "eurobert", "classifier_pooling": "max"}, "classifier_pooling"),
         ({"hidden_size": 64}, "embeddings"),
         ({"architectures": ["BertForNextSentencePrediction"]}, "BertForNextSentencePrediction"),
+        ({"architectures": [3]}, "no class here for 3"),
+        ({"num_attention_heads": 0}, "wrong type"),
+        ({"num_hidden_layers": 0}, "num_layers: 0 is not allowed"),
+        ({"hidden_dropout_prob": 2}, "dropout: 2 is not allowed"),
+        ({"hidden_dropout_prob": None}, "dropout: null is not allowed"),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_a_line(tmp_path, changes, message):
