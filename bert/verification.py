@@ -129,11 +129,16 @@ def _compare_with_transformers(
         report.notes.append(f"transformers has no such encoder ({why}); only bert.load reads this folder")
         return
     model_class = getattr(transformers, (config.get("architectures") or ["AutoModel"])[0])
-    with quiet():
-        theirs, loading = model_class.from_pretrained(
-            report.folder, dtype=torch.float64, output_loading_info=True
-        )
-        their_ids = transformers.AutoTokenizer.from_pretrained(report.folder)(list(TEXTS))["input_ids"]
+    try:
+        with quiet():
+            theirs, loading = model_class.from_pretrained(
+                report.folder, dtype=torch.float64, output_loading_info=True
+            )
+            their_ids = transformers.AutoTokenizer.from_pretrained(report.folder)(list(TEXTS))["input_ids"]
+    except Exception as error:  # of many kinds, for a quantized model, or files of wrong content
+        why = " ".join(str(error).split()) or type(error).__name__
+        report.failures.append(f"transformers cannot load this folder ({why})")
+        return
     if isinstance(model, MultipleChoice):  # theirs takes (examples, choices, tokens)
         batches = [{name: value[:, None] for name, value in batch.items()} for batch in batches]
     with torch.inference_mode():

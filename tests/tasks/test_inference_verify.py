@@ -95,6 +95,13 @@ def test_another_tokenizer_fails(copy):
     assert not report.passed
 
 
+def test_what_transformers_cannot_load_fails(copy):
+    (copy / "tokenizer_config.json").write_text("[]")
+    report = bert.verify(copy)
+    assert not report.passed
+    assert report.failures[0].startswith("transformers cannot load this folder (")
+
+
 def test_a_run_is_verified_by_its_finished_model(folders, tmp_path):
     shutil.copytree(folders["bert"], tmp_path / "model")
     assert bert.verify(tmp_path).folder == tmp_path / "model"
