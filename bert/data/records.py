@@ -261,16 +261,19 @@ def _read_conll(file: RowFile) -> Iterator[Row]:
     """A sentence a row: each column is the list of its cells. In .conllu files, comments and the parts of contracted
     words are left out."""
     universal = file.path.suffix.lower() == ".conllu"
+    names = file.config.columns
     sentence: list[tuple[int, list[str]]] = []
     for number, line in enumerate(chain(file.lines(newline=""), [""]), 1):
         text = line.rstrip("\r\n")
         if not text.strip():
             if sentence:
-                yield _sentence(file, sentence)
+                names = names or [str(i) for i in range(len(sentence[0][1]))]
+                yield _sentence(file, sentence, names)
             sentence = []
             continue
         delimiter = file.config.delimiter or ("\t" if "\t" in text else None)
-        cells = text.split(delimiter)
+        # Other spaces than these, such as the one that must not be broken in 10 000, are part of a word.
+        cells = text.split(delimiter) if delimiter else re.split(" +", text.strip(" "))
         left_out = text[0] == "#" or not cells[0].isdecimal() if universal else cells[0] == "-DOCSTART-"
         if not left_out:
             sentence.append((number, cells))
@@ -320,8 +323,7 @@ def _read_multirc(file: RowFile) -> Iterator[Row]:
             yield Row(row.place, {}, f"is not MultiRC's JSON, passage.questions[].answers[] ({why})")
 
 
-def _sentence(file: RowFile, lines: list[tuple[int, list[str]]]) -> Row:
-    names = file.config.columns or [str(i) for i in range(len(lines[0][1]))]
+def _sentence(file: RowFile, lines: list[tuple[int, list[str]]], names: Sequence[str]) -> Row:
     place = file.place(lines[0][0])
     for number, cells in lines:
         if len(cells) != len(names):

@@ -84,6 +84,11 @@ class TokenClassification(Kind):
         if text.offsets is not None:
             return tags_of(text, row.get(task.span_column), str(row[task.text_column]))
         column = _tag_column(row, task)
+        if column == _token_column(row, task):
+            raise UserError(
+                f"task.tag_column: of {task.train} the words are read from column {column!r}, and the tags too; name "
+                "task.token_column and task.tag_column"
+            )
         cells = row.get(column)
         if not isinstance(cells, list):
             raise ValueError(f"has no list of tags in column {column!r}")

@@ -157,6 +157,12 @@ def task(file: Path, **more: Any) -> TaskConfig:
     return TaskConfig(kind="token_classification", train=str(file), validation=str(file), **more)
 
 
+def test_only_spaces_and_tabs_divide_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("10\u00a0000 B-X\n\u3000a  O \n")
+    data = load_task(task(tmp_path / "a.txt"))
+    assert data.train.texts[0].words == ["10\u00a0000", "\u3000a"]
+
+
 def test_every_layout_reads_the_same_sentences(files: dict[str, Path]) -> None:
     options: dict[str, dict[str, Any]] = {
         "a.txt": {},
@@ -187,6 +193,9 @@ MISTAKES: list[tuple[str, str, dict[str, Any], str]] = [
     ("a.jsonl", '{"tokens": ["a"], "tag": ["O"]}', {}, r"there is no column 'tags' \(did you mean tag\?\)"),
     ("a.jsonl", '{"tokens": ["a"], "tags": ["O"]}', {}, "need 2 tags or more, have O"),
     ("a.txt", "a O\nb\n", {}, r"a\.txt, line 2: has 1 columns, not 2 \(0, 1\); .* format=txt"),
+    ("a.txt", "a O\n\nb c O\n", {}, r"a\.txt, line 3: has 3 columns, not 2 \(0, 1\)"),
+    ("a.txt", "a_O\nb_O\n", {}, "the words are read from column '0', and the tags too"),
+    ("a.txt", "a O\nb O\n", {"token_column": -1}, "the words are read from column '1', and the tags too"),
     ("a.txt", "a B-X\nb O\n", {"tag_column": 5}, "there is no column '5'; there are: 0, 1"),
     (
         "a.txt",
