@@ -169,6 +169,9 @@ def load_sides(folder: Path, config: CompareConfig) -> dict[str, Side]:
     sides = {}
     for task in results["tasks"]:
         runs = sorted(path.parent for path in (folder / RUNS / task).glob(f"seed-*/{RESULTS}"))
+        # A table that was written anew with fewer seeds has no longer all of the runs that are there.
+        if (seeds := results.get("details", {}).get(task, {}).get("seeds")) is not None:
+            runs = [run for run in runs if _read(run / RESULTS).get("seed") in seeds]
         sides[task] = _side(folder, runs, config)
     return sides
 
@@ -176,6 +179,11 @@ def load_sides(folder: Path, config: CompareConfig) -> dict[str, Side]:
 def _side(folder: Path, runs: Sequence[Path], config: CompareConfig) -> Side:
     every = [_read(run / RESULTS) for run in runs]
     first = every[0]
+    needed = ("kind", "seed", "digests", "labels")
+    if missing := next((key for key in needed for one in every if key not in one), None):
+        raise UserError(
+            f"{runs[0] / RESULTS}: has no {missing}, it is of an older version; train the run anew"
+        )
     split = config.split if config.split != "auto" else "test" if "test" in first else "validation"
     rows = [_predictions(run, split) for run in runs]
     return Side(
@@ -238,6 +246,8 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) < 2:
         raise UserError("two folders are missing; usage: python -m finetune.compare A B [key=value ...]")
     config = load(CompareConfig, None, argv[2:])
+    if config.output is not None and not Path(config.output).parent.is_dir():
+        raise UserError(f"output: there is no folder {Path(config.output).parent}")
     found, average = compare(Path(argv[0]), Path(argv[1]), config)
     print(text := told(found, average))
     if config.output:

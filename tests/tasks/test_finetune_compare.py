@@ -131,6 +131,14 @@ def test_runs_with_the_same_seeds_are_pairs(tmp_path: Path) -> None:
     assert (same.low, same.high) == (0, 0)
 
 
+def test_runs_that_a_table_no_longer_has_are_left_out(tmp_path: Path) -> None:
+    a = write_suite(tmp_path / "a", {"task": 0.3}, 1)
+    table = {"tasks": {"task": {}}, "details": {"task": {"seeds": [0, 2]}}}
+    (a / "results.json").write_text(json.dumps(table))
+    [one], _ = compare(a, a, CompareConfig(samples=50))
+    assert one.runs == (2, 2)
+
+
 def test_mcnemar_counts_what_only_one_gets_right() -> None:
     targets = ["a"] * 10
     assert mcnemar(targets, ["a"] * 10, ["b"] * 8 + ["a"] * 2) == pytest.approx(2 * 0.5**8)
@@ -148,6 +156,12 @@ def test_other_texts_and_other_folders_are_refused(tmp_path: Path) -> None:
         compare(a, tmp_path / "nowhere", CompareConfig())
     with pytest.raises(UserError, match=r"validation\.jsonl: no such file"):
         compare(a, a, CompareConfig(split="validation"))
+    with pytest.raises(UserError, match=r"output: there is no folder .*missing"):
+        main([str(a), str(a), f"output={tmp_path / 'missing' / 'found.json'}"])
+    results = json.loads((b / "results.json").read_text())
+    (b / "results.json").write_text(json.dumps({k: v for k, v in results.items() if k != "digests"}))
+    with pytest.raises(UserError, match=r"b/results\.json: has no digests, it is of an older version"):
+        compare(a, b, CompareConfig())
 
 
 def test_classes_are_reported_as_scikit_learn_does() -> None:
