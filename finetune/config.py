@@ -289,6 +289,8 @@ class FinetuneConfig:
             raise ValueError(
                 "submission: task.unlabelled names no files without labels; name one for each file"
             )
+        if self.seeds == []:
+            raise ValueError("seeds: is an empty list; give some, or their number")
 
     @property
     def is_several(self) -> bool:

@@ -7,6 +7,7 @@ A trial is a run without a test file. What it tries depends on the seed, its num
 search that was interrupted ends like one that was not.
 """
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -167,11 +168,19 @@ def with_values(config: FinetuneConfig, values: Mapping[str, Any]) -> FinetuneCo
 def check_space(config: FinetuneConfig, space: Space) -> None:
     """UserError if a key or a value does not exist."""
     for key, values in space.items():
-        for value in [values.low, values.high] if isinstance(values, Range) else values:
+        if not values:
+            raise UserError(f"search_space: {key}: has no values to choose from; give some")
+        for value in _ends(values) if isinstance(values, Range) else values:
             try:
                 with_values(config, {key: value})
             except UserError as error:
-                raise UserError(f"search_space: {error}") from None
+                hint = "; of whole numbers give a list" if isinstance(values, Range) else ""
+                raise UserError(f"search_space: {error}{hint}") from None
+
+
+def _ends(values: Range) -> list[float]:
+    """Both ends of a range, and a number between them that is not whole."""
+    return [values.low, math.nextafter(values.low, values.high), values.high]
 
 
 def _distribution(values: list[Any] | Range) -> Any:

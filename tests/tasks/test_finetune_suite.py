@@ -172,6 +172,17 @@ def test_mistakes_are_one_line_and_leave_nothing(workshop: Any, tmp_path: Path, 
     config = workshop.configured(tmp_path / "suite", "search=2", "search_space.optimizer.rate=[1]")
     with pytest.raises(UserError, match=r"search_space: .*optimizer\.rate: unknown key"):
         train_all(config, {})
+    for values, why in (
+        ("[]", "has no values"),
+        ("{low: 8, high: 16}", "batch.sequences: 8.*; of whole numbers give a"),
+    ):
+        config = workshop.configured(
+            tmp_path / "suite", "search=2", f"search_space={{batch.sequences: {values}}}"
+        )
+        with pytest.raises(UserError, match=f"search_space: {why}" if "low" in values else why):
+            train_all(config, {})
+    with pytest.raises(UserError, match="seeds: is an empty list"):
+        workshop.configured(tmp_path / "suite", "seeds=[]")
     with pytest.raises(UserError, match=r"baselines: tfidf needs a label or a number of whole texts"):
         check_baselines(TaskConfig(kind="token_classification"), ["tfidf"])
     with pytest.raises(UserError, match=r"nowhere holds no finished store"):
