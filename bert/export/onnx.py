@@ -132,6 +132,12 @@ def _default_output(path: str | os.PathLike[str], quantize: Quantize | None) -> 
 def _check_target(target: Path, source: Path) -> None:
     if target.resolve() == source.resolve():
         raise UserError(f"output: {target} is the checkpoint itself; choose another folder")
+    if source.resolve() in target.resolve().parents:
+        raise UserError(f"output: {target} is inside of the checkpoint; choose another folder")
+    if blocked := next(
+        (path for path in target.resolve().parents if path.exists() and not path.is_dir()), None
+    ):
+        raise UserError(f"output: {blocked} is no folder; choose another one")
     if any((target / name).exists() for name in (STATE, MANIFEST)):
         raise UserError(
             f"output: {target} is a checkpoint of a training and is not replaced; choose another folder"

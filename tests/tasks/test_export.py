@@ -179,6 +179,8 @@ def test_an_error_of_the_exporter_is_one_line(
         ("bert", ["onnx", "output=FULL"], "holds other things and is not overwritten"),
         ("bert", ["onnx", "output=TRAINING"], "is a checkpoint of a training and is not replaced"),
         ("bert", ["onnx", "output=SOURCE"], "is the checkpoint itself; choose another folder"),
+        ("bert", ["onnx", "output=INSIDE"], "is inside of the checkpoint; choose another folder"),
+        ("bert", ["onnx", "output=BELOW"], "thesis.tex is no folder; choose another one"),
         ("bert", ["onnx", "input=EMPTY"], "has no texts"),
     ],
 )
@@ -191,6 +193,7 @@ def test_what_cannot_be_exported_is_said_in_a_line(
     said: str,
 ) -> None:
     places = {"FULL": tmp_path / "full", "TRAINING": tmp_path / "step-3", "SOURCE": folders[name]}
+    places |= {"INSIDE": folders[name] / "onnx", "BELOW": tmp_path / "full" / "thesis.tex" / "out"}
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     (tmp_path / "step-3").mkdir()
