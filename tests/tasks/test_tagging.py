@@ -158,9 +158,9 @@ def task(file: Path, **more: Any) -> TaskConfig:
 
 
 def test_only_spaces_and_tabs_divide_columns(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("10\u00a0000 B-X\n\u3000a  O \n")
+    (tmp_path / "a.txt").write_text("10\u00a0000 B-X\na\u3000b  O \n")
     data = load_task(task(tmp_path / "a.txt"))
-    assert data.train.texts[0].words == ["10\u00a0000", "\u3000a"]
+    assert data.train.texts[0].words == ["10\u00a0000", "a\u3000b"]
 
 
 def test_every_layout_reads_the_same_sentences(files: dict[str, Path]) -> None:
