@@ -21,10 +21,11 @@ STEPS, SEQUENCES = 200, 24
 def test_each_phase_masks_what_the_recipe_promises(
     recipe: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the first step and at the last one; of the recipe only the number of sequences is made smaller."""
+    """At the first step and at the last one; of the recipe only the number of sequences is made smaller, and no
+    checkpoint is continued."""
     monkeypatch.chdir(ROOT)
     words = [f"run_dir={tmp_path}", f"corpus.files={corpus}", "tokenizer.vocab_size=500"]
-    words += ["prepare.workers=1", "corpus.heldout_share=0"]
+    words += ["prepare.workers=1", "corpus.heldout_share=0", "model.from=null"]
     config = configuration.load(PretrainConfig, recipe, words)
     phases = tuple(replace(phase, sequences=SEQUENCES) for phase in config.batch.phases)
     batch = replace(config.batch, sequences=SEQUENCES, phases=phases)

@@ -19,7 +19,7 @@ REQUIRED = {
         "objective.mask_prob": {"start": 0.3, "end": 0.15},
         "batch.phases": [{"max_length": 64}],
     },
-    FinetuneConfig: {"run_dir": "r", "model.from": "m", "task.label_column": "label"},
+    FinetuneConfig: {"run_dir": "r", "model.from": "m", "task.train": "texts.csv"},
 }
 KINDS = {Length, LengthOrZero}
 
@@ -58,6 +58,7 @@ def test_the_lengths_are_found() -> None:
     assert {key for _, key, _ in LENGTHS} == {
         "schedule.warmup",
         "schedule.cooldown",
+        "schedule.average",
         "batch.phases.0.steps",
         "objective.mask_prob.steps",
     }
