@@ -90,16 +90,16 @@ def main(run_dir: str, options: dict[str, Any]) -> None:
         evaluate=evaluate,
         start=start,
     )
-    write = checkpoints.save_file
+    write = checkpoints.save_tensors
 
-    def save_file(*arguments: Any) -> None:
+    def save_tensors(*arguments: Any) -> None:
         if [process, trainer.state.step] == options["kill_in_save"]:
             os.kill(os.getpid(), signal.SIGKILL)
         if [process, trainer.state.step] == options["full_disk"]:
             raise OSError(28, "No space left on device")
         write(*arguments)
 
-    checkpoints.save_file = save_file  # type: ignore[assignment]
+    checkpoints.save_tensors = save_tensors  # type: ignore[assignment]
     trainer.train()
     leave()
 

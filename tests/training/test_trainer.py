@@ -441,7 +441,7 @@ def test_a_disk_that_stays_full_fails_the_run_at_its_end(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bert.checkpoint.run.save_file", full)
+    monkeypatch.setattr("bert.checkpoint.run.save_tensors", full)
     with pytest.raises(RunFailed, match="step 12 could not be written"):
         trainer.train()
     assert losses(run_config)[-1] and "training continues" in capfd.readouterr().err
