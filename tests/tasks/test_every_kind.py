@@ -81,6 +81,21 @@ class Killed(BaseException):
     """Ends a run from within."""
 
 
+def train_until(last: int, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, and die when the data of a step are asked for."""
+    real = FinetuningBatches.__getitem__
+
+    def dies(self: FinetuningBatches, step: int) -> Any:
+        if step == last:
+            raise Killed
+        return real(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinetuningBatches, "__getitem__", dies)
+        with pytest.raises(Killed):
+            train(config)
+
+
 @pytest.mark.parametrize(
     "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:3])]
 )
@@ -89,17 +104,7 @@ def test_an_interrupted_run_ends_bit_identical(
 ) -> None:
     more = [*tasks[kind], "training.steps=6", "training.save_every=2", "training.evaluate_every=3"]
     train(workshop.configured(tmp_path / "whole", *more))
-    real = FinetuningBatches.__getitem__
-
-    def dies(self: FinetuningBatches, step: int) -> Any:
-        if step == 5:
-            raise Killed
-        return real(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FinetuningBatches, "__getitem__", dies)
-        with pytest.raises(Killed):
-            train(workshop.configured(tmp_path / "parts", *more))
+    train_until(5, workshop.configured(tmp_path / "parts", *more), monkeypatch)
     train(workshop.configured(tmp_path / "parts", *more))
     whole, parts = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
@@ -145,17 +150,7 @@ def test_a_probe_trains_only_the_head(
     assert len(model.encoder.layers) == (1 if layer == "1" else 2)
     if layer == "mix":
         assert model.mix.weights.abs().min() > 0  # they have moved
-    real = FinetuningBatches.__getitem__
-
-    def dies(self: FinetuningBatches, step: int) -> Any:
-        if step == 8:
-            raise Killed
-        return real(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FinetuningBatches, "__getitem__", dies)
-        with pytest.raises(Killed):
-            train(workshop.configured(tmp_path / "parts", *words))
+    train_until(8, workshop.configured(tmp_path / "parts", *words), monkeypatch)
     train(workshop.configured(tmp_path / "parts", *words))
     again = bert.load(tmp_path / "parts").state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
