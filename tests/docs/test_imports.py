@@ -19,6 +19,7 @@ FLOORS = [
     {"bert.huggingface"},
     {"bert.checkpoint"},
     {"bert.training", "bert.inference"},
+    {"bert.pages"},
     {"pretrain.corpus"},
     {"pretrain.data"},
 ]
