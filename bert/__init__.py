@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         TokenClassifier,
         build,
     )
+    from bert.pages.plot import plot_attention
     from bert.tokenizer import Tokenizer
     from bert.verification import verify
 

@@ -13,6 +13,7 @@ from bert.config.schema import yaml_name
 from bert.data.records import FileConfig, Row, RowFile, check_output, npy_writer, row_writer
 from bert.errors import UserError, run_command
 from bert.model.config import EMBEDDING_POOLING, SCORERS
+from bert.pages import commands as pages
 
 if TYPE_CHECKING:
     from bert.inference.common import ModelSource
@@ -22,7 +23,8 @@ usage: bert COMMAND CHECKPOINT ...
 
   bert fill-mask       the most probable tokens for each mask of a text
   bert embed           texts as vectors
-  bert attention-maps  how much each token of a text attends to every other one, by layer and head
+  bert attention       a page that shows which words each head attends to, in one sentence or in two beside each other
+  bert attention-maps  how much each token of a text attends to every other one, by layer and head, as numbers
   bert score           how plausible sentences are: their pseudo-log-likelihood
   bert classify        texts with their labels, by a fine-tuned model
   bert tag             texts with their entities, by a fine-tuned model
@@ -404,6 +406,13 @@ COMMANDS = {
         Embed,
         embed,
         "usage: bert embed CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\nTexts as vectors.",
+    ),
+    "attention": Command(
+        pages.Attention,
+        pages.attention,
+        'usage: bert attention CHECKPOINT "SENTENCE" ["SENTENCE"] [key=value ...]\n\n'
+        "A page with the attention of every layer and head: which words a word attends to, what a head is good\n"
+        "at, and what differs between two sentences. With output=x.svg or x.png a picture of one map.",
     ),
     "attention-maps": Command(
         Texts,

@@ -49,3 +49,19 @@ def read_shard(path: Path) -> "pa.Table":
 def tokens_of(shard: "pa.Table") -> "np.ndarray":
     """All token ids of a shard, a view of the mapped file."""
     return shard.column("sentences").chunk(0).values.values.to_numpy(zero_copy_only=True)
+
+
+def some_documents(path: Path, split: str, number: int) -> list["np.ndarray"]:
+    """The token ids of at most `number` documents of a finished store, evenly spread over a split."""
+    import numpy as np
+
+    shards = read_index(path)["splits"][split]["shards"]
+    ends = np.cumsum([shard["documents"] for shard in shards])
+    total = int(ends[-1]) if len(ends) else 0
+    found = []
+    for document in np.unique(np.linspace(0, total - 1, min(number, total)).astype(np.int64)):
+        shard = int(np.searchsorted(ends, document, side="right"))
+        sentences = read_shard(path / split / shards[shard]["file"]).column("sentences").chunk(0)
+        local = int(document) - (int(ends[shard - 1]) if shard else 0)
+        found.append(sentences[local].values.flatten().to_numpy())
+    return found

@@ -44,13 +44,19 @@ def attend(
 ) -> list[AttentionMaps]:
     """One text at a time: maps grow with the square of the length, and padding would appear in them."""
     found = []
-    with evaluating(model) as device:
-        for index, encoding in enumerate(tokenizer.encodings(texts, pairs)):
-            if len(encoding.ids) > model.config.max_positions:
-                raise too_long(index, len(encoding.ids), model.config.max_positions)
-            ids, segments = torch.tensor([[encoding.ids], [encoding.type_ids]], device=device)
-            segments = segments if model.config.num_segments > 1 else None
-            attentions = model.encoder(ids, token_type_ids=segments, output_attentions=True).attentions
-            maps = torch.stack(attentions).squeeze(1).float().cpu().numpy()
-            found.append(AttentionMaps(encoding.tokens, maps))
+    for index, encoding in enumerate(tokenizer.encodings(texts, pairs)):
+        if len(encoding.ids) > model.config.max_positions:
+            raise too_long(index, len(encoding.ids), model.config.max_positions)
+        found.append(AttentionMaps(encoding.tokens, maps_of(model, encoding.ids, encoding.type_ids)))
     return found
+
+
+def maps_of(model: Model, ids: Sequence[int], segments: Sequence[int] | None = None) -> np.ndarray:
+    """The attention maps (layers, heads, S, S) of one sequence of S token ids, float32."""
+    with evaluating(model) as device:
+        many = None
+        if segments is not None and model.config.num_segments > 1:
+            many = torch.tensor([list(segments)], device=device)
+        batch = torch.tensor([list(ids)], device=device)
+        attentions = model.encoder(batch, token_type_ids=many, output_attentions=True).attentions
+        return torch.stack(attentions).squeeze(1).float().cpu().numpy()

@@ -36,6 +36,7 @@ COMMANDS = [
     ["-m", "bert.cli"],
     ["-m", "bert.cli", "fill-mask"],
     ["-m", "bert.cli", "embed"],
+    ["-m", "bert.cli", "attention"],
     ["-m", "bert.cli", "verify"],
     ["-m", "bert.cli", "export"],
     ["-m", "bert.cli", "push"],

@@ -1,0 +1,4 @@
+// The page of `bert attention`.
+"use strict";
+
+mountAttention(document.getElementById("attention"), pageData());
