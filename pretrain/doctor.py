@@ -8,14 +8,17 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from bert.config import parse_command
+from annotated_types import Gt
+
+from bert.config import PositiveFloat, PositiveInt, Probability, Table, parse_command
 from bert.errors import UserError, run_command
 from pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
+    from bert.model.config import EncoderConfig
     from bert.tokenizer import Tokenizer
 
 USAGE = """\
@@ -23,13 +26,51 @@ usage: python -m pretrain.doctor CONFIG [key=value ...]
 
 Check text, batches and model of a pretraining run, and forecast its time, memory and disk on this machine.
 The tokenizer is trained and the store prepared where they are missing. Both are kept, and the counts of examples.
+
+With gpus=N machine=NAME only: an estimate of memory, communication and time on so many GPUs. It needs neither text nor
+GPU, and measures nothing.
 """
+
+
+MACHINES = Table(
+    **{
+        "a100-40gb": "pretrain.checks.machines:A100_40GB",
+        "a100": "pretrain.checks.machines:A100",
+        "h100": "pretrain.checks.machines:H100",
+        "h200": "pretrain.checks.machines:H200",
+        "b200": "pretrain.checks.machines:B200",
+        "l40s": "pretrain.checks.machines:L40S",
+        "rtx4090": "pretrain.checks.machines:RTX4090",
+        "rtx5090": "pretrain.checks.machines:RTX5090",
+    }
+)
 
 
 @dataclass(frozen=True)
 class DoctorConfig(PretrainConfig):
     format: Literal["text", "json"] = "text"
     """how the doctor reports: text to read, or one JSON object"""
+    gpus: PositiveInt | None = None
+    """only estimate memory, communication and time on so many GPUs of `machine`; nothing is measured"""
+    machine: Annotated[str, MACHINES] | None = None
+    """with gpus: the GPUs, and the links within and between machines of eight of them"""
+    network: PositiveFloat | None = None
+    """with gpus: gigabytes a second that a machine sends to others; null is usual for such machines"""
+    mfu: Annotated[Probability, Gt(0)] = 0.4
+    """with gpus: share of the GPU's bf16 peak that the arithmetic is assumed to reach (model FLOPs utilisation)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.gpus is None) != (self.machine is None):
+            missing = "machine" if self.machine is None else "gpus"
+            names = f"; machine is one of {', '.join(MACHINES)}" if missing == "machine" else ""
+            raise ValueError(f"{missing}: an estimate for many GPUs needs gpus and machine{names}")
+        if self.gpus is not None and self.machine is not None:
+            each = MACHINES[self.machine].gpus
+            if self.gpus > each and self.gpus % each:
+                raise ValueError(
+                    f"gpus: {self.gpus} are not whole machines of {each}; take a multiple of {each}"
+                )
 
 
 def examine(config: PretrainConfig) -> dict[str, Any]:
@@ -67,6 +108,55 @@ def examine(config: PretrainConfig) -> dict[str, Any]:
         config, steps, model, batches, cost, figures["text"]["disk_bytes"]
     )
     return figures | {"advice": list(advice(config, figures))}
+
+
+def foresee(config: DoctorConfig) -> dict[str, Any]:
+    """The estimate for many GPUs, and the advice that follows from it. Without the store, every example is as long as a
+    phase allows."""
+    from bert.data.store import is_finished
+    from pretrain import train
+    from pretrain.checks.cluster import Cluster, advice, estimate
+    from pretrain.data.dataset import PretrainingBatches
+    from pretrain.data.plan import phases_of
+    from pretrain.prepare import store_folder
+    from pretrain.tokenizer import tokenizer_folder
+
+    train.check(config)
+    assert config.gpus is not None and config.machine is not None
+    machine = MACHINES[config.machine]
+    if config.network is not None:
+        machine = replace(machine, network=1e9 * config.network)
+    store, tokenizer = store_folder(config), tokenizer_folder(config)
+    if is_finished(store):
+        steps = train.run_steps(config, store, tokenizer)
+        run = config.objective, config.batch, config.seed, steps
+        batches = PretrainingBatches(store, tokenizer, *run, folder=train.plan_folder(config))
+        lengths = {phase.max_length: batches.plan(phase).mean_length for phase in batches.phases}
+    else:
+        steps = config.training.steps
+        lengths = {phase.max_length: float(phase.max_length) for phase in phases_of(config.batch, steps)}
+    phases = phases_of(config.batch, steps)
+    cluster = Cluster(machine, config.gpus)
+    figures = estimate(config, _shape(config), phases, lengths, steps, cluster, config.mfu)
+    return {"machine": config.machine, **figures, "advice": advice(figures)}
+
+
+def _shape(config: PretrainConfig) -> "EncoderConfig":
+    """The encoder of a run, whose tokenizer need not be there yet."""
+    from bert.checkpoint import encoder_config
+    from bert.model.config import EncoderConfig
+    from bert.tokenizer import Tokenizer
+    from pretrain.continuing import changes_of, run_settings
+    from pretrain.tokenizer import tokenizer_folder
+
+    if config.model.from_ is not None:
+        shape = encoder_config(config.model.from_)
+        return replace(shape, **changes_of(config, shape), **run_settings(config))
+    values = {field.name: getattr(config.model, field.name) for field in fields(EncoderConfig)}
+    folder = tokenizer_folder(config)
+    source = folder if (folder / "tokenizer.json").is_file() else config.tokenizer.from_
+    vocab_size = config.tokenizer.vocab_size if source is None else Tokenizer.load(source).vocab_size
+    return EncoderConfig(**{**values, "vocab_size": vocab_size})
 
 
 def _normalization(config: PretrainConfig, tokenizer: "Tokenizer") -> dict[str, Any] | None:
@@ -135,13 +225,13 @@ def _lost(normalization: Mapping[str, Any]) -> Iterator[str]:
 def main(argv: Sequence[str]) -> None:
     config = parse_command(DoctorConfig, argv, USAGE)
     with redirect_stdout(sys.stderr):  # messages about preparing the store
-        figures = examine(config)
+        figures = examine(config) if config.gpus is None else foresee(config)
     if config.format == "json":
         print(json.dumps(figures, indent=2, ensure_ascii=False))
     else:
-        from pretrain.checks.page import show
+        from pretrain.checks.page import show, show_cluster
 
-        show(figures)
+        (show if config.gpus is None else show_cluster)(figures)
 
 
 if __name__ == "__main__":

@@ -100,10 +100,10 @@ class Encoder(nn.Module):
         if backend.packs and isinstance(layout, Padded):
             packed, places = layout.pack()
             ids = tuple(None if each is None else each.flatten()[places] for each in ids)
-            states = self._states(ids, packed, backend, maps, output_positions, output_hidden_states)
+            states = self.states(ids, packed, backend, maps, output_positions, output_hidden_states)
             states = [layout.unpack(state, places) for state in states]
         else:
-            states = self._states(ids, layout, backend, maps, output_positions, output_hidden_states)
+            states = self.states(ids, layout, backend, maps, output_positions, output_hidden_states)
         return Encoded(
             last_hidden_state=states[-1],
             layout=layout,
@@ -112,7 +112,7 @@ class Encoder(nn.Module):
             num_chosen=None if chosen is None or output_positions is None else len(chosen),
         )
 
-    def _states(
+    def states(
         self,
         ids: tuple[Tensor | None, ...],
         layout: Layout,

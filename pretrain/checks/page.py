@@ -1,6 +1,6 @@
 """The doctor's figures as a page for the terminal."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -122,8 +122,71 @@ def show(figures: Mapping[str, Any]) -> None:
         console.print(f"  {escape(text)}\n")
     of("overfit")
     of("forecast")
+    _advice(console, figures["advice"])
+
+
+MEMORY = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer_state": "optimizer state",
+    "weights_in_use": "weights in half precision",
+    "activations": "activations of a micro-batch",
+    "logits": "of these, scores of words",
+    "total": "memory of a GPU",
+}
+STEP: list[Row] = [
+    ("sent_bytes", "a GPU sends in a step", bytes_text),
+    ("communication_seconds", "communication", lambda seconds: f"{1000 * seconds:,.2f} ms"),
+    ("exposed_seconds", "of it, not behind arithmetic", lambda seconds: f"{1000 * seconds:,.2f} ms"),
+    ("seconds_per_step", "a step", lambda seconds: f"{1000 * seconds:,.1f} ms"),
+    ("tokens_per_second", "tokens a second, all GPUs", lambda value: number(round(value))),
+]
+
+
+def show_cluster(figures: Mapping[str, Any]) -> None:
+    """Print the estimate for many GPUs."""
+    console, runs = Console(highlight=False), figures["runs"]
+    title = (
+        f"Estimate for {figures['gpus']:,} × {figures['machine']} in {number(figures['machines'])} machines"
+    )
+    console.print(f"\n[bold]{title}[/bold] (not measured; arithmetic at {share(figures['mfu'])} of the peak)")
+    console.print(f"  {number(figures['parameters'])} parameters")
+    memory = _columns(runs)
+    for kind, name in MEMORY.items():
+        memory.add_row(f"  {name}", *(bytes_text(run["memory"][kind]) for run in runs.values()))
+    fits = ("yes" if run["fits"] else "no" for run in runs.values())
+    memory.add_row(f"  fits into {bytes_text(figures['usable_bytes'])}", *fits)
+    console.print("\n[bold]Memory of a GPU[/bold]", memory, sep="\n")
+    for phase in figures["phases"]:
+        console.print(
+            f"\n[bold]A step of {number(phase['sequences'])} sequences of {phase['max_length']} tokens[/bold]: "
+            f"{number(phase['tokens_per_step'])} tokens, for each GPU {number(phase['micro_batches'])} × "
+            f"{number(phase['tokens_of_a_micro_batch'])}"
+        )
+        table = _columns(runs)
+        for key, name, write in STEP:
+            table.add_row(f"  {name}", *(write(values[key]) for values in phase["strategies"].values()))
+        console.print(table)
+    days = ("?" if run["days"] is None else duration_text(86400 * run["days"]) for run in runs.values())
+    length = _columns(runs)
+    length.add_row("  evaluations and checkpoints not counted", *days)
+    console.print("\n[bold]The run[/bold]", length, sep="\n")
+    _advice(console, figures["advice"])
+
+
+def _columns(names: Mapping[str, Any]) -> Table:
+    """A table with a column for each name."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    for _ in names:
+        table.add_column(justify="right", min_width=10)
+    table.add_row("", *names)
+    return table
+
+
+def _advice(console: Console, lines: Sequence[str]) -> None:
     console.print("\n[bold]Advice[/bold]")
-    for line in figures["advice"] or ["nothing out of the ordinary"]:
+    for line in lines or ["nothing out of the ordinary"]:
         console.print(f"  • {escape(line)}")
 
 

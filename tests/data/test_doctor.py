@@ -11,11 +11,12 @@ import pytest
 from tokenizers.normalizers import NFC, NFKC
 
 from bert.config import load
+from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain import doctor
 from pretrain.checks import text
 from pretrain.checks.normalization import normalization
-from pretrain.checks.page import show
+from pretrain.checks.page import show, show_cluster
 from pretrain.data.store import Store
 from tests.stores import write_documents
 
@@ -160,6 +161,83 @@ def test_what_normalisation_loses(tmp_path: Path) -> None:
     assert lost["case"]["words"] == lost["accents"]["words"] == 0
     tokenizer.backend.normalizer = NFC()
     assert normalization(tokenizer, german)["accents"]["words"] == 0
+
+
+MANY = ["gpus=16", "machine=h100"]
+
+
+@pytest.fixture(scope="module")
+def estimate(settings: list[str], figures: dict[str, Any]) -> dict[str, Any]:
+    """Of a run whose store is there."""
+    return doctor.foresee(load(doctor.DoctorConfig, None, [*settings, *MANY]))
+
+
+def test_many_gpus_are_estimated(estimate: dict[str, Any], figures: dict[str, Any]) -> None:
+    count, phase = figures["forecast"]["parameters"], estimate["phases"][0]
+    assert estimate["parameters"] == count and estimate["machines"] == 2
+    assert phase["tokens_per_step"] == pytest.approx(16 * figures["examples"]["mean_length"], rel=0.05)
+    found = phase["strategies"]
+    shards = {"ddp": 1, "fsdp2": 16, "hybrid": 8}
+    for name, run in estimate["runs"].items():
+        memory = run["memory"]
+        assert memory["weights"] == round(4 * count / shards[name])
+        assert memory["optimizer_state"] == round(8 * count / shards[name])
+        assert run["fits"] and memory["total"] > memory["activations"] > memory["logits"]
+        assert run["days"] == pytest.approx(100 * found[name]["seconds_per_step"] / 86400)
+    # All gradients of the model go around the ring twice; sharding sends the weights twice in half precision.
+    assert found["ddp"]["sent_bytes"] == round(2 * 15 / 16 * 4 * count)
+    assert found["hybrid"]["sent_bytes"] == pytest.approx(7 / 8 * (4 + 4 + 4) * count + 4 * count / 8)
+
+
+def test_an_estimate_follows_its_machine(settings: list[str], estimate: dict[str, Any]) -> None:
+    def step(*words: str) -> dict[str, Any]:
+        config = load(doctor.DoctorConfig, None, [*settings, *MANY, "model.hidden_size=512", *words])
+        return doctor.foresee(config)["phases"][0]["strategies"]["ddp"]
+
+    usual, slow = step(), step("network=1")
+    sent = usual["sent_bytes"] / 1e9
+    assert slow["communication_seconds"] - usual["communication_seconds"] == pytest.approx(
+        (sent - sent / 400) / 0.8, rel=0.01
+    )
+    assert slow["tokens_per_second"] < usual["tokens_per_second"]
+
+
+def test_an_estimate_needs_no_text(tmp_path: Path, settings: list[str]) -> None:
+    words = [word for word in settings if not word.startswith("run_dir")]
+    words += [f"run_dir={tmp_path / 'none'}", "corpus.files=nowhere.txt", "gpus=4", "machine=a100"]
+    words += ["training.steps=null", "training.tokens=20480", "batch.micro_tokens=64"]
+    found = doctor.foresee(load(doctor.DoctorConfig, None, words))
+    assert not (tmp_path / "none").exists()
+    assert set(found["runs"]) == {"ddp", "fsdp2"} and found["phases"][0]["steps"] == 20
+    assert found["phases"][0]["tokens_per_step"] == 1024 and found["phases"][0]["micro_batches"] == 4
+    count = found["parameters"]  # gradients of earlier micro-batches are kept whole
+    assert found["runs"]["fsdp2"]["memory"]["gradients"] == round(4 * count / 4) + 4 * count
+    assert any("too few to keep it busy" in line for line in found["advice"])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["gpus=8", "machine=h10"], "machine: h10 is not allowed; allowed: a100-40gb|a100|h100"),
+        (
+            ["gpus=8"],
+            "machine: an estimate for many GPUs needs gpus and machine; machine is one of a100-40gb",
+        ),
+        (["machine=h100"], "gpus: an estimate for many GPUs needs gpus and machine"),
+        (["gpus=12", "machine=h100"], "gpus: 12 are not whole machines of 8; take a multiple of 8"),
+    ],
+)
+def test_mistakes_in_the_machines_are_named(words: list[str], line: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        load(doctor.DoctorConfig, None, words)
+    assert line in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_the_page_shows_the_estimate(estimate: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    show_cluster(estimate)
+    page = capsys.readouterr().out
+    assert "16 × h100 in 2 machines" in page and "hybrid" in page and "not measured" in page
+    assert f"{estimate['parameters']:,}" in page and "configs/accelerate/" in page
 
 
 def test_json_is_alone_on_standard_output(

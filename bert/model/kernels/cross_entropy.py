@@ -42,7 +42,7 @@ class _ConsumingCrossEntropy(torch.autograd.Function):
         gradient = logits.detach()
         wide = torch.promote_types(logits.dtype, torch.float32)
         bias_gradient = None if bias is None else torch.zeros_like(bias)
-        rows = max(1, CHUNK_ELEMENTS["cuda" if logits.is_cuda else "cpu"] // logits.shape[1])
+        rows = max(1, CHUNK_ELEMENTS["cpu" if logits.device.type == "cpu" else "cuda"] // logits.shape[1])
         sums, hits, terms = [], [], []
         for chunk, label in zip(gradient.split(rows), labels[:, None].split(rows), strict=True):
             asked, label = label != IGNORED, label.clamp(min=0)
