@@ -5,6 +5,7 @@ Each side leaves snapshots, which are Hugging Face folders, and the seconds of t
 
 import json
 import math
+import resource
 import subprocess
 import sys
 import time
@@ -161,19 +162,27 @@ class Ours:
         self.command = [sys.executable, "-m", "pretrain", str(recipe), f"seed={seed}"]
         self.command += [f"prepare.store={store}", f"tokenizer.path={tokenizer}", "tracking.wandb=off"]
         self.command += ["tokenizer.vocab_size=8192", *words]
+        self.cpu_seconds = 0.0
+        """of the last training"""
 
-    def train(self, seconds: float, folder: Path, snapshots: int) -> list[Snapshot]:
-        """Snapshots cost this side the time of saving, and evaluations that of evaluating."""
+    def train(
+        self, folder: Path, *, seconds: float | None = None, steps: int | None = None
+    ) -> list[Snapshot]:
+        """Snapshots cost this side the time of saving."""
         settings = {
             "run_dir": folder,
-            "training.hours": seconds / 3600,
+            "training.hours": "null" if seconds is None else seconds / 3600,
+            "training.steps": "null" if steps is None else steps,
             "training.keep_last": 1000,
             "training.save_every": 100,
             "training.evaluate_every": 0,
         }
         command = [*self.command, *(f"{key}={value}" for key, value in settings.items())]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         with (folder.parent / f"{folder.name}.log").open("w") as log:
             subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         taken = []
         for path in sorted((folder / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:])):
             run = json.loads((path / "training_state.json").read_text())["run"]

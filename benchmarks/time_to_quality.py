@@ -83,15 +83,14 @@ def held_out_blocks(store: Store, tokenizer: Tokenizer) -> dict[str, np.ndarray]
 class Comparison:
     """Runs sides and measures what they leave."""
 
-    def __init__(self, arguments: argparse.Namespace, work: Path) -> None:
-        self.work, self.seconds = work, 60.0 * arguments.minutes
-        self.pairs, self.files = arguments.pairs, arguments.files
-        self.store, self.tokenizer_folder = prepare(arguments.files, work / "data")
+    def __init__(self, files: list[str], work: Path, pairs: list[str]) -> None:
+        self.files, self.work, self.pairs = files, work, pairs
+        self.store, self.tokenizer_folder = prepare(files, work / "data")
         self.tokenizer = Tokenizer.load(self.tokenizer_folder)
         self.blocks = write_blocks(Store(self.store), self.tokenizer, work / "blocks.npy")
         self.held_out = held_out_blocks(Store(self.store, "heldout"), self.tokenizer)
 
-    def theirs(self, name: str, recipe: Recipe, seed: int, seconds: float | None = None) -> dict[str, Any]:
+    def theirs(self, name: str, recipe: Recipe, seed: int, seconds: float) -> dict[str, Any]:
         folder = self.work / f"{name}-{seed}"
         tokenizer = self.tokenizer
         special = {
@@ -107,7 +106,7 @@ class Comparison:
             "vocab_size": tokenizer.vocab_size,
             "seed": seed,
             "folder": str(folder),
-            "seconds": seconds or self.seconds,
+            "seconds": seconds,
             "snapshots": SNAPSHOTS,
         }
         file = self.work / f"{name}-{seed}.json"
@@ -117,12 +116,12 @@ class Comparison:
         )
         return self.measured([Snapshot(**one) for one in json.loads((folder / "snapshots.json").read_text())])
 
-    def ours(self, name: str, recipe: Path, seed: int) -> dict[str, Any]:
+    def ours(self, name: str, recipe: Path, seed: int, seconds: float) -> dict[str, Any]:
         folder = self.work / f"{name}-{seed}"
         side = Ours(
             recipe, [f"corpus.files={json.dumps(self.files)}"], self.store, self.tokenizer_folder, seed
         )
-        return self.measured(side.train(self.seconds, folder, SNAPSHOTS))
+        return self.measured(side.train(folder, seconds=seconds))
 
     def measured(self, snapshots: list[Snapshot]) -> dict[str, Any]:
         """The curve and the end of a run. Of many snapshots about ten are measured."""
@@ -151,29 +150,27 @@ class Comparison:
         model = checkpoint.load(path, "MaskedLanguageModel")
         return minimal_pairs((model, self.tokenizer), expand(self.pairs), "original", budget=16_384)
 
-    def best_rate(self) -> tuple[float, dict[str, float]]:
-        """Of run_mlm's recipe, by a tenth of the time."""
+    def best_rate(self, seconds: float) -> tuple[float, dict[str, float]]:
+        """Of run_mlm's recipe, by runs of so many seconds."""
         tried = {
-            rate: self.theirs(f"rate-{rate:g}", replace(RUN_MLM, learning_rate=rate), 0, self.seconds / 10)[
-                "loss"
-            ]
+            rate: self.theirs(f"rate-{rate:g}", replace(RUN_MLM, learning_rate=rate), 0, seconds)["loss"]
             for rate in RATES
         }
         return min(tried, key=tried.__getitem__), {f"{rate:g}": loss for rate, loss in tried.items()}
 
 
 def compare(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    comparison = Comparison(arguments, work)
+    comparison, seconds = Comparison(arguments.files, work, arguments.pairs), 60.0 * arguments.minutes
     result: dict[str, Any] = {"minutes": arguments.minutes, "sides": {side: [] for side in arguments.sides}}
     run_mlm = RUN_MLM
     if "a" in arguments.sides:
-        rate, result["rates_of_a"] = comparison.best_rate()
+        rate, result["rates_of_a"] = comparison.best_rate(seconds / 10)
         run_mlm = replace(RUN_MLM, learning_rate=rate)
     makers = {
-        "a": lambda seed: comparison.theirs("a", run_mlm, seed),
-        "b": lambda seed: comparison.theirs("b", TUNED, seed),
-        "c": lambda seed: comparison.ours("c", ROOT / "benchmarks/recipes/as-tuned.yaml", seed),
-        "d": lambda seed: comparison.ours("d", arguments.best, seed),
+        "a": lambda seed: comparison.theirs("a", run_mlm, seed, seconds),
+        "b": lambda seed: comparison.theirs("b", TUNED, seed, seconds),
+        "c": lambda seed: comparison.ours("c", ROOT / "benchmarks/recipes/as-tuned.yaml", seed, seconds),
+        "d": lambda seed: comparison.ours("d", arguments.best, seed, seconds),
     }
     for seed in range(1, arguments.seeds + 1):
         for side in arguments.sides:

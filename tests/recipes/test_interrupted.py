@@ -391,4 +391,4 @@ def test_a_recipe_by_the_clock_keeps_its_number_of_steps(
         runs.end()
     pace = state()["pace"]
     assert pace["steps"] == fixed >= pace["from_step"] + pace["length"] == runs.step("parts") > before
-    assert 0.5 * seconds < state()["seconds"] < 3 * seconds
+    assert state()["seconds"] < 3 * seconds
