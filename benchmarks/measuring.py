@@ -140,10 +140,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(map(line, cells))
 
 
+def write_row(path: Path | None, row: Mapping[str, Any]) -> None:
+    """A result at once, as a line of JSON: into a file, for whoever runs this program, and on the screen."""
+    line = json.dumps(row)
+    print(line, flush=True)
+    if path is not None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
 def write(name: str, result: Mapping[str, Any], text: str, folder: Path = RESULTS) -> None:
-    """NAME.json and NAME.txt, and the text on the screen. Of paths on the command line only the names stay."""
-    words = [re.sub(r"[^=]*/", "", word) for word in sys.argv]
-    command = " ".join(["python", f"benchmarks/{words[0]}", *words[1:]])
+    """NAME.json and NAME.txt, and the text on the screen."""
+    print(save(name, result, text, folder))
+
+
+def save(name: str, result: Mapping[str, Any], text: str, folder: Path = RESULTS) -> str:
+    """NAME.json and NAME.txt; returns the text. Of paths on the command line only the names stay."""
+    words = [re.sub(r"[^=]*/", "", word) for word in sys.argv[1:]]
+    script, folders = Path(sys.argv[0]).resolve(), RESULTS.resolve().parents
+    place = script.relative_to(folders[1]) if folders[1] in script.parents else Path(script.name)
+    command = " ".join(["python", place.as_posix(), *words])
     about = machine()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(
@@ -152,4 +168,4 @@ def write(name: str, result: Mapping[str, Any], text: str, folder: Path = RESULT
     versions = ", ".join(f"{key} {value}" for key, value in about["versions"].items() if value)
     head = f"{command}\n{about['cpu']}, {about['threads']} threads, {about.get('gpu', 'no GPU')}\n{versions}"
     (folder / f"{name}.txt").write_text(f"{head}\n\n{text}\n")
-    print(f"{head}\n\n{text}")
+    return f"{head}\n\n{text}"

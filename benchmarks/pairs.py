@@ -31,11 +31,22 @@ class Data:
     tokenizer: Path
     sequences: int
     """a step"""
+    length: int = LENGTH
+    """of the longest sequences"""
+    pairs: bool = True
+    """pairs of sentences; else full sentences"""
+    static_shapes: bool = False
 
     def steps(self, micro_tokens: int) -> list[StepData]:
-        """Some steps. Most pairs are of the short kind, which brings the mean length to 60 % of 128."""
-        batch = BatchConfig(sequences=self.sequences, micro_tokens=micro_tokens, max_length=LENGTH)
-        objective = ObjectiveConfig(short_prob=0.7)
+        """Some steps. Most pairs are of the short kind, which brings the mean length to 60 % of the longest."""
+        batch = BatchConfig(
+            sequences=self.sequences,
+            micro_tokens=micro_tokens,
+            max_length=self.length,
+            static_shapes=self.static_shapes,
+        )
+        pairing = "next_sentence" if self.pairs else "none"
+        objective = ObjectiveConfig(pairing=pairing, short_prob=0.7)
         batches = PretrainingBatches(self.store, self.tokenizer, objective, batch, seed=1, total_steps=None)
         return [batches[step] for step in range(STEPS)]
 
@@ -55,7 +66,7 @@ def examples(data: StepData) -> Iterator[Batch]:
             yield example
 
 
-def padded(rows: list[Batch], length: int | None = None) -> Batch:
+def padded(rows: list[Batch], length: int | None = None, device: str = DEVICE) -> Batch:
     """Sequences as rows of the longest one's length, or of `length`."""
     length = length or max(len(row["input_ids"]) for row in rows)
     batch = {}
@@ -64,7 +75,7 @@ def padded(rows: list[Batch], length: int | None = None) -> Batch:
         columns = [row[name] for row in rows]
         if name != "next_sentence_label":
             columns = [torch.nn.functional.pad(c, (0, length - len(c)), value=fill) for c in columns]
-        batch[name] = torch.stack(columns).to(DEVICE)
+        batch[name] = torch.stack(columns).to(device)
     return batch
 
 
@@ -94,14 +105,17 @@ def data_of(arguments: argparse.Namespace, sequences: int, folder: Path) -> Data
     return Data(*paths, sequences=sequences)
 
 
-def make_store(folder: Path, num_sentences: int = 400_000) -> tuple[Path, Path]:
-    """A store and a tokenizer of random tokens, its sentences and documents about as long as an encyclopaedia's."""
+def make_store(folder: Path, num_sentences: int = 400_000, document: float = 10.0) -> tuple[Path, Path]:
+    """A store and a tokenizer of random tokens, its sentences and documents about as long as an encyclopaedia's.
+
+    `document` is the median number of sentences; long sequences need more of them.
+    """
     rng = np.random.default_rng(0)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     normal = [f"##w{n}" if n % 5 == 0 else f"w{n}" for n in range(VOCAB_SIZE - len(special))]
     (folder / "vocab.txt").write_text("\n".join(special + normal) + "\n")
     sentences = np.clip(rng.lognormal(3.0, 0.6, num_sentences), 1, 400).astype(np.int64)
-    documents = np.clip(rng.lognormal(2.3, 1.1, num_sentences), 1, 20_000).astype(np.int64)
+    documents = np.clip(rng.lognormal(np.log(document), 1.1, num_sentences), 1, 20_000).astype(np.int64)
     bounds = np.cumsum([0, *documents])
     bounds = np.append(bounds[bounds < num_sentences], num_sentences)
     tokens = rng.integers(len(special), VOCAB_SIZE, sentences.sum()).astype(token_dtype(VOCAB_SIZE))

@@ -1,6 +1,7 @@
 """Where the time of a step goes, by kinds of operations."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -44,19 +45,63 @@ KINDS = {
 }
 
 
+KERNELS = {
+    "attention": r"flash|fmha|attention|cudnn_generated",
+    "matrix products": r"gemm|nvjet|cutlass|cublas|xmma|splitk",
+    "optimizer": r"multi_tensor_apply|adam",
+    "compiled (Triton)": r"^triton_",
+    "norms": r"layer_?norm|rms_?norm|GammaBeta",
+    "softmax and losses": r"softmax|cross_entropy|nll_loss",
+    "embeddings, gathers and scatters": r"embedding|index|gather|scatter|CatArray",
+    "copies and fills": r"memcpy|memset|copy|FillFunctor",
+    "random numbers": r"distribution|philox|dropout|bernoulli",
+    "sums": r"reduce",
+    "element by element": r"elementwise",
+}
+"""Kinds of kernels of a GPU by their names, without regard to case; the first that matches counts."""
+
+
 def shares(work: Callable[[], Any]) -> dict[str, float]:
-    """Share of each kind of operation in the time of all of them, each counted without those it calls."""
-    activity = torch.profiler.ProfilerActivity
-    on_gpu = torch.cuda.is_available()
-    with torch.profiler.profile(activities=[activity.CPU, *([activity.CUDA] if on_gpu else [])]) as profile:
+    """Share of each kind in the time of all operations, each counted without those it calls; on a GPU of kernels."""
+    if torch.cuda.is_available():
+        return _shares((kind_of_kernel(name), time) for name, time, _ in kernel_times(work))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         work()
-    times = dict.fromkeys([*KINDS, "other"], 0.0)
-    for event in profile.key_averages():
-        name = event.key.removeprefix("aten::")
-        kind = next((kind for kind, names in KINDS.items() if _matches(name, names)), "other")
-        times[kind] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
-    total = sum(times.values())
-    return {kind: time / total for kind, time in sorted(times.items(), key=lambda item: -item[1])}
+    names = (
+        (event.key.removeprefix("aten::"), event.self_cpu_time_total) for event in profile.key_averages()
+    )
+    return _shares((kind_of_operation(name), time) for name, time in names)
+
+
+def kernel_times(work: Callable[[], Any]) -> list[tuple[str, float, int]]:
+    """Name, microseconds and number of launches of each kernel on the GPU, the longest first."""
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activity.CPU, activity.CUDA]) as profile:
+        work()
+        torch.cuda.synchronize()
+    on_gpu = torch.autograd.DeviceType.CUDA  # operations of the CPU have the time of their kernels too
+    found = [
+        (event.key, event.self_device_time_total, event.count)
+        for event in profile.key_averages()
+        if event.device_type == on_gpu and not event.is_user_annotation
+    ]
+    return sorted(found, key=lambda kernel: -kernel[1])
+
+
+def kind_of_kernel(name: str) -> str:
+    return next((kind for kind, names in KERNELS.items() if re.search(names, name, re.IGNORECASE)), "other")
+
+
+def kind_of_operation(name: str) -> str:
+    return next((kind for kind, names in KINDS.items() if _matches(name, names)), "other")
+
+
+def _shares(times: Iterable[tuple[str, float]]) -> dict[str, float]:
+    summed: dict[str, float] = {}
+    for kind, time in times:
+        summed[kind] = summed.get(kind, 0.0) + time
+    total = sum(summed.values())
+    return {kind: time / total for kind, time in sorted(summed.items(), key=lambda item: -item[1])}
 
 
 def _matches(name: str, names: tuple[str, ...]) -> bool:

@@ -1,6 +1,7 @@
 """Pairs of models with the same random weights, theirs (transformers) and ours, and batches for both."""
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -8,16 +9,19 @@ import torch
 import transformers
 from torch import Tensor
 from torch.nn.attention import flex_attention
-from transformers.models.eurobert import modeling_eurobert
 from transformers.models.modernbert import modeling_modernbert
-from transformers.models.nomic_bert import modeling_nomic_bert
-from transformers.models.ultrabert import modeling_ultrabert
 
 from bert import huggingface
 from bert.model import backends
 from bert.model.models import Model, construct
 
 VOCABULARY, LENGTH, WINDOW = 61, 20, 8
+ROTARY = [
+    import_module(f"transformers.models.{name}.modeling_{name}")
+    for name in ("modernbert", "nomic_bert", "eurobert", "ultrabert")
+    if name in transformers.CONFIG_MAPPING
+]
+"""architectures with rotary positions, as far as this transformers has them"""
 # One token, a sequence that ends at the window's edge, one that crosses it, and the longest the model reads.
 LENGTHS = (1, WINDOW // 2 + 1, WINDOW // 2 + 2, LENGTH)
 
@@ -181,10 +185,11 @@ def exact_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
         half = modeling_modernbert.rotate_half
         return q * cos + half(q) * sin, k * cos + half(k) * sin
 
-    for modeling in (modeling_modernbert, modeling_nomic_bert, modeling_eurobert, modeling_ultrabert):
+    for modeling in ROTARY:
         monkeypatch.setattr(modeling, "apply_rotary_pos_emb", rotate)
-    for norm in (modeling_eurobert.EuroBertRMSNorm, modeling_ultrabert.UltrabertRMSNorm):
-        monkeypatch.setattr(norm, "forward", rms_norm)
+        for name in ("EuroBertRMSNorm", "UltrabertRMSNorm"):
+            if norm := getattr(modeling, name, None):
+                monkeypatch.setattr(norm, "forward", rms_norm)
 
 
 MEASURED = pytest.StashKey[dict[tuple[str, str, str], float]]()

@@ -156,6 +156,8 @@ CLAIMS: dict[str, Callable[[PretrainConfig, re.Match[str]], Any]] = {
     ),
     rf"shares of the {N} hours": lambda c, m: c.training.hours == number(m[1]),
     r"BERT-base's size in a day|of a day": lambda c, m: c.training.hours == 24,
+    r"compiled": lambda c, m: c.training.compile,
+    r"micro-batch of the same shape": lambda c, m: c.batch.static_shapes,
     r"learns in an hour": lambda c, m: c.training.hours == 1,
     rf"{N} M parameters": lambda c, m: round(parameters(c)) == number(m[1]),
     r"five epochs": lambda c, m: c.training.epochs == 5,
@@ -191,6 +193,7 @@ SAID_ELSEWHERE = (
     r"Scaled from 1\.7 trillion",
     r"1 - sqrt",
     r"training\.hours=2 for a first look",
+    r"one H100 or H200",
 )
 """Numbers that no configuration gives: years of papers, what a machine reads in an hour, examples of words."""
 COUNTED = re.compile(r"\d|\b(?:million|billion|trillion)\b")

@@ -127,6 +127,8 @@ def pretraining_words(recipe: Path, texts: Path, prepared: Any, encoder: Path) -
         words += [f"batch.phases={json.dumps(phases)}"]
     if config.training.hours is not None:
         words += ["training.hours=null"]
+    if config.training.compile:  # takes longer than such a run; tests/model/test_compile.py has it
+        words += ["training.compile=false"]
     if config.training.epochs is None:
         words += [f"training.steps={STEPS}"]
     return tuple(words)
