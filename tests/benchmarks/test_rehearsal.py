@@ -89,7 +89,7 @@ def check_recipe(results: Path) -> None:
         "4 steps, ",
         "held-out loss ",
         "minimal pairs, agreement: ",
-        "classification, test texts: accuracy ",
+        "classification, test texts: loss ",
     ):
         assert said in text, text
 
