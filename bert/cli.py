@@ -25,6 +25,8 @@ usage: bert COMMAND CHECKPOINT ...
   bert embed           texts as vectors
   bert attention       a page that shows which words each head attends to, in one sentence or in two beside each other
   bert attention-maps  how much each token of a text attends to every other one, by layer and head, as numbers
+  bert map             a page that shows where texts lie: embeddings in two dimensions, with their neighbours
+  bert words           the nearest words of the embedding table
   bert score           how plausible sentences are: their pseudo-log-likelihood
   bert classify        texts with their labels, by a fine-tuned model
   bert tag             texts with their entities, by a fine-tuned model
@@ -420,6 +422,20 @@ COMMANDS = {
         "usage: bert attention-maps CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\n"
         "For each text its tokens and `attentions`, nested lists of layers × heads × tokens × tokens: how\n"
         "much each token (row) attends to every one (column).",
+    ),
+    "map": Command(
+        pages.Map,
+        pages.map_texts,
+        "usage: bert map CHECKPOINT FILE [key=value ...]\n\n"
+        "A page with the texts of a file as points of a plane: coloured by a column, with the text of a point and\n"
+        "its nearest neighbours. The embeddings are those of bert embed.",
+    ),
+    "words": Command(
+        pages.Words,
+        pages.words,
+        "usage: bert words CHECKPOINT [WORD ...] [key=value ...]\n\n"
+        "The nearest words of the embedding table by cosine; of some common words if none is named. A word of\n"
+        "several tokens is their mean. With output=x.html a page with a map of words, too.",
     ),
     "score": Command(
         Score,

@@ -1,13 +1,18 @@
 """The commands of `bert` that make pages."""
 
+import logging
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from bert.config import PositiveInt
-from bert.data.records import check_output
+from bert.data.records import FileConfig, Row, RowFile, check_output
 from bert.errors import UserError
 from bert.files import write_text
+from bert.model.config import EMBEDDING_POOLING
+
+logger = logging.getLogger("bert")
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,98 @@ def attention(checkpoint: str, words: list[str], config: Attention) -> None:
         )
         save(drawn, config.output)
     print(f"{config.output}: open it in a browser" if page else config.output)
+
+
+@dataclass(frozen=True)
+class Map(FileConfig):
+    output: str = "map.html"
+    """file to write: a page"""
+    column: str = "text"
+    """column of the texts in the file"""
+    color: str | None = None
+    """column that colours the points: its most common values, or a scale if it holds many numbers"""
+    method: Literal["pca", "umap"] = "pca"
+    """how vectors become two numbers: PCA, or UMAP (McInnes et al. 2018) where umap-learn is installed"""
+    pooling: Literal["mean", "cls", "max"] = EMBEDDING_POOLING
+    """how one vector is made from those of a text's tokens: their mean, the first one, or the largest values"""
+    max_length: PositiveInt | None = None
+    """tokens after which a text is cut; null is the longest sequence of the model"""
+    device: str = "auto"
+    """cpu, cuda or cuda:1, …; auto takes the GPU if there is one"""
+    batch_tokens: PositiveInt = 8192
+    """tokens that go through the model at a time"""
+
+
+def map_texts(checkpoint: str, words: list[str], config: Map) -> None:
+    """Write the page and print where it is."""
+    if len(words) != 1:
+        raise UserError(f"{len(words)} files of texts are given; bert map takes one")
+    check_output(config.output, (".html",))
+    from bert.pages.map import MOST_POINTS, map_page
+
+    rows = list(islice(RowFile(words[0], config), MOST_POINTS + 1))
+    notes = (
+        [f"Only the first {MOST_POINTS:,} texts of {words[0]} are shown."] if len(rows) > MOST_POINTS else []
+    )
+    rows = [row for row in rows[:MOST_POINTS] if row.problem or row.values.get(config.column) != ""]
+    texts = [row.text(config.column, "column=NAME names another") for row in rows]
+    values = [_value(row, config.color) for row in rows] if config.color is not None else []
+    from bert.inference.common import open_source
+    from bert.inference.embedding import NOTICE, embed_texts
+
+    model, tokenizer = open_source(checkpoint, config.device)
+    vectors, cut = embed_texts(
+        model, tokenizer, texts, config.pooling, True, config.max_length, config.batch_tokens
+    )
+    notes += [(NOTICE % (cut, len(texts))).capitalize() + "."] if cut else []
+    for note in notes:
+        logger.warning(note)
+    html = map_page(_name(checkpoint), texts, vectors, config.method, config.color, values, notes)
+    write_text(Path(config.output), html)
+    print(f"{config.output}: open it in a browser")
+
+
+def _value(row: Row, column: str) -> object:
+    if column not in row.values:
+        raise UserError(
+            f"{row.place}: color: {column!r} is not there, only {', '.join(map(str, row.values))}"
+        )
+    return row.values[column]
+
+
+@dataclass(frozen=True)
+class Words:
+    top_k: PositiveInt = 8
+    """words that are printed for each"""
+    output: str | None = None
+    """file for a page with a map of the words of the vocabulary"""
+
+
+def words(checkpoint: str, words: list[str], config: Words) -> None:
+    """Print the nearest words of each; write the page if there is an output."""
+    check_output(config.output, (".html",))
+    from bert.inference.common import open_source
+    from bert.inference.neighbours import common_words, neighbours_of, word_table
+    from bert.pages.map import MOST_WORDS
+
+    model, tokenizer = open_source(checkpoint, "cpu")
+    table = word_table(model, tokenizer)
+    asked = words or [table.words[row] for row in common_words(table, MOST_WORDS)[:: MOST_WORDS // EXAMPLES]]
+    found = neighbours_of(asked, table, tokenizer, config.top_k)
+    for word, (parts, near) in zip(asked, found):
+        of = "" if len(parts) == 1 else f" (the mean of {' '.join(table.words[part] for part in parts)})"
+        print(f"{word}{of}: {' · '.join(f'{table.words[row]} {cosine:.2f}' for row, cosine in near)}")
+    if config.output is not None:
+        from bert.pages.map import words_page
+
+        wanted = [row for parts, near in found for row in (*parts, *(other for other, _ in near))]
+        rows = list(dict.fromkeys([*wanted, *common_words(table, MOST_WORDS)]))[:MOST_WORDS]
+        write_text(Path(config.output), words_page(_name(checkpoint), table, rows, 0 if words else None))
+        print(f"{config.output}: open it in a browser")
+
+
+EXAMPLES = 12
+"""words that are shown if none is named"""
 
 
 def _name(checkpoint: str) -> str:

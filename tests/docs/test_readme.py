@@ -74,6 +74,7 @@ MEANT = {
         "CLASSIFIER": "runs/topics",
         "TAGGER": "runs/names",
         "TEXT": "Rain and wind.",
+        "WORD": "wind",
     },
 }
 """What a reader puts in the place of a word."""
