@@ -9,8 +9,9 @@ from torch import Tensor
 from bert.data.batch import IGNORED
 from bert.model.outputs import Loss, cross_entropy
 
-CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Logits that are float32 at the same time: on CPUs as many as fit a cache, on GPUs enough for full speed."""
+CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**26}
+"""Logits that are float32 at the same time: on CPUs as many as fit a core's cache, for each thread; on GPUs enough for
+full speed."""
 
 
 def consuming_cross_entropy(logits: Tensor, bias: Tensor | None, labels: Tensor) -> Loss:
@@ -29,6 +30,12 @@ def consuming_cross_entropy(logits: Tensor, bias: Tensor | None, labels: Tensor)
     return Loss(loss, (labels != IGNORED).sum(), correct, each)
 
 
+def _chunk_rows(logits: Tensor) -> int:
+    on_cpu = logits.device.type == "cpu"
+    elements = CHUNK_ELEMENTS["cpu"] * torch.get_num_threads() if on_cpu else CHUNK_ELEMENTS["cuda"]
+    return max(1, elements // logits.shape[1])
+
+
 class _ConsumingCrossEntropy(torch.autograd.Function):
     """The sum of -log softmax(logits + bias)[label] in float32, how many labels have the highest logit, and the terms
     of the sum (M,), without gradient.
@@ -42,26 +49,25 @@ class _ConsumingCrossEntropy(torch.autograd.Function):
         gradient = logits.detach()
         wide = torch.promote_types(logits.dtype, torch.float32)
         bias_gradient = None if bias is None else torch.zeros_like(bias)
-        rows = max(1, CHUNK_ELEMENTS["cpu" if logits.device.type == "cpu" else "cuda"] // logits.shape[1])
-        sums, hits, terms = [], [], []
-        for chunk, label in zip(gradient.split(rows), labels[:, None].split(rows), strict=True):
+        scores = logits.new_empty((min(_chunk_rows(logits), len(logits)), logits.shape[1]), dtype=wide)
+        terms, hits = [], []
+        for chunk, label in zip(gradient.split(len(scores)), labels[:, None].split(len(scores)), strict=True):
             asked, label = label != IGNORED, label.clamp(min=0)
-            scores = chunk.to(wide) if bias is None else chunk + bias.to(wide)
-            probabilities = scores.softmax(-1)
-            best = probabilities.amax(1, keepdim=True)
-            # -log p = log Σ exp - score; log Σ exp = highest score - log of its probability, which is never 0
-            losses = scores.amax(1, keepdim=True) - best.log() - scores.gather(1, label)
-            terms.append(torch.where(asked, losses, 0))
-            sums.append(terms[-1].sum())
-            hits.append(((probabilities.gather(1, label) == best) & asked).sum())
-            probabilities.scatter_add_(1, label, -torch.ones_like(best)).mul_(asked.to(wide))
-            chunk.copy_(probabilities)
+            values = scores[: len(chunk)].copy_(chunk)
+            if bias is not None:
+                values += bias.to(wide)
+            highest, right = values.amax(1, keepdim=True), values.gather(1, label)
+            total = values.sub_(highest).exp_().sum(1, keepdim=True)
+            terms.append(torch.where(asked, highest + total.log() - right, 0))  # log Σ exp - score
+            hits.append(((right == highest) & asked).sum())
+            values.mul_(asked / total).scatter_add_(1, label, -asked.to(wide))
+            chunk.copy_(values)
             if bias_gradient is not None:
-                bias_gradient += probabilities.sum(0)
+                bias_gradient += values.sum(0)
         ctx.gradients = gradient, bias_gradient
         correct, each = torch.stack(hits).sum(), torch.cat(terms).squeeze(1)
         ctx.mark_non_differentiable(correct, each)
-        return torch.stack(sums).sum(), correct, each
+        return each.sum(), correct, each
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
