@@ -44,11 +44,9 @@ class Attention(nn.Module):
         self, hidden: Tensor, context: AttentionContext, output_positions: Tensor | None = None
     ) -> Tensor:
         """(*, D) → (*, D), or (R, D) of the tokens at `output_positions` (R,)."""
-        q, k, v = self.qkv(hidden).unflatten(-1, (sum(self.heads), -1)).split(self.heads, -2)
-        if context.rotation is not None:
-            q, k = context.rotation(q), context.rotation(k)
+        qkv = self.qkv(hidden).unflatten(-1, (sum(self.heads), -1))
         dropout = self.dropout if self.training else 0.0
-        mixed = context.backend.attend(q, k, v, context.ready, dropout, context.maps)
+        mixed = context.backend.mix(qkv, self.heads, context.rotation, context.ready, dropout, context.maps)
         return self.out(select(mixed.flatten(-2), output_positions))
 
 

@@ -19,6 +19,7 @@ from bert.errors import UserError
 from bert.model.config import BACKENDS, EncoderConfig
 from bert.model.kernels.grouped import Grouped
 from bert.model.layout import Layout, Packed, Padded, Rows, visible_keys
+from bert.model.positions import Rotation
 
 HALF = (torch.bfloat16, torch.float16)
 LONGEST_GROUPED = 1024
@@ -35,10 +36,40 @@ class Backend(Protocol):
     def prepare(self, layout: Any, window: int | None) -> Any:
         """What each layer with this window needs to know about the batch."""
 
+    def mix(
+        self,
+        qkv: Tensor,
+        heads: tuple[int, int, int],
+        rotation: Rotation | None,
+        ready: Any,
+        dropout: float,
+        maps: list[Tensor] | None,
+    ) -> Tensor:
+        """(*, H + 2 K, d) → (*, H, d). `heads` are H, K and K; queries and keys are rotated first."""
+
+
+class Separate:
+    """Backends that read queries, keys and values apart; they define `attend`."""
+
+    def mix(
+        self,
+        qkv: Tensor,
+        heads: tuple[int, int, int],
+        rotation: Rotation | None,
+        ready: Any,
+        dropout: float,
+        maps: list[Tensor] | None,
+    ) -> Tensor:
+        q, k, v = qkv.split(heads, -2)
+        if rotation is not None:
+            q, k = rotation(q), rotation(k)
+        return self.attend(q, k, v, ready, dropout, maps)
+
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, ready: Any, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
         """(*, H, d) and (*, K, d) twice → (*, H, d)."""
+        raise NotImplementedError
 
 
 @dataclass
@@ -50,7 +81,7 @@ class RowsAndMask:
     """the attention mask: bool, broadcasts to (N, 1, S, S); None if every query sees every key"""
 
 
-class _Rows:
+class _Rows(Separate):
     """Works on any device, type and layout: turns sequences into rows (N, S)."""
 
     packs = False
@@ -113,7 +144,7 @@ class VarlenRows:
     """how many tokens a token sees to the left and to the right; -1 for all"""
 
 
-class Varlen:
+class Varlen(Separate):
     """torch's `varlen_attn`: FlashAttention over the packed sequences (Dao 2023), without any padding."""
 
     packs = True
@@ -146,7 +177,7 @@ def _has_flash_attention(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-class Flex:
+class Flex(Separate):
     """torch's `flex_attention`: a kernel compiled for the attention mask; it skips blocks that no query sees."""
 
     packs = True
