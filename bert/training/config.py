@@ -96,8 +96,12 @@ class TrainingConfig:
     """let CUDA compute fp32 matrix products in TF32"""
     compile: bool = False
     """compile the model with torch.compile"""
-    num_workers: NonNegativeInt = 1
-    """data loader workers of each training process, which prepare batches ahead; 0: the training process does it"""
+    num_workers: Literal["auto"] | NonNegativeInt = "auto"
+    """data loader workers of each training process, which prepare batches ahead; 0: the training process does it;
+    auto: 0 where it computes on one or two CPU threads, which a worker would slow down, else 1"""
+    num_threads: PositiveInt | None = None
+    """CPU threads of each training process; null: as the launcher or OMP_NUM_THREADS says, else its share of the
+    cores"""
     save_every: PositiveInt = 1000
     """steps between checkpoints; the last step is always saved"""
     keep_last: PositiveInt = 2

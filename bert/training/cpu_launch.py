@@ -67,7 +67,7 @@ def use_cores(local_processes: int) -> None:
     if os.environ.get("OMP_NUM_THREADS") == "1" and not _asked_for_one_thread():
         import torch
 
-        torch.set_num_threads(max(1, _num_cores() // local_processes))
+        torch.set_num_threads(max(1, num_cores() // local_processes))
 
 
 def _asked_for_one_thread() -> bool:
@@ -94,7 +94,7 @@ def _is_launcher(words: Sequence[str]) -> bool:
     return by_accelerate or "torchrun" in names or "torch.distributed.run" in names
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """The physical cores that this process may use."""
     import psutil
 

@@ -90,6 +90,8 @@ def configure(accelerator: "Accelerator", training: TrainingConfig) -> None:
 
     if accelerator.distributed_type == "FSDP":
         _configure_fsdp(accelerator, training)
+    if training.num_threads is not None:
+        torch.set_num_threads(training.num_threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.tf32
 
 

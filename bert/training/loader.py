@@ -4,7 +4,7 @@ import itertools
 import signal
 import time
 from collections.abc import Generator
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from torch.utils.data import DataLoader
 
@@ -23,6 +23,17 @@ class StepSource(Protocol):
     def lasting(self, steps: int) -> Self:
         """The source of the same run when its number of steps is known; called only for runs measured in hours."""
         ...
+
+
+FEW_THREADS = 2
+"""With so few threads a worker takes more time from the products than it saves."""
+
+
+def resolve_workers(asked: Literal["auto"] | int, device: str, num_threads: int) -> int:
+    """The number of workers of a process that computes on a device of this type; see `training.num_workers`."""
+    if asked != "auto":
+        return asked
+    return 0 if device == "cpu" and num_threads <= FEW_THREADS else 1
 
 
 def batches(

@@ -20,6 +20,7 @@ FREE_KEYS = (
     "run_dir",
     "resume",
     "training.num_workers",
+    "training.num_threads",
     "training.save_every",
     "training.keep_*",
     "training.evaluate_every",

@@ -29,7 +29,7 @@ from bert.training.averaging import WeightAverage
 from bert.training.clock import Clock, Pace, Pause
 from bert.training.config import RunConfig
 from bert.training.distributed import StopRequest, from_main
-from bert.training.loader import StepSource, batches
+from bert.training.loader import StepSource, batches, resolve_workers
 from bert.training.logging import Reporter
 from bert.training.state import Evaluate, EvaluationStopped, Result, RunState
 from bert.training.step import Stepper
@@ -169,12 +169,13 @@ class Trainer:
 
     def _run(self) -> None:
         training, state = self.config.training, self.state
-        pin_memory = self.accelerator.device.type == "cuda"
+        device = self.accelerator.device.type
+        num_workers = resolve_workers(training.num_workers, device, torch.get_num_threads())
         source = None
         # The source changes once: when a run measured in hours knows its number of steps.
         while source is not self.source:
             source = self.source
-            with closing(batches(source, state.step, training.num_workers, pin_memory)) as steps:
+            with closing(batches(source, state.step, num_workers, device == "cuda")) as steps:
                 if state.owes_evaluation:
                     self._after_step()
                 while source is self.source and not (self._ended or self._stopping):

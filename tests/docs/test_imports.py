@@ -30,6 +30,7 @@ COMMANDS = [
     ["-m", "pretrain.prepare"],
     ["-m", "pretrain.evaluate"],
     ["-m", "pretrain.doctor"],
+    ["-m", "pretrain.tune"],
     ["-m", "finetune"],
     ["-m", "finetune.predict"],
     ["-m", "finetune.compare"],

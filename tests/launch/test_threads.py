@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import torch
 from bert.training import cpu_launch
-cpu_launch._num_cores = lambda: 6
+cpu_launch.num_cores = lambda: 6
 cpu_launch.use_cores(local_processes={processes})
 print("threads", torch.get_num_threads())
 """
