@@ -89,8 +89,10 @@ format: $(BIN)/bert    ## correct the formatting
 	$(BIN)/python -m ruff format
 	$(BIN)/python -m ruff check --fix
 
-docs: $(BIN)/bert    ## renew the parts of the documentation that are generated from the code
+docs: $(BIN)/bert    ## renew what the documentation repeats of the code, and build the site into build/site
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m mkdocs --quiet build --strict
+	@echo "build/site/index.html"
 
 parity: $(BIN)/bert    ## compare every architecture with transformers, and write the table of differences
 	$(BIN)/python -m pytest -q tests/model/test_families.py --parity-table benchmarks/results/parity.md

@@ -51,7 +51,7 @@ TOPICS = {
 }
 
 
-DOCUMENTS = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.stem != "fine-tuning", path))
+DOCUMENTS = sorted((ROOT / "docs").rglob("*.md"), key=lambda path: (path.stem != "fine-tuning", path))
 """The first one makes models that others use."""
 PROGRAMS = ("accelerate launch ", "python -m ", "torchrun ", "bert ")
 MEANT = {
