@@ -14,6 +14,7 @@ from bert.data.records import FileConfig, Row, RowFile, check_output, npy_writer
 from bert.errors import UserError, run_command
 from bert.model.config import EMBEDDING_POOLING, SCORERS
 from bert.pages import commands as pages
+from bert.progress import progress_bar
 
 if TYPE_CHECKING:
     from bert.inference.common import ModelSource
@@ -273,7 +274,8 @@ def verify(checkpoint: str, words: list[str], config: Verify) -> None:
         raise UserError(
             f"{words[0]!r} is one argument too many; usage: bert verify CHECKPOINT [key=value ...]"
         )
-    report = verify(checkpoint, config.tolerance)
+    with progress_bar("comparing with transformers"):
+        report = verify(checkpoint, config.tolerance)
     print(report)
     if not report.passed:
         raise SystemExit(1)
@@ -293,7 +295,9 @@ def export(checkpoint: str, words: list[str], config: Export) -> None:
     from bert.export import export_onnx
 
     settings = (config.output, config.quantize, config.encoder_only, config.tolerance)
-    print(export_onnx(checkpoint, *settings, texts=texts or None))
+    with progress_bar("tracing and comparing"):
+        report = export_onnx(checkpoint, *settings, texts=texts or None)
+    print(report)
 
 
 def push(checkpoint: str, words: list[str], config: Push) -> None:
@@ -343,15 +347,9 @@ def _answer(
     column: str,
     file: RowFile | None,
 ) -> Iterator[tuple[list[Row], A]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from bert.inference.common import TextError
 
-    console = Console(stderr=True)
-    quiet = file is None or not console.is_terminal
-    with Progress(console=console, transient=True, disable=quiet) as progress:
-        bar = progress.add_task("texts", total=file.size if file else None)
+    with progress_bar("texts", file.size if file else None, "B", enabled=file is not None) as bar:
         while some := list(islice(rows, chunk)):
             texts = [row.text(column, "column=NAME names another") for row in some]
             try:
@@ -359,7 +357,7 @@ def _answer(
             except TextError as error:
                 raise UserError(f"{some[error.index].place}: {error.why}") from None
             yield some, answers
-            progress.update(bar, completed=file.bytes_read() if file else 0)
+            bar.to(file.bytes_read() if file else 0)
 
 
 def _write_rows(

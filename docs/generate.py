@@ -1,4 +1,5 @@
-"""Write what the documents repeat of the code: the tree of files, every configuration key, and its names elsewhere.
+"""Write what the documents repeat of the code: the tree of files, every configuration key, its names elsewhere, and
+excerpts.
 
     python docs/generate.py        (make docs)
 
@@ -7,6 +8,7 @@ A test compares each with what stands in the documents.
 
 import ast
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,8 @@ FOLDERS = {
 }
 TREE = ("<!-- tree: written by docs/generate.py -->\n```\n", "```\n<!-- end of tree -->")
 NAMES = ("<!-- names: written by docs/generate.py -->\n", "<!-- end of names -->")
+EXCERPT = re.compile(r"(?<=^```python\n)# (\S+/\S+\.py): ([\w.]+)\n.*?(?=^```$)", re.MULTILINE | re.DOTALL)
+"""a block of Python that begins with the place of a function or class: `# bert/model/backends.py: Eager.attend`"""
 REFERENCES = {
     "accelerate launch -m pretrain": PretrainConfig,
     "accelerate launch -m finetune": FinetuneConfig,
@@ -95,6 +99,29 @@ def with_names(document: str) -> str:
     return _between(document, NAMES, names())
 
 
+def with_excerpts(document: str) -> str:
+    """A chapter of docs/how-it-works with its excerpts as the code is now."""
+    return EXCERPT.sub(
+        lambda found: f"{found[0].partition(chr(10))[0]}\n{excerpt(*found.groups())}", document
+    )
+
+
+def excerpt(path: str, name: str) -> str:
+    """The source of a function or class of a file, without its docstring."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(text)
+    for part in name.split("."):
+        node = next(each for each in ast.iter_child_nodes(node) if getattr(each, "name", None) == part)
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    first, last = node.body[0].lineno, node.end_lineno
+    skipped = range(first, (node.body[0].end_lineno or first) + 1) if ast.get_docstring(node) else range(0)
+    decorators = [each.lineno for each in node.decorator_list]
+    begin = min([node.lineno, *decorators])
+    numbered = enumerate(text.splitlines(keepends=True), 1)
+    kept = [line for number, line in numbered if begin <= number <= (last or first) and number not in skipped]
+    return textwrap.dedent("".join(kept)).replace("\n\n\n", "\n\n")
+
+
 def _between(document: str, marks: tuple[str, str], text: str) -> str:
     before, rest = document.split(marks[0])
     return before + marks[0] + text + marks[1] + rest.split(marks[1])[1]
@@ -110,6 +137,10 @@ RENEWED = {
     "docs/architecture.md": with_tree,
     "docs/coming-from.md": with_names,
     "docs/configuration.md": with_reference,
+    **{
+        str(path.relative_to(ROOT)): with_excerpts
+        for path in sorted((ROOT / "docs" / "how-it-works").glob("*.md"))
+    },
 }
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if page.file.src_uri in PAGES:
         return markdown
-    return relinked(markdown, PurePosixPath("docs") / PurePosixPath(page.file.src_uri).parent, page.file.src_uri)
+    return relinked(
+        markdown, PurePosixPath("docs") / PurePosixPath(page.file.src_uri).parent, page.file.src_uri
+    )
 
 
 def relinked(markdown: str, folder: PurePosixPath, page: str = "index.md") -> str:

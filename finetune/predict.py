@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bert.config import dump, help_text, load, load_record
 from bert.data.records import TABLES, FileConfig, Row, RowFile, check_output, resumable_writer
 from bert.errors import UserError, run_command
+from bert.progress import progress_bar
 from finetune.config import KINDS, FinetuneConfig, PredictConfig
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ RECORD = "finetune.yaml"
 def predict(run: Path, file: Path, config: PredictConfig) -> None:
     """Write the predictions for every row of `file`; nothing is written if a row cannot be used."""
     from rich.console import Console
-    from rich.progress import Progress
 
     check_output(config.output, (".jsonl", *TABLES))
     predictor, layout = load_predictor(run, file, config)
@@ -53,11 +53,11 @@ def predict(run: Path, file: Path, config: PredictConfig) -> None:
         )
     with (
         resumable_writer(config.output, [*own, *names], identity(predictor, file, config)) as (write, done),
-        Progress(console=console, transient=True) as progress,
+        progress_bar("texts", num_rows, "texts") as bar,
     ):
         if done:
             console.print(f"{config.output}: {done} of {num_rows} rows are done already", highlight=False)
-        bar = progress.add_task("rows", total=num_rows, completed=done)
+            bar.begin_at(done)
         usable = islice(predictor.examples(rows), done, None)
         while chunk := list(islice(usable, CHUNK)):
             found = predictor([example for _, example in chunk])
@@ -67,7 +67,7 @@ def predict(run: Path, file: Path, config: PredictConfig) -> None:
                     for (row, _), answer in zip(chunk, found, strict=True)
                 ]
             )
-            progress.advance(bar, len(chunk))
+            bar.advance(len(chunk))
     if config.output:
         console.print(f"{num_rows} predictions in {config.output}", highlight=False)
 

@@ -13,15 +13,18 @@ not repeated, and one that was interrupted goes on.
 
 import gc
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import bert.config as configuration
 from bert.errors import Diverged, UserError
 from bert.files import write_text
+from bert.progress import duration
 from bert.training.distributed import configure, from_main, make_accelerator
 from bert.training.run_dir import alone, check_run, open_run
 from finetune.baselines import Measured, check_baselines, tfidf
@@ -65,10 +68,12 @@ def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
             if "tfidf" in config.baselines:
                 runs.baselines["tfidf"] = from_main(accelerator, partial(tfidf_of, config, runs))
             planned = list(plan_runs(config, runs))
+            took: list[float] = []
             for number, (variant, one) in enumerate(planned, 1):
                 if accelerator.is_main_process:
                     told = f"{runs.name}, run {number} of {len(planned)}: {variant} seed {one.seed}"
-                    print(" ".join(told.split()), flush=True)
+                    print(" ".join(told.split()) + _time_left(took, len(planned) - number + 1), flush=True)
+                began = time.monotonic()
                 try:
                     _check_start(one, runs, accelerator)
                     if carry_out_once(one, accelerator):
@@ -77,10 +82,19 @@ def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
                 except Diverged as error:
                     runs.diverged.append({"variant": variant, "seed": one.seed, "why": str(error)})
                 from_main(accelerator, table.write)
+                took.append(time.monotonic() - began)
         if config.submission:
             from_main(accelerator, lambda: _write_submissions(config, table))
         from_main(accelerator, lambda: print(table.write(finished=True), flush=True))
+        if accelerator.is_main_process:
+            print(f"is it better than another? python -m finetune.compare {config.run_dir} OTHER", flush=True)
     return False
+
+
+def _time_left(took: Sequence[float], number: int) -> str:
+    """How long `number` runs will take, by those of the same table that were carried out just now."""
+    new = [seconds for seconds in took if seconds > 1]  # a run that was finished before takes no time
+    return f" · about {duration(mean(new) * number)} left" if new else ""
 
 
 def _task_runs(config: FinetuneConfig, name: str, task: FinetuneConfig) -> TaskRuns:

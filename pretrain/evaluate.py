@@ -14,6 +14,7 @@ from bert.config import NonNegativeInt, PositiveInt, help_text
 from bert.errors import UserError, run_command
 from bert.files import write_text
 from bert.model.config import SCORERS
+from bert.progress import progress_bar
 from bert.training.config import PRECISIONS
 from pretrain.config import PretrainConfig
 from pretrain.minimal_pairs import expand, measure_suite, minimal_pairs, read_suite
@@ -101,7 +102,16 @@ def _held_out(
     held_out = open_held_out(of_run, tokenizer, sentences=evaluation.sentences, device=device)
     if held_out is None:
         return {"sequences": 0}
-    result = {"sequences": held_out.batches.num_examples, **held_out.measure_all(model)}
+    texts = [held_out, *held_out.also.values()]
+    with progress_bar("held-out text", sum(len(text.batches) for text in texts), "batches") as bar:
+
+        def go_on() -> bool:
+            """Called before each batch."""
+            bar.advance(1)
+            return False
+
+        measured = held_out.measure_all(model, go_on)
+    result = {"sequences": held_out.batches.num_examples, **measured}
     if config.pseudo_perplexity:
         sentences = held_out.some_sentences(config.pseudo_perplexity, model.config.max_positions // 2)
         result["pseudo_perplexity"] = pseudo_perplexity(model, tokenizer, sentences, config.micro_tokens)

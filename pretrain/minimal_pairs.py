@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bert.data.records import FileConfig, Row, RowFile
 from bert.errors import UserError
+from bert.progress import progress_bar
 
 if TYPE_CHECKING:
     from bert.inference.common import ModelSource
@@ -188,27 +189,22 @@ def measure_suite(source: "ModelSource", suite: Suite, scorer: str, budget: int)
     """`sets`: for each folder what `averages` gives; `left_out`: for each file that was not measured why.
 
     A file with a text that the model cannot read as a whole is left out."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     sets: dict[str, dict[str, Any]] = {}
     left_out = dict(suite.left_out)
-    console = Console(stderr=True)
     total = sum(len(questions) for files in suite.files.values() for questions in files.values())
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("minimal pairs", total=total)
+    with progress_bar("minimal pairs", total, "questions") as bar:
         for name, files in suite.files.items():
             answered: list[tuple[Question, bool]] = []
             for file, questions in files.items():
-                progress.update(bar, description=file)
+                bar.describe(Path(file).stem)
                 answers: list[bool] = []
                 try:
                     for some in are_right(source, questions, scorer, budget):
                         answers += some
-                        progress.advance(bar, len(some))
+                        bar.advance(len(some))
                 except UserError as error:
                     left_out[file] = str(error)
-                    progress.advance(bar, len(questions) - len(answers))
+                    bar.advance(len(questions) - len(answers))
                 else:
                     answered += zip(questions, answers, strict=True)
             if answered:

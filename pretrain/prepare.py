@@ -9,7 +9,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bert.config import parse_command, to_dict
 from bert.errors import RunFailed, UserError, run_command
 from bert.files import alone_in
+from bert.progress import progress_bar
 from pretrain.config import PretrainConfig
 from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
 
@@ -32,7 +33,6 @@ Tokenise the corpus into RUN/store, from which training reads; the tokenizer is 
 command continues an interrupted preparation.
 """
 _MOST_LANES = 8
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 def store_folder(config: PretrainConfig) -> Path:
@@ -127,10 +127,12 @@ def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options
             print(f"prepare: {', '.join(found)}; {forecast}", flush=True)
             print(f"prepare: {tokenization}", flush=True)
         progress.write(path, "options", begun)
-        with _progress_bar(sum(job.unit.size // job.lanes for job in jobs)) as advance:
+        total = sum(job.unit.size // job.lanes for job in jobs)
+        with progress_bar("preparing", total, "B", lines="prepare") as bar:
             for job, _ in run_all(executor, workers, run, jobs):
-                advance(job.unit.size // job.lanes)
-    assemble(config.prepare, path, tokenizer, corpus, options, tokenization)
+                bar.advance(job.unit.size // job.lanes)
+    with progress_bar("writing the index"):
+        assemble(config.prepare, path, tokenizer, corpus, options, tokenization)
     print(f"prepare: {summary(path)}; {time.monotonic() - started:.0f} s → {path}", flush=True)
 
 
@@ -162,33 +164,13 @@ def _jobs(config: PretrainConfig, path: Path, corpus: "Corpus", workers: int) ->
     return jobs
 
 
-@contextmanager
-def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, elsewhere a line every half minute. It yields the function that advances it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True, highlight=False)
-    columns = [TextColumn("preparing"), BarColumn(24), TransferSpeedColumn(), TimeRemainingColumn()]
-    done, next_line = 0, time.monotonic() + _SECONDS_BETWEEN_LINES
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-
-        def advance(size: int) -> None:
-            nonlocal done, next_line
-            done += size
-            bar.update(task, completed=done)
-            if bar.disable and time.monotonic() > next_line:
-                next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-                console.print(f"prepare: {100 * done / max(1, total):.0f} %")
-
-        yield advance
-
-
 def main(argv: Sequence[str]) -> None:
     config = parse_command(PretrainConfig, argv, USAGE)
     ensure_tokenizer(config)
     ensure_store(config)
+    print(
+        "next, with the same words: python -m pretrain.doctor (text, costs) or accelerate launch -m pretrain (training)"
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bert.config import NonNegativeInt, parse_command, to_dict
 from bert.errors import UserError, run_command
 from bert.files import write_text
+from bert.progress import progress_bar
 from pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def _train(config: PretrainConfig, folder: Path) -> None:
         raise UserError(
             f"the corpus has no document to learn a vocabulary from ({found}); check corpus.files and corpus.format"
         )
-    tokenizer = train(config.tokenizer, sample)
+    with progress_bar(f"a vocabulary from {sample.size / 1e6:.3g} MB"):
+        tokenizer = train(config.tokenizer, sample)
     trained_on = {"documents": sample.documents, "bytes": sample.size}
     figures = measure(tokenizer, sample.heldout or list(sample.paragraphs()))
     measured_on = "held-out documents" if sample.heldout else "its training documents: none is held out"
@@ -199,7 +201,8 @@ def main(argv: Sequence[str]) -> None:
     if config.suggest_words:
         suggest(config)
     else:
-        ensure_tokenizer(config)
+        folder = ensure_tokenizer(config)
+        print(f"the tokenizer is {folder}; next, with the same words: python -m pretrain.prepare")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert.errors import UserError
 from bert.files import write_text
+from bert.progress import amount, duration
 from bert.training.config import TrackingConfig
 
 if TYPE_CHECKING:
@@ -55,11 +56,16 @@ class Console:
         if self.enabled:
             self._console.print(message, markup=False)
 
+    def doing(self, what: str) -> None:
+        """What is done between steps, in the place of their figures."""
+        if self._bar is not None:
+            self._bar.update(self._task, status=what)
+
     def update(self, progress: float, metrics: Mapping[str, Any], seconds_left: float | None) -> None:
         if not self.enabled:
             return
         parts = [f"step {metrics['step']}", f"loss {_figure(metrics['loss'])}"]
-        parts.append(f"{_thousands(metrics['tokens_per_second'])} tokens/s")
+        parts.append(f"{amount(metrics['tokens_per_second'])} tokens/s")
         if seconds_left is not None:
             parts.append(f"{duration(seconds_left)} left")
         status = " · ".join(parts)
@@ -160,15 +166,6 @@ def _kept(path: Path, key: str) -> str:
     return values[key]
 
 
-def duration(seconds: float) -> str:
-    """`3 h 20 min`, `5 min 10 s` or `8 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def peak_memory(device_type: str = "cpu") -> int:
     """Peak memory in bytes: of tensors on the GPU, or else of this process (resident).
 
@@ -189,7 +186,3 @@ def peak_memory(device_type: str = "cpu") -> int:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _thousands(value: float) -> str:
-    return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"

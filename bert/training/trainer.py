@@ -24,6 +24,7 @@ from bert.checkpoint.run import Checkpoint, Checkpoints, Saver
 from bert.data.batch import StepData
 from bert.errors import RunFailed, UserError
 from bert.model.models import Model
+from bert.progress import duration
 from bert.training import deepspeed, optimizers, schedules
 from bert.training.averaging import WeightAverage
 from bert.training.clock import Clock, Pace, Pause
@@ -33,7 +34,7 @@ from bert.training.loader import StepSource, batches, resolve_workers
 from bert.training.logging import Reporter
 from bert.training.state import Evaluate, EvaluationStopped, Result, RunState
 from bert.training.step import Stepper
-from bert.training.tracking import Console, duration
+from bert.training.tracking import Console
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -190,6 +191,7 @@ class Trainer:
         self._pause = "none"
         if self.evaluate and state.owes_evaluation:
             self._pause = "evaluation"
+            self.reporter.console.doing("evaluating")
             improved = self._evaluate(self.evaluate)
         due = improved or self._has_new_pace or _due(state.step, self.config.training.save_every)
         if state.step and (self._ended or self._stopping or due):

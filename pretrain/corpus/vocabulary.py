@@ -20,6 +20,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from bert import tokenizer_files
 from bert.data.keys import key
 from bert.errors import UserError
+from bert.progress import progress_bar
 from bert.tokenizer import Tokenizer
 from pretrain.corpus.config import CorpusConfig, TokenizerConfig
 from pretrain.corpus.readers import Document
@@ -75,19 +76,23 @@ def draw_sample(config: CorpusConfig, limit: int) -> Sample:
     corpus = open_corpus(config)
     normalize = normalizer(config)
     sample = Sample()
-    for unit, quota in _quotas(corpus, min(1.0, limit / max(1, corpus.size))):
-        left = quota
-        for _, outcome in read_unit(unit, config.sentences == "lines"):
-            if left <= 0:
-                break
-            if isinstance(outcome, Document):
-                paragraphs = [normalize(paragraph) for paragraph in outcome.paragraphs]
-                if not is_heldout(key(outcome.first_part or outcome.paragraphs), config.heldout_share):
-                    left -= sample.add(paragraphs)
+    fraction = min(1.0, limit / max(1, corpus.size))
+    with progress_bar("reading a sample", fraction * corpus.size, "B") as bar:
+        for unit, quota in _quotas(corpus, fraction):
+            left = quota
+            for _, outcome in read_unit(unit, config.sentences == "lines"):
+                if left <= 0:
+                    break
+                if isinstance(outcome, Document):
+                    paragraphs = [normalize(paragraph) for paragraph in outcome.paragraphs]
+                    if not is_heldout(key(outcome.first_part or outcome.paragraphs), config.heldout_share):
+                        size = sample.add(paragraphs)
+                        left -= size
+                        bar.advance(size)
+                    else:
+                        sample.add_heldout(paragraphs)
                 else:
-                    sample.add_heldout(paragraphs)
-            else:
-                sample.unusable[outcome] += 1
+                    sample.unusable[outcome] += 1
     return sample
 
 

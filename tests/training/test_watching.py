@@ -10,10 +10,10 @@ import pytest
 
 from bert.errors import RunFailed
 from bert.model.config import EncoderConfig
+from bert.progress import duration
 from bert.training.flops import peak_flops, training_flops
 from bert.training.logging import MetricsFile, read_metrics
 from bert.training.state import LossMonitor
-from bert.training.tracking import duration
 
 
 def test_steps_that_are_not_finite_are_counted_and_end_the_run() -> None:
