@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -62,8 +62,10 @@ STYLE = {
 class FiguresConfig:
     output: str = "docs/images/how"
     """folder of the figures"""
-    sequences: PositiveInt = 256
-    """held-out sequences to measure on"""
+    sequences: PositiveInt = 2048
+    """held-out sequences to measure on; an eighth of them where all states of a model are kept"""
+    only: list[str] = field(default_factory=list)
+    """names of figures to draw; all if there are none"""
     learned: str | None = None
     """checkpoint with learned positions, if those of RUN are not; without one that figure is left as it is"""
     steps: PositiveInt = 40
@@ -101,7 +103,7 @@ class Run:
         size = min(64, self.config.batch.max_length, int(np.diff(ends).max()) + 2)
         long = np.flatnonzero(np.diff(ends) >= size - 2)
         first, last = (self.tokenizer.id_of(self.tokenizer.special_tokens[name]) for name in ("cls", "sep"))
-        chosen = ends[long[evenly_spread(len(long), self.sequences)]]
+        chosen = ends[long[evenly_spread(len(long), max(self.sequences // 8, 2))]]
         texts = [store.gather(np.array([at]), np.array([size - 2])) for at in chosen]
         return torch.tensor(np.stack([[first, *text.tolist(), last] for text in texts]))
 
@@ -176,7 +178,7 @@ class Run:
 
 LAUNCHES = {
     "one process": ((), ()),
-    "eight micro-batches": ((), ("batch.micro_tokens=512",)),
+    "small micro-batches": ((), ("batch.micro_tokens=512",)),
     "two processes": (
         ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m"),
         ("batch.micro_tokens=512",),
@@ -274,7 +276,7 @@ def head_maps(run: Run) -> Figure:
     shares = _shares(run)
     figure, axes = plt.subplots(2, 2, figsize=(7.2, 7.0))
     shares["other tokens"] = 1 - np.sum(list(shares.values()), axis=0)
-    names = "the token after", "itself", "the same token elsewhere", "other tokens"
+    names = "the token before", "the token after", "the same token elsewhere", "other tokens"
     for place, name in zip(axes.flat, names):
         layer, head = np.unravel_index(np.argmax(shares[name]), shares[name].shape)
         _map(place, attention.tokens, attention.maps[layer, head], labels=True)
@@ -430,7 +432,9 @@ def rotary(run: Run) -> Figure:
         means = [float(scores[head].diagonal(distance).mean()) for distance in reach]
         right.plot(list(reach), means, label=f"head {head + 1}")
     right.set(title=f"Mean score of all tokens, layer {layer + 1}", xlabel="distance of the key")
-    right.legend(ncols=2, fontsize=7)
+    right.legend(
+        ncols=4, fontsize=7, loc="upper left", bbox_to_anchor=(-0.1, -0.2), columnspacing=1, handlelength=1
+    )
     return figure
 
 
@@ -644,6 +648,8 @@ def main(argv: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with drawing():
         for name, draw in figures(run, config):
+            if config.only and name not in config.only:
+                continue
             figure = draw()
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
             plt.close(figure)

@@ -66,14 +66,20 @@ TABLE = (
     Elsewhere("model.num_layer_groups", "num_hidden_groups", "", "", "ALBERT"),
     Elsewhere("model.num_tasks", "task_type_vocab_size", "", "", "ERNIE"),
     Elsewhere("model.num_segments", "type_vocab_size", "", "type_vocab_size"),
-    Elsewhere("model.positions", "position_embedding_type", "attention_layer", "", "rotary is RoPE"),
+    Elsewhere(
+        "model.positions", "position_embedding_type", "attention_layer embedding_layer", "", "rotary is RoPE"
+    ),
     Elsewhere("model.rotary_base", "rope_theta", "rotary_emb_base", ""),
+    Elsewhere("model.rotary_base_local", "rope_theta", "local_attn_rotary_emb_base", ""),
     Elsewhere("model.norm", "", "bert_layer", "", "pre or post; prenorm or postnorm there"),
     Elsewhere("model.norm_kind", "", "normalization", "", "layer or rms; layernorm or rmsnorm there"),
     Elsewhere("model.norm_eps", "layer_norm_eps norm_eps rms_norm_eps", "norm_kwargs.eps", ""),
     Elsewhere("model.embedding_norm", "", "embed_norm", ""),
+    Elsewhere("model.first_norm_identity", "", "skip_first_prenorm", ""),
     Elsewhere("model.tied_decoder", "tie_word_embeddings", "", ""),
     Elsewhere("model.feed_forward", "", "mlp_layer", ""),
+    Elsewhere("model.attention_bias", "attention_bias", "attn_qkv_bias attn_out_bias", ""),
+    Elsewhere("model.feed_forward_bias", "mlp_bias", "mlp_in_bias mlp_out_bias", ""),
     Elsewhere("model.activation", "hidden_act hidden_activation", "hidden_act", "hidden_act"),
     Elsewhere(
         "model.layer_pattern",
@@ -95,6 +101,7 @@ TABLE = (
         "attention_probs_dropout_prob",
         "attention_probs_dropout_prob",
     ),
+    Elsewhere("model.embedding_dropout", "embedding_dropout", "embed_dropout_prob", ""),
     Elsewhere("model.pooling", "classifier_pooling", "", ""),
     Elsewhere("model.init_std", "initializer_range", "init_std", "initializer_range"),
     Elsewhere("model.backend", "attn_implementation", "", ""),
@@ -143,7 +150,7 @@ TABLE = (
     Elsewhere(
         "batch.layout",
         "DataCollatorWithFlattening DataCollatorWithPadding pad_to_max_length group_by_length",
-        "sequence_packing padding",
+        "sequence_packing padding unpad_embeddings",
         "",
         "packed is sequence packing; sequences do not attend to each other",
     ),

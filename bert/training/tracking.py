@@ -30,7 +30,8 @@ class Console:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self.enabled = enabled
-        self._console = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._console = RichConsole(stderr=True, highlight=False)
+        self._console.soft_wrap = not self._console.is_terminal  # lines of a file stay whole
         self._bar: Progress | None = None
         self._next_line = 0.0
         if enabled and self._console.is_terminal:

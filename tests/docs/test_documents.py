@@ -182,3 +182,11 @@ def test_places_that_are_named_exist() -> None:
         )
     ]
     assert missing == []
+
+
+def test_figures_are_used_and_small() -> None:
+    folder = ROOT / "docs" / "images" / "how"
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "how-it-works").glob("*.md"))
+    for path in folder.iterdir():
+        assert path.stat().st_size < 60_000, path
+        assert f"](../images/how/{path.name})" in text, f"{path.name} stands in no chapter"

@@ -199,6 +199,8 @@ def carry_out_document(document: Path) -> None:
     Commands for several processes are carried out in this one: tests of launching have the rest.
     """
     for block in blocks("python", document):
+        if re.match(r"# \S+/\S+\.py: ", block):  # an excerpt of the code, which docs/generate.py writes
+            continue
         if named := re.match(r"# (\w+\.py)\n", block):
             Path(named[1]).write_text(block, encoding="utf-8")
         exec(compile(block, document.name, "exec"), {"__name__": "documents"})
