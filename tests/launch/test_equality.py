@@ -48,7 +48,7 @@ def test_two_processes_and_one_and_many_micro_batches_agree(pretraining: Any) ->
     train(pretraining.config("one", ONE, *NO_DROPOUT))
     train(pretraining.config("eight", EIGHT, *NO_DROPOUT))
     assert_equal(pretraining, "one", "eight")
-    pretraining.run("two", FOUR, *NO_DROPOUT, launcher="cpu")
+    pretraining.run("two", FOUR, *NO_DROPOUT, launcher="torchrun")
     assert_equal(pretraining, "one", "two")
 
 

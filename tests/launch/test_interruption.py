@@ -30,6 +30,21 @@ def assert_identical(pretraining: Any, one: str, other: str) -> None:
     assert seen[0] == seen[1]
 
 
+def test_a_run_that_is_killed_ends_bit_identical(pretraining: Any) -> None:
+    """Dropout on: kill -9 during a save, then the same run in another process."""
+    words = ("training.steps=20", "training.num_workers=0", "training.evaluate_every=0")
+    train(pretraining.config("whole", *words))
+    process = pretraining.start("parts", *words)
+    pretraining.wait_for(lambda: pretraining.step("parts") >= 10, process)
+    pretraining.wait_for(lambda: pretraining.saving("parts"), process)
+    pretraining.kill(process)
+    assert 5 <= pretraining.saved("parts") < 20
+    train(pretraining.config("parts", *words))
+    assert_identical(pretraining, "whole", "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.launch
 def test_a_run_that_is_stopped_and_killed_ends_bit_identical(pretraining: Any) -> None:
     """Dropout on, with a worker: SIGTERM during the evaluation, kill -9 during a save, then left alone."""
     words = ("training.num_workers=1", "evaluation.sequences=1000")

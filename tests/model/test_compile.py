@@ -44,10 +44,10 @@ KINDS = {"bert": {}, "modern": ROTARY, "euro": EURO}
     "kind, backend, compiler",
     [
         ("bert", "auto", "aot_eager"),
-        ("modern", "auto", "aot_eager"),
+        pytest.param("modern", "auto", "aot_eager", marks=pytest.mark.slow),
         ("euro", "auto", "aot_eager"),
         ("bert", "flex", "aot_eager"),
-        ("modern", "flex", "aot_eager"),
+        pytest.param("modern", "flex", "aot_eager", marks=pytest.mark.slow),
         pytest.param("bert", "auto", "inductor", marks=pytest.mark.slow),
         pytest.param("modern", "auto", "inductor", marks=pytest.mark.slow),
     ],
@@ -102,7 +102,9 @@ def run_batches(tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", [{}, ROTARY], ids=["bert", "modern"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param({}, marks=pytest.mark.slow, id="bert"), pytest.param(ROTARY, id="modern")]
+)
 def test_a_run_never_compiles_again(run_batches, kind):
     """Twenty steps in training, with dropout and in bf16, as training.compile has it."""
     torch._dynamo.reset()

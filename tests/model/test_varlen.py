@@ -130,7 +130,9 @@ def test_outputs_and_gradients_are_those_of_eager(kind, batch):
         assert not mine[2][~batch["attention_mask"]].any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "modern" else pytest.mark.slow) for kind in KINDS]
+)
 def test_one_graph_serves_every_batch(kind):
     torch._dynamo.reset()
     (model,) = models(kind, "varlen")
