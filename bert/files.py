@@ -57,13 +57,22 @@ def replacing(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
     _remove_unfinished(folder)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
-        aside.mkdir(parents=True)
+        _make(aside)
         yield aside
         for path in [*aside.rglob("*"), aside]:
             sync(path)
         put_in_place(aside, folder, owned)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder.parent}: cannot be written to ({error.strerror}); choose another folder"
+        ) from None
 
 
 def put_in_place(new: Path, folder: Path, owned: Sequence[str] = ("*",)) -> None:

@@ -42,7 +42,8 @@ class Upload:
     def __str__(self) -> str:
         sizes = {file: (self.folder / file).stat().st_size for file in self.files}
         width = max(len(file) for file in sizes)
-        lines = [f"{self.folder} → {self.name}: {len(sizes)} files, {_size(sum(sizes.values()))}"]
+        counted = f"{len(sizes)} files" if len(sizes) > 1 else "1 file"
+        lines = [f"{self.folder} → {self.name}: {counted}, {_size(sum(sizes.values()))}"]
         lines += [f"  {file:{width}}  {_size(size):>9}" for file, size in sizes.items()]
         lines += [f"the card, {CARD}:", "", self.card] if self.card else [f"there is no card ({CARD})"]
         return "\n".join(lines)

@@ -35,11 +35,21 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
+PICKLE_SHARDS = "pytorch_model.bin.index.json"
 OWN_WEIGHTS = "own.safetensors"
 """weights that transformers has no place for, under our names"""
 ONNX = "onnx"
 """folder of an exported graph with the same weights"""
-OWNED = (CONFIG, "model*.safetensors", SHARDS, PICKLE, "own*.safetensors", ONNX, *embedding_files.FILES)
+OWNED = (
+    CONFIG,
+    "model*.safetensors",
+    SHARDS,
+    "pytorch_model*.bin",
+    PICKLE_SHARDS,
+    "own*.safetensors",
+    ONNX,
+    *embedding_files.FILES,
+)
 """what a checkpoint removes from an older one in its place, so that no old weights are read as its own"""
 
 Path_ = str | os.PathLike[str]
@@ -68,7 +78,7 @@ def resolve(path: Path_) -> Path:
     whole = (step for step in reversed(steps) if manifest.damage(step) is None)
     for candidate in itertools.chain((folder, folder / "model"), whole):
         if (candidate / CONFIG).is_file() and any(
-            (candidate / name).is_file() for name in (WEIGHTS, SHARDS, PICKLE)
+            (candidate / name).is_file() for name in (WEIGHTS, SHARDS, PICKLE, PICKLE_SHARDS)
         ):
             return candidate
     if (folder / CONFIG).is_file():
@@ -108,7 +118,13 @@ def load(
         config = replace(config, pooler=False)
     with torch.device("meta"):
         model = construct(config, architecture, labels or stored_labels)
-    state = huggingface.import_state(config, architecture, theirs["model_type"], weights, model.state_dict())
+    state, unread = huggingface.import_state(
+        config, architecture, theirs["model_type"], weights, model.state_dict()
+    )
+    if unread and "num_layers" not in (overrides or {}):  # else layers are left out on purpose
+        logger.warning(
+            "%s: %s has no place for %s (%d tensors): not read", folder, CONFIG, unread[0], len(unread)
+        )
     if labels is not None and len(labels) != len(stored_labels):
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
     if quantized := next((name for name, tensor in state.items() if not tensor.is_floating_point()), None):
@@ -302,12 +318,14 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         files = [WEIGHTS]
     elif (folder / SHARDS).is_file():
         files = _shards(folder / SHARDS)
-    else:
+    elif (folder / PICKLE).is_file():
         files = [PICKLE]
+    else:
+        files = _shards(folder / PICKLE_SHARDS)
     files += sorted(path.name for path in folder.glob(_numbered(OWN_WEIGHTS, "*")))
     for name in files:
         try:
-            if name == PICKLE:
+            if name.endswith(".bin"):
                 weights.update(_read_pickle(folder / name))
             else:
                 weights.update(load_file(folder / name))

@@ -136,12 +136,14 @@ def import_state(
     model_type: str,
     weights: Mapping[str, Tensor],
     parameters: Iterable[str],
-) -> dict[str, Tensor]:
-    """Their tensors → our `parameters`, as far as the tensors are there; also from old checkpoints."""
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Their tensors → our `parameters`, as far as the tensors are there; also from old checkpoints. With them the names
+    of the encoder's weights that the configuration has no place for."""
     family = FAMILIES.get(model_type)
     if family is not None:
         weights = _normalise(family, weights)
     found: dict[str, Tensor] = {}
+    read: set[str] = set()
     for name in parameters:
         if family is None:
             names = _native_names(config, architecture, name)
@@ -150,7 +152,19 @@ def import_state(
             names = tuple(prefix + theirs for theirs in family.their_names(architecture, name)) or (name,)
         if all(theirs in weights for theirs in names):
             found[name] = _pad(config, name, torch.cat([weights[theirs] for theirs in names]))
-    return found
+            read.update(names)
+    encoder = "encoder." if family is None else f"{family.prefix}."
+    unread = [
+        name
+        for name, tensor in weights.items()
+        if name.startswith(encoder)
+        and name not in read
+        and tensor.is_floating_point()
+        and not re.search(
+            r"\bpooler\b|\binv_freq$", name
+        )  # a head's, and what follows from the configuration
+    ]
+    return found, unread
 
 
 def _special_ids(family: Family, ids: Mapping[str, int]) -> dict[str, int | None]:

@@ -6,6 +6,7 @@ T packed tokens · N sequences in a batch · M masked positions · D hidden · V
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +40,17 @@ def open_source(source: ModelSource, device: str = "auto") -> tuple[Model, Token
         tokenizer = Tokenizer.load(folder)
         model = checkpoint.load(folder, device=pick_device(device))
         tokenizer.check_fits(model.config.vocab_size, model.config.pad_token_id, str(folder))
+        _require_numbers(model, folder)
     return model, tokenizer
+
+
+def _require_numbers(model: Model, folder: Path) -> None:
+    """UserError if a weight is no finite number: all that follows from it would be none either."""
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"{folder}: {name} holds values that are not finite (NaN or infinity); take an earlier checkpoint"
+            )
 
 
 def open_masked_language_model(

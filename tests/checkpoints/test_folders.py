@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,6 +99,38 @@ def test_a_failure_leaves_the_old_checkpoint_as_it_was(tmp_path, model):
         checkpoint.save(build(CONFIG, "PretrainingModel"), tmp_path / "m", Broken())
     assert equal(checkpoint.load(tmp_path / "m"), model)
     assert os.listdir(tmp_path) == ["m"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, model):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(
+        UserError, match=r"file: cannot be written to \(Not a directory\); choose another folder"
+    ):
+        checkpoint.save(model, tmp_path / "file" / "m")
+
+
+def test_weights_that_the_configuration_has_no_place_for_are_named(tmp_path, caplog):
+    model = build(replace(CONFIG, num_layers=2), "MaskedLanguageModel")
+    checkpoint.save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    checkpoint.load(tmp_path, overrides={"num_layers": 1})
+    assert not caplog.records, "layers may be left out on purpose"
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    checkpoint.load(tmp_path)
+    assert "config.json has no place for bert.encoder.layer.1." in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+def test_pickles_in_several_files_are_read(tmp_path, model):
+    checkpoint.save(model, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    files = {}
+    for number, names in enumerate((list(weights)[::2], list(weights)[1::2]), 1):
+        files |= dict.fromkeys(names, f"pytorch_model-0000{number}-of-00002.bin")
+        torch.save({name: weights[name] for name in names}, tmp_path / files[names[0]])
+    (tmp_path / checkpoint.PICKLE_SHARDS).write_text(json.dumps({"weight_map": files}))
+    assert equal(checkpoint.load(tmp_path), model)
 
 
 def test_a_folder_of_other_things_is_not_overwritten(tmp_path, model):

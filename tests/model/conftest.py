@@ -122,7 +122,11 @@ def ours() -> Callable[..., Model]:
 
 
 def translate(tensors: Mapping[str, Tensor], model_type: str, ours: Model) -> dict[str, Tensor]:
-    return huggingface.import_state(ours.config, type(ours).__name__, model_type, tensors, ours.state_dict())
+    state, unread = huggingface.import_state(
+        ours.config, type(ours).__name__, model_type, tensors, ours.state_dict()
+    )
+    assert not unread
+    return state
 
 
 @pytest.fixture(name="translate")

@@ -51,6 +51,16 @@ def compare_predictions(ours, theirs):
         assert ours == theirs
 
 
+def test_weights_that_are_no_numbers_are_said(folders, tmp_path):
+    model = bert.load(folders["bert"])
+    with torch.no_grad():
+        model.encoder.layers[0].attention.out.bias[3] = torch.nan
+    bert.save(model, tmp_path, bert.Tokenizer.load(folders["bert"]))
+    for use in (bert.fill_mask, bert.embed):
+        with pytest.raises(bert.UserError, match=r"encoder\.layers\.0\..* values that are not finite \(NaN"):
+            use(tmp_path, "the [MASK] sat.")
+
+
 def test_fill_mask_with_published_weights(published):
     if "cognition" not in str(published):
         with pytest.raises(bert.UserError, match="holds a bare encoder"):
