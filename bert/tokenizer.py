@@ -17,11 +17,10 @@ import tokenizers
 from tokenizers import processors
 
 from bert import tokenizer_files as files
+from bert.data.scripts import is_unspaced
 from bert.errors import UserError
 
 _FALLBACK_BYTE = re.compile("<0x([0-9A-F]{2})>")
-_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
-"""first words of the Unicode names of letters in scripts without spaces between words"""
 
 
 class Tokenizer:
@@ -303,11 +302,6 @@ def _begins_word(spelled: bytes) -> bool:
         return False
     first = _first_character(spelled)
     return first.isspace() or _is_mark(first) or is_unspaced(first)
-
-
-def is_unspaced(character: str) -> bool:
-    """Whether a character is a letter of a script without spaces between words, such as Chinese or Thai."""
-    return character.isalpha() and unicodedata.name(character, "").startswith(_UNSPACED)
 
 
 def _is_mark(character: str) -> bool:

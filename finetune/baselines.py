@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from bert.data.scripts import ALONE
 from bert.errors import UserError
 from bert.model.config import Labels
 from finetune.config import KINDS, TaskConfig
-from finetune.linear import prior
 
 if TYPE_CHECKING:
     from finetune.data import TaskData
@@ -23,8 +23,7 @@ Measured = dict[str, dict[str, float]]
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """scikit-learn's C (1 / alpha for regression); the validation texts choose one"""
 # A character of a script without blanks, a word, or a mark; so two words, or two such characters, are a bigram.
-_UNDIVIDED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-WORDS = rf"[{_UNDIVIDED}]|[^\W{_UNDIVIDED}]+|[^\w\s]"
+WORDS = rf"[{ALONE}]|[^\W{ALONE}]+|[^\w\s]"
 
 
 def score(metric: str, measured: Mapping[str, float]) -> float:
@@ -38,17 +37,17 @@ def verdict(metric: str, value: float, baselines: Mapping[str, float]) -> str:
     better = [name for name, other in baselines.items() if ours <= score(metric, {metric: other})]
     if not better:
         return f"better than {' and '.join(baselines)}"
-    told = ", ".join(f"{name} ({baselines[name]:.4f})" for name in better)
-    return f"the encoder ({metric} {value:.4f}) does not beat {told}"
+    stronger = ", ".join(f"{name} ({baselines[name]:.4f})" for name in better)
+    return f"the encoder ({metric} {value:.4f}) does not beat {stronger}"
 
 
 def majority(
     kind: Any, train: "TokenizedSplit", data: "TokenizedSplit", outputs: Tensor, labels: Labels
 ) -> dict[str, float]:
     """The metrics of the same answer for every text: the majority class, the most frequent tag, the labels that most
-    texts have, or the mean number. `outputs` (R, C) gives the shape of the model's outputs for `data`."""
-    constant = torch.from_numpy(prior(train.labels, outputs.shape[1])).float()
-    return kind.measure(data, constant.expand(outputs.shape[0], -1), labels)
+    texts have, the choice that is most often right by its place, or the mean number. `outputs` (R, C) gives the shape
+    of the model's outputs for `data`."""
+    return kind.measure(data, kind.constant(train, data, outputs), labels)
 
 
 def collapse(

@@ -17,11 +17,12 @@ Logits = Callable[[Any], Array]
 
 
 def prior(labels: Array, size: int) -> Array:
-    """(C,) the logits that fit all labels alike; zeros if labels have no logits of their own, as in a choice."""
+    """(C,) the logits that fit all labels alike; zeros if labels have no logits of their own, as
+    the places of answers."""
     if labels.dtype.kind != "i":
         share = labels.mean(axis=0).reshape(-1)
         return share if labels.ndim == 1 else np.log(share.clip(TINY, 1) / (1 - share).clip(TINY, 1))
-    if labels.ndim > 1 or size == 1:
+    if labels.ndim > 1:
         return np.zeros(size)
     counts = np.bincount(labels[labels >= 0], minlength=size)
     return np.log(np.maximum(counts / counts.sum(), TINY))

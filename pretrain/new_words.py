@@ -19,8 +19,9 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
+from bert.data.scripts import is_unspaced
 from bert.errors import UserError
-from bert.tokenizer import Tokenizer, is_unspaced
+from bert.tokenizer import Tokenizer
 
 LEAST_TIMES = 5
 """a word that is rarer is not suggested: its vector would hardly be trained"""

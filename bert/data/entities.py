@@ -12,6 +12,7 @@ import numpy as np
 from tokenizers import Encoding
 
 from bert.data.ragged import Ragged
+from bert.data.scripts import stands_alone
 
 OUTSIDE = "O"
 SCHEMES = {"BIO": "BI", "BIOES": "BIES", "BILOU": "BILU"}
@@ -20,8 +21,6 @@ _LAST = "ESLU"
 """prefixes of words that end an entity"""
 _INSIDE = "IEL"
 """prefixes of words that go on with an entity"""
-_ALONE = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
-"""characters of scripts without spaces, each of which is a word: kana and Chinese characters"""
 
 
 class Entity(NamedTuple):
@@ -62,8 +61,8 @@ def _kind(character: str) -> str:
     """space, alone or letter."""
     if character.isspace():
         return "space"
-    code, category = ord(character), unicodedata.category(character)
-    return "alone" if category[0] in "PS" or any(a <= code <= b for a, b in _ALONE) else "letter"
+    is_mark = unicodedata.category(character)[0] in "PS"
+    return "alone" if is_mark or stands_alone(character) else "letter"
 
 
 def joined(words: Sequence[str]) -> str:
@@ -114,6 +113,23 @@ def scheme_of(tags: Iterable[str]) -> str | None:
             return None
         prefixes |= {prefix} - {OUTSIDE} if dash else set()
     return next((name for name, known in SCHEMES.items() if prefixes and prefixes <= set(known)), None)
+
+
+def main_scheme(tags: Iterable[str]) -> str | None:
+    """The scheme of some tags, with O or without; where some are outside of every scheme, but others begin entities,
+    the one that most follow."""
+    tags = set(tags)
+    if (scheme := scheme_of({OUTSIDE, *tags})) is not None:
+        return scheme
+    if OUTSIDE not in tags or not any(fits(tag, "BIO") and tag[0] == "B" for tag in tags):
+        return None
+    return max(SCHEMES, key=lambda name: sum(fits(tag, name) for tag in tags))
+
+
+def fits(tag: str, scheme: str) -> bool:
+    """Whether a tag is one of an entity, in a scheme."""
+    prefix, _, label = tag.partition("-")
+    return len(prefix) == 1 and prefix in SCHEMES[scheme] and bool(label)
 
 
 def types_of(tags: Iterable[str]) -> list[str]:
