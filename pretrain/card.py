@@ -13,7 +13,7 @@ from bert.tokenizer import Tokenizer
 from bert.training.state import RunState
 from pretrain.config import PretrainConfig
 from pretrain.data.store import Store
-from pretrain.heldout import BY_POSITION, FIRST_POSITIONS
+from pretrain.heldout import BY_POSITION, start_of_range
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -200,8 +200,7 @@ def _measures(measured: Mapping[str, float]) -> dict[str, str]:
         text, _, metric = name.rpartition("/")
         if metric.startswith(BY_POSITION):
             end = int(metric.removeprefix(BY_POSITION))
-            start = end // 2 + 1 if end > FIRST_POSITIONS else 1
-            found[name] = f"{text and text + ': '}… loss at positions {start} to {end}"
+            found[name] = f"{text and text + ': '}… loss at positions {start_of_range(end)} to {end}"
         elif text and metric in MEASURES:
             found[name] = f"{text}: {MEASURES[metric]}"
     return found

@@ -1,11 +1,12 @@
 """The configuration of a pretraining run: one section for each part it puts together."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from bert.card import CardConfig
-from bert.config import NonNegativeInt, PositiveFloat, PositiveInt
+from bert.config import NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from bert.model.config import EncoderConfig
 from bert.training import config as training
 from bert.training.config import OptimizerConfig, ScheduleConfig, TrackingConfig
@@ -14,6 +15,7 @@ from pretrain.data.objective import BatchConfig, ObjectiveConfig
 
 CHANGEABLE = ("max_positions", "rotary_base", "rotary_base_local", "window")
 """What a run may change in the shape of the checkpoint that it continues."""
+DROPOUTS = ("dropout", "attention_dropout")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class ModelConfig(EncoderConfig):
     window: PositiveInt | None = None  # type: ignore[assignment]
     """sliding window of local layers, its total width: a token sees window/2 tokens on either side; null is 128,
     or with from that of the checkpoint"""
+    dropout: Probability | None = None  # type: ignore[assignment]
+    """dropout of embeddings and of layers; null is 0.1, or with from that of the checkpoint"""
+    attention_dropout: Probability | None = None  # type: ignore[assignment]
+    """dropout of the attention probabilities; null is 0.1, or with from that of the checkpoint"""
     from_: str | None = None
     """continued pretraining: checkpoint to start from, with its shape and its tokenizer (unless tokenizer.from
     names another); of the keys above only max_positions, rotary_base, rotary_base_local, window, dropout,
@@ -39,7 +45,7 @@ class ModelConfig(EncoderConfig):
     def __post_init__(self) -> None:
         if self.from_ is None:  # else they are the checkpoint's
             for field in fields(EncoderConfig):
-                if field.name in CHANGEABLE and getattr(self, field.name) is None:
+                if field.name in (*CHANGEABLE, *DROPOUTS) and getattr(self, field.name) is None:
                     object.__setattr__(self, field.name, field.default)
         super().__post_init__()
         if self.new_words is not None and self.from_ is None:
@@ -114,14 +120,15 @@ class PretrainConfig:
     """what the model card says beside the measured: license, languages, datasets"""
 
     def __post_init__(self) -> None:
-        named = [
-            (f"corpus.sources.{n}.name", s.name)
-            for n, s in enumerate(self.corpus.sources)
-            if s.name is not None
-        ]
-        named += [(f"evaluation.also.{name}", name) for name in self.evaluation.also]
-        for number, (key, name) in enumerate(named):
-            if not re.fullmatch(r"\w[\w-]*", name):
-                raise ValueError(f"{key}: {name!r} is not a name; use letters, digits, _ and -")
-            if name in [other for _, other in named[:number]]:
-                raise ValueError(f"{key}: {name} is the name of another text already; choose another one")
+        check_names(
+            [*self.corpus.names, *((f"evaluation.also.{name}", name) for name in self.evaluation.also)]
+        )
+
+
+def check_names(named: Sequence[tuple[str, str]]) -> None:
+    """ValueError if a key gives a text no proper name, or one that another text has."""
+    for number, (key, name) in enumerate(named):
+        if not re.fullmatch(r"\w[\w-]*", name):
+            raise ValueError(f"{key}: {name!r} is not a name; use letters, digits, _ and -")
+        if name in [other for _, other in named[:number]]:
+            raise ValueError(f"{key}: {name} is the name of another text already; choose another one")

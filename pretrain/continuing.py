@@ -18,7 +18,7 @@ from bert.model import models
 from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
-from pretrain.config import CHANGEABLE, PretrainConfig
+from pretrain.config import CHANGEABLE, DROPOUTS, PretrainConfig
 from pretrain.fitting import describe_rows, fit_positions, fit_vocabulary, old_rows
 
 
@@ -52,8 +52,8 @@ def load_model(
     return model
 
 
-RUN_SETTINGS = ("dropout", "attention_dropout", "backend", "gradient_checkpointing", "pad_vocab_multiple")
-"""The settings of a model that the run decides, when a checkpoint decides its shape."""
+RUN_SETTINGS = (*DROPOUTS, "backend", "gradient_checkpointing", "pad_vocab_multiple")
+"""The settings of a model that the run decides, when a checkpoint decides its shape; null is the checkpoint's own."""
 _UNUSED = (
     "embedding_dropout",
     "init_*",
@@ -69,7 +69,7 @@ _UNUSED = (
 
 def run_settings(config: PretrainConfig) -> dict[str, Any]:
     """The run's values of RUN_SETTINGS."""
-    return {name: getattr(config.model, name) for name in RUN_SETTINGS}
+    return {name: value for name in RUN_SETTINGS if (value := getattr(config.model, name)) is not None}
 
 
 def changes_between(key: str, path: Path, theirs: EncoderConfig, ours: EncoderConfig) -> list[str]:

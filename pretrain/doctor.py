@@ -159,15 +159,16 @@ def _shape(config: PretrainConfig) -> "EncoderConfig":
     return EncoderConfig(**{**values, "vocab_size": vocab_size})
 
 
-def _normalization(config: PretrainConfig, tokenizer: "Tokenizer") -> dict[str, Any] | None:
-    """What the tokenizer's normalisation loses; None if the text is no longer there, and only the store is."""
+def _normalization(config: PretrainConfig, tokenizer: "Tokenizer") -> dict[str, Any]:
+    """What the tokenizer's normalisation loses; `unknown` says why if the text cannot be read, and only the store is
+    there."""
     from pretrain.checks.normalization import SAMPLED_BYTES, normalization
     from pretrain.corpus.vocabulary import draw_sample
 
     try:
         return normalization(tokenizer, draw_sample(config.corpus, SAMPLED_BYTES).paragraphs())
-    except UserError:
-        return None
+    except UserError as error:
+        return {"unknown": str(error)}
 
 
 def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
@@ -186,7 +187,7 @@ def advice(config: PretrainConfig, figures: Mapping[str, Any]) -> Iterator[str]:
             f"{100 * vocabulary['unused_share']:.0f} % of the vocabulary does not occur: a smaller "
             "tokenizer.vocab_size saves memory and time"
         )
-    yield from _lost(figures["normalization"] or {})
+    yield from _lost(figures["normalization"])
     if config.objective.pairing != "none" and text["sentences_per_document"] < 2:
         yield "most documents are one sentence, which makes no pair: set objective.pairing=none"
     if (examples["random_share"] or 0) > 0.6:

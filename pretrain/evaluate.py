@@ -95,11 +95,11 @@ def _held_out(
 
     of_run = replace(configuration.load_record(PretrainConfig, run / "config.yaml"), run_dir=str(run))
     batch = replace(of_run.batch, micro_tokens=max(config.micro_tokens, of_run.batch.max_length))
-    evaluation = replace(
-        of_run.evaluation, sequences=config.sequences, also=of_run.evaluation.also | config.also
-    )
+    evaluation = replace(of_run.evaluation, sequences=config.sequences)
     of_run = replace(of_run, batch=batch, evaluation=evaluation)
-    held_out = open_held_out(of_run, tokenizer, sentences=evaluation.sentences, device=device)
+    held_out = open_held_out(
+        of_run, tokenizer, also=config.also, sentences=evaluation.sentences, device=device
+    )
     if held_out is None:
         return {"sequences": 0}
     texts = [held_out, *held_out.also.values()]

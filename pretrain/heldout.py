@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ from torch import Tensor
 
 from bert import config as configuration
 from bert.data.batch import IGNORED
-from bert.data.store import is_finished
+from bert.data.store import is_finished, read_index
 from bert.errors import UserError
 from bert.inference.common import BATCH_TOKENS
 from bert.inference.filling import fill_masks
 from bert.model.models import MaskedLanguageModel
 from bert.tokenizer import Tokenizer
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
-from pretrain.config import PretrainConfig
+from pretrain.config import PretrainConfig, check_names
 from pretrain.data.dataset import HeldOutBatches
 from pretrain.data.store import Store, evenly_spread
 from pretrain.prepare import store_folder
@@ -56,39 +57,58 @@ def open_held_out(
     tokenizer: Tokenizer,
     process_index: int = 0,
     num_processes: int = 1,
+    also: Mapping[str, str] = MappingProxyType({}),
     **options: Any,
 ) -> "HeldOut | None":
     """The evaluation of a configuration: its own held-out text, that of each named source alone, and those of
-    `evaluation.also`; None if its own store holds nothing out. `options` are those of HeldOut."""
+    `evaluation.also` and of a command's own `also`; None if its own store holds nothing out. `options` are those of
+    HeldOut."""
 
     def open_split(store: Path, source: int | None = None) -> HeldOutBatches:
         run = tokenizer_folder(config), config.objective, config.batch, process_index, num_processes
         return HeldOutBatches(store, *run, sequences=config.evaluation.sequences, source=source)
 
-    own = store_folder(config)
+    own, others = store_folder(config), other_texts(config, also)
     batches = open_split(own)
     if not len(batches):
-        if config.evaluation.also:
+        for key, _ in others.values():
             raise UserError(
-                "evaluation.also: this run holds out no text of its own; raise corpus.heldout_share, or leave it out"
+                f"{key}: this run holds out no text of its own; raise corpus.heldout_share, or leave it out"
             )
         return None
     texts = {s.name: open_split(own, n) for n, s in enumerate(config.corpus.sources) if s.name is not None}
     texts = {name: text for name, text in texts.items() if len(text)}
-    for name, place in config.evaluation.also.items():
-        key = f"evaluation.also.{name}"
-        other = open_split(store_of(place, key))
-        if other.store.tokenizer_digest not in ("", tokenizer.digest):
-            raise UserError(
-                f"{key}: {other.store_path} was prepared with another tokenizer than this run's; prepare its text "
-                f"again with tokenizer.from={config.run_dir}"
-            )
+    for name, (key, store) in others.items():
+        check_tokenizer(config, key, store, tokenizer)
+        other = open_split(store)
         if not len(other):
             raise UserError(f"{key}: {other.store_path} has no held-out text; raise its corpus.heldout_share")
         texts[name] = other
     bare = options | {"sentences": (), "compares": False}
-    also = {name: HeldOut(text, tokenizer, **bare) for name, text in texts.items()}
-    return HeldOut(batches, tokenizer, also=also, **options)
+    beside = {name: HeldOut(text, tokenizer, **bare) for name, text in texts.items()}
+    return HeldOut(batches, tokenizer, also=beside, **options)
+
+
+def other_texts(
+    config: PretrainConfig, also: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, tuple[str, Path]]:
+    """The further texts by name: the key that names each, and its store. A command's own `also` comes first."""
+    keys = {name: (f"evaluation.also.{name}", place) for name, place in config.evaluation.also.items()}
+    keys |= {name: (f"also.{name}", place) for name, place in also.items()}
+    try:
+        check_names([*config.corpus.names, *((key, name) for name, (key, _) in keys.items())])
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return {name: (key, store_of(place, key)) for name, (key, place) in keys.items()}
+
+
+def check_tokenizer(config: PretrainConfig, key: str, store: Path, tokenizer: Tokenizer) -> None:
+    """UserError, which names the key, if a store is of another tokenizer than the run's."""
+    if read_index(store)["tokenizer_digest"] not in ("", tokenizer.digest):
+        raise UserError(
+            f"{key}: {store} was prepared with another tokenizer than this run's; prepare its text again with "
+            f"tokenizer.from={config.run_dir}"
+        )
 
 
 @dataclass
@@ -172,7 +192,8 @@ class HeldOut:
         self, model: MaskedLanguageModel, should_stop: ShouldStop = lambda: False
     ) -> dict[str, float]:
         """Loss, perplexity and accuracies of the model, and of the baselines on the same masks and pairs; the loss also
-        by position, `mlm_loss_to_256` at positions 129 to 256, if sequences are longer than the first range.
+        by position, `mlm_loss_to_256` at positions 129 to 256, if sequences are longer than the first range. The last
+        range ends with the longest sequence.
 
         Raises EvaluationStopped if the run is told to stop meanwhile.
         """
@@ -258,9 +279,14 @@ def is_detail(name: str) -> bool:
 
 
 def ends_of_ranges(max_length: int) -> list[int]:
-    """Where the ranges of positions end: 128, 256, 512 …; none if there would be one only."""
+    """Where the ranges of positions end: 128, 256, 512 … up to the longest; none if there would be one only."""
     doublings = max(0, math.ceil(math.log2(max_length / FIRST_POSITIONS)))
-    return [FIRST_POSITIONS << i for i in range(doublings + 1)] if doublings else []
+    return [*(FIRST_POSITIONS << i for i in range(doublings)), max_length] if doublings else []
+
+
+def start_of_range(end: int) -> int:
+    """The first position, from 1, of the range that ends there."""
+    return 1 if end <= FIRST_POSITIONS else 1 + (1 << (end - 1).bit_length() - 1)
 
 
 PLATEAU = (

@@ -23,7 +23,7 @@ from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
 
 if TYPE_CHECKING:
     from bert.tokenizer import Tokenizer
-    from pretrain.corpus.sources import Corpus
+    from pretrain.corpus.sources import Corpus, Source
     from pretrain.corpus.worker import Job
 
 USAGE = """\
@@ -122,9 +122,7 @@ def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options
         if jobs:
             forecast = make_forecast(jobs[0], [job.unit for job in jobs], workers)
             check_space(forecast, path)
-            kinds = {"documentation": "packages"}
-            found = (f"{len(s.files):,} {kinds.get(s.format, 'files')} as {s.format}" for s in corpus.sources)
-            print(f"prepare: {', '.join(found)}; {forecast}", flush=True)
+            print(f"prepare: {', '.join(map(_found, corpus.sources))}; {forecast}", flush=True)
             print(f"prepare: {tokenization}", flush=True)
         progress.write(path, "options", begun)
         total = sum(job.unit.size // job.lanes for job in jobs)
@@ -134,6 +132,12 @@ def _prepare(config: PretrainConfig, path: Path, tokenizer: "Tokenizer", options
     with progress_bar("writing the index"):
         assemble(config.prepare, path, tokenizer, corpus, options, tokenization)
     print(f"prepare: {summary(path)}; {time.monotonic() - started:.0f} s → {path}", flush=True)
+
+
+def _found(source: "Source") -> str:
+    """How many files a source has."""
+    number, things = len(source.files), "packages" if source.format == "documentation" else "files"
+    return f"{number:,} {things if number != 1 else things[:-1]} as {source.format}"
 
 
 def _jobs(config: PretrainConfig, path: Path, corpus: "Corpus", workers: int) -> list["Job"]:

@@ -41,7 +41,7 @@ from pretrain.continuing import (
 from pretrain.corpus.sources import open_corpus
 from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.objective import MaskProbRamp
-from pretrain.heldout import HeldOut, open_held_out, store_of
+from pretrain.heldout import HeldOut, check_tokenizer, open_held_out, other_texts
 from pretrain.prepare import ensure_store, store_folder
 from pretrain.tokenizer import ensure_tokenizer, tokenizer_folder
 
@@ -122,7 +122,9 @@ def prepare(config: PretrainConfig) -> None:
     open_run(config, FREE_KEYS, MADE_FROM)
     if not is_finished(store_folder(config)):
         open_corpus(config.corpus)  # finds a mistake in it, before a tokenizer is copied
-    ensure_tokenizer(config)
+    tokenizer = Tokenizer.load(ensure_tokenizer(config))
+    for key, text in other_texts(config).values():
+        check_tokenizer(config, key, text, tokenizer)
     ensure_store(config)
 
 
@@ -136,8 +138,7 @@ def check(config: PretrainConfig) -> None:
             "shorten the sequences"
         )
     check_origin(config)
-    for name, place in config.evaluation.also.items():
-        store_of(place, f"evaluation.also.{name}")
+    other_texts(config)
     lengths = {f"batch.phases.{i}.steps": phase.steps for i, phase in enumerate(config.batch.phases)}
     if isinstance(config.objective.mask_prob, MaskProbRamp):
         lengths["objective.mask_prob.steps"] = config.objective.mask_prob.steps

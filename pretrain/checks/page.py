@@ -101,9 +101,8 @@ def show(figures: Mapping[str, Any]) -> None:
         "Scripts of the letters", _table({name: share(part) for name, part in figures["scripts"].items()})
     )
     of("vocabulary")
-    if figures["normalization"]:
-        lost = _normalization(figures["normalization"])
-        section("Words that are the same to the tokenizer", _table(lost))
+    lost = _normalization(figures["normalization"])
+    section("Words that are the same to the tokenizer", _table(lost))
     for name, counts in figures["lengths"].items():
         section(f"Length of {name} in tokens", _histogram(counts))
     of("examples")
@@ -191,6 +190,8 @@ def _advice(console: Console, lines: Sequence[str]) -> None:
 
 
 def _normalization(lost: Mapping[str, Any]) -> dict[str, str]:
+    if "unknown" in lost:
+        return {"unknown": lost["unknown"]}
     rows = {"distinct words of a sample": number(lost["words"])}
     names = {
         "accents": "differ in accents alone",

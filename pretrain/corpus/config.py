@@ -70,6 +70,12 @@ class CorpusConfig:
                 f"sources: {len(self.sources)} are more than {_MOST_SOURCES}; put files of one weight together"
             )
 
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """The names of sources, each behind the key that gives it."""
+        named = ((f"corpus.sources.{n}.name", source.name) for n, source in enumerate(self.sources))
+        return [(key, name) for key, name in named if name is not None]
+
 
 @dataclass(frozen=True)
 class TokenizerConfig:

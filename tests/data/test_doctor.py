@@ -14,7 +14,7 @@ from bert.config import load
 from bert.errors import UserError
 from bert.tokenizer import Tokenizer
 from pretrain import doctor
-from pretrain.checks import text
+from pretrain.checks import page, text
 from pretrain.checks.normalization import normalization
 from pretrain.checks.page import show, show_cluster
 from pretrain.data.store import Store
@@ -137,6 +137,13 @@ def test_the_page_shows_all_of_it(figures: dict[str, Any], capsys: pytest.Captur
     assert f"{figures['text']['tokens']:,}" in page and "Latin" in page and "100.00 %" in page
     assert "held-out documents measure little" in page
     assert f"{figures['normalization']['words']}" in page and "differ in accents alone" in page
+
+
+def test_text_that_cannot_be_read_is_said(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    config = load(doctor.DoctorConfig, None, [*settings, "corpus.files=gone.jsonl"])
+    lost = doctor._normalization(config, Tokenizer.load(Path(config.run_dir) / "tokenizer"))
+    assert list(lost) == ["unknown"] and "gone.jsonl" in lost["unknown"]
+    assert not list(doctor._lost(lost)) and page._normalization(lost) == lost
 
 
 def test_what_normalisation_loses(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pretrain.corpus.vocabulary import Sample
 from pretrain.corpus.vocabulary import train as train_tokenizer
 from pretrain.data.dataset import HeldOutBatches
 from pretrain.fitting import POSITIONS, describe_rows, fit_positions, fit_vocabulary, old_rows
-from pretrain.heldout import ends_of_ranges, open_held_out
+from pretrain.heldout import ends_of_ranges, open_held_out, start_of_range
 from pretrain.prepare import ensure_store
 from pretrain.tokenizer import ensure_tokenizer
 from pretrain.train import train
@@ -74,9 +74,9 @@ def test_learned_positions_are_extended(pretraining: Any, parent: Path, tmp_path
     card = (tmp_path / "long" / "model" / "README.md").read_text()
     assert note in card and "max_positions: 64 → 160" in card and str(parent / "model") in card
     before, after = lines(tmp_path / "long")
-    assert before["step"] == 0 and {"mlm_loss_to_128", "mlm_loss_to_256"} <= before.keys() & after.keys()
+    assert before["step"] == 0 and {"mlm_loss_to_128", "mlm_loss_to_160"} <= before.keys() & after.keys()
     assert (
-        f"… loss at positions 129 to 256 | {after['mlm_loss_to_256']:.4f} | {before['mlm_loss_to_256']:.4f}"
+        f"… loss at positions 129 to 160 | {after['mlm_loss_to_160']:.4f} | {before['mlm_loss_to_160']:.4f}"
         in card
     )
     assert checkpoint.load(tmp_path / "long").config.max_positions == 160
@@ -256,12 +256,24 @@ def test_further_texts_that_cannot_be_measured(
         )
         ensure_tokenizer(other), ensure_store(other)
         place = str(tmp_path / "other")
+    unprepared = f"prepare.store={tmp_path}/unprepared"
     with pytest.raises(UserError, match=said):
-        train(pretraining.config("on", f"evaluation.also.old={place}", *SHORT))
+        train(pretraining.config("on", f"evaluation.also.old={place}", unprepared, *SHORT))
+    assert not (tmp_path / "unprepared").exists(), "nothing is tokenised in vain"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("old", r"^also\.old: nowhere is neither"), ("a b", r"^also\.a b: .* is not a name")]
+)
+def test_a_further_text_of_an_evaluation_is_named_by_its_own_key(parent: Path, name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        evaluate.evaluate(parent, configuration.load(evaluate.EvaluateConfig, None, [f"also.{name}=nowhere"]))
 
 
 def test_ranges_of_positions() -> None:
-    assert [ends_of_ranges(length) for length in (64, 128, 129, 512)] == [[], [], [128, 256], [128, 256, 512]]
+    ends = {64: [], 128: [], 129: [128, 129], 200: [128, 200], 512: [128, 256, 512]}
+    assert {length: ends_of_ranges(length) for length in ends} == ends
+    assert [start_of_range(end) for end in (100, 128, 129, 200, 256, 512)] == [1, 1, 129, 129, 129, 257]
 
 
 def branch(pretraining: Any, parent: Path, name: str, *words: str, step: int = 2) -> Any:

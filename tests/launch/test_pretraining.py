@@ -133,8 +133,20 @@ def test_going_on_from_a_checkpoint_keeps_its_tokenizer_and_weights(pretraining:
     tokenizer = Tokenizer.load(finished)
     model, _ = build_model(config, tokenizer, None)
     before = checkpoint.load(finished).state_dict()
-    assert model.config.dropout == 0.2
+    assert (model.config.dropout, model.config.attention_dropout) == (0.2, 0.1)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_dropout_is_the_checkpoints_unless_it_is_given(
+    pretraining: Any, finished: Path, tmp_path: Path
+) -> None:
+    model = checkpoint.load(finished, overrides={"dropout": 0.3, "attention_dropout": 0.0})
+    tokenizer = Tokenizer.load(finished)
+    checkpoint.save(model, tmp_path / "theirs", tokenizer)
+    words = f"model.from={tmp_path / 'theirs'}", "model.attention_dropout=0.2"
+    model, _ = build_model(pretraining.config("on", *words), tokenizer, None)
+    assert (model.config.dropout, model.config.attention_dropout) == (0.3, 0.2)
+    assert pretraining.config("new").model.dropout == 0.1
 
 
 def test_a_run_from_a_checkpoint_goes_on_without_it(pretraining: Any, finished: Path, tmp_path: Path) -> None:
@@ -150,43 +162,6 @@ def test_a_run_from_a_checkpoint_goes_on_without_it(pretraining: Any, finished: 
     assert train(pretraining.config("on", *words)).step == 3
     again = checkpoint.load(tmp_path / "on" / "model").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
-
-
-SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-SIZES |= {"max_position_embeddings": 64}
-FAMILIES = {
-    "nomic_bert": {},
-    "eurobert": {"num_key_value_heads": 2, "mask_token_id": 4},
-    "ultrabert": {"num_key_value_heads": 1, "prediction_head_size": 24, "sliding_window": 3},
-}
-
-
-@pytest.mark.parametrize("model_type", FAMILIES)
-def test_an_encoder_that_transformers_wrote_goes_on_as_what_it_was(
-    pretraining: Any, finished: Path, tmp_path: Path, model_type: str
-) -> None:
-    tokenizer = Tokenizer.load(finished)
-    ids = {
-        "pad_token_id": tokenizer.pad_id,
-        "bos_token_id": tokenizer.cls_id,
-        "eos_token_id": tokenizer.sep_id,
-    }
-    values = {**SIZES, "vocab_size": tokenizer.vocab_size, **FAMILIES[model_type], **ids}
-    theirs = transformers.AutoModelForMaskedLM.from_config(
-        transformers.AutoConfig.for_model(model_type, **values)
-    )
-    theirs.save_pretrained(tmp_path / "theirs")
-    tokenizer.save(tmp_path / "theirs", max_length=64)
-    words = ("objective.pairing=none", "optimizer.name=muon", f"model.from={tmp_path / 'theirs'}", *SHORT)
-    train(pretraining.config("on", *words))
-    back, info = transformers.AutoModelForMaskedLM.from_pretrained(
-        tmp_path / "on" / "model", output_loading_info=True
-    )
-    assert type(back) is type(theirs) and not any(info.values())
-    before, after = theirs.state_dict(), back.state_dict()
-    assert before.keys() == after.keys()
-    assert not any(torch.equal(before[name], after[name]) for name in before if "weight" in name)
-    assert (back.config.bos_token_id, back.config.sep_token_id) == (tokenizer.cls_id, tokenizer.sep_id)
 
 
 def test_new_words_begin_as_the_mean_of_their_pieces(
@@ -285,7 +260,6 @@ def test_mistakes_in_an_evaluation(finished: Path, words: list[str], message: st
 
 
 def test_the_finished_model_is_a_hugging_face_directory_with_a_card(finished: Path) -> None:
-    import transformers
 
     names = {path.name for path in (finished / "model").iterdir()}
     assert {
