@@ -48,7 +48,7 @@ class Account:
             found["tfidf"] = baselines.tfidf(self.config.task, self.metric, self.data)
         predictions = [row["prediction"] for row in self.rows["validation"]]
         validation = self.measured["validation"]
-        told: dict[str, Any] = {
+        results: dict[str, Any] = {
             "baselines": found,
             "collapsed": baselines.collapse(
                 self.metric, validation, found["majority"]["validation"], predictions
@@ -57,7 +57,7 @@ class Account:
             "explained": self._explained(),
             "digests": {name: seen.digest(self.data.splits[name]) for name in self.outputs},
         }
-        return told | ({"leakage": self._leakage()} if self.config.leakage else {})
+        return results | ({"leakage": self._leakage()} if self.config.leakage else {})
 
     def _duplicates(self) -> dict[str, Any]:
         return {name: seen.duplicates(self.data.train, self.data.splits[name]) for name in self.outputs}
@@ -135,8 +135,12 @@ def sentences(results: Mapping[str, Any], split: str) -> list[str]:
 
 def warnings(results: Mapping[str, Any]) -> list[str]:
     """What of the texts was seen before."""
-    lines = [seen.told(name, found) for name, found in results["duplicates"].items() if found["number"]]
+    lines = [
+        seen.describe_duplicates(name, found)
+        for name, found in results["duplicates"].items()
+        if found["number"]
+    ]
     for name, found in results.get("leakage", {}).items():
         if isinstance(found, dict):
-            lines.append(seen.leakage_told(name, found))
+            lines.append(seen.describe_leakage(name, found))
     return lines

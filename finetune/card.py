@@ -61,7 +61,7 @@ def model_card(
     start = "An encoder" if config.model.pretrained else "A randomly initialised encoder"
     everything = configuration.to_dict(config)
     recipe = {
-        key: _told(everything[key]) for key in ("seed", "task", "batch", "optimizer", "schedule", "training")
+        key: _shown(everything[key]) for key in ("seed", "task", "batch", "optimizer", "schedule", "training")
     }
     text = _TEMPLATE.format(
         start=f"{start} (`{Path(config.model.from_).name}`)",
@@ -145,13 +145,13 @@ def _measured(
     ]
 
 
-def _told(section: Any) -> Any:
+def _shown(section: Any) -> Any:
     """A section without keys that are not set, and with file names instead of paths."""
     if not isinstance(section, dict):
         return section
-    told = {k: v for k, v in section.items() if v not in (None, {}, [])}
-    for name in {"train", "validation", "test"} & told.keys():
-        told[name] = Path(told[name]).name
-    for name in {"other_tests", "unlabelled"} & told.keys():
-        told[name] = {k: Path(v).name for k, v in told[name].items()}
-    return told
+    shown = {k: v for k, v in section.items() if v not in (None, {}, [])}
+    for name in {"train", "validation", "test"} & shown.keys():
+        shown[name] = Path(shown[name]).name
+    for name in {"other_tests", "unlabelled"} & shown.keys():
+        shown[name] = {k: Path(v).name for k, v in shown[name].items()}
+    return shown

@@ -214,7 +214,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def told(found: Sequence[Comparison], average: "Array") -> str:
+def table(found: Sequence[Comparison], average: "Array") -> str:
     """The comparisons as a table, and the verdict in words. Differences are in points, a hundredth each."""
     import numpy as np
 
@@ -235,8 +235,8 @@ def summary(found: Sequence[Comparison], mean: float, average: "Array") -> str:
 
     better, worse = (sum(one.verdict == word for one in found) for word in ("better", "worse"))
     low, high = np.percentile(average, INTERVAL)
-    told = f"B better on {better} of {len(found)}, {worse or 'none'} worse"
-    return f"{told}; average {mean:+.1f} ± {(high - low) / 2:.1f}"
+    verdict = f"B better on {better} of {len(found)}, {worse or 'none'} worse"
+    return f"{verdict}; average {mean:+.1f} ± {(high - low) / 2:.1f}"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -249,7 +249,7 @@ def main(argv: Sequence[str]) -> None:
     if config.output is not None and not Path(config.output).parent.is_dir():
         raise UserError(f"output: there is no folder {Path(config.output).parent}")
     found, average = compare(Path(argv[0]), Path(argv[1]), config)
-    print(text := told(found, average))
+    print(text := table(found, average))
     if config.output:
         content = {"comparisons": [asdict(one) for one in found], "verdict": text.splitlines()[-1]}
         write_text(Path(config.output), json.dumps(content, indent=2, ensure_ascii=False) + "\n")

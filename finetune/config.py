@@ -95,7 +95,8 @@ class TaskConfig(FileConfig):
     """share of the training rows that is used, after validation_share is held out; a larger share has all rows of a
     smaller one"""
     text_column: str = "text"
-    """column of the text, or several in a text around them: "{word}: {sentence}\""""
+    """column of the text, or several in a text around them: "{word}: {sentence}"; {idx[question]} is the part of a
+    column that has parts"""
     pair_column: str | None = None
     """column of the second text, for a task on pairs, or several, as in text_column"""
     label_column: str = "label"
@@ -133,8 +134,8 @@ class TaskConfig(FileConfig):
     """what of the task a table of many runs reports, and the mean of which is in the average: metrics, and those of
     other_tests as NAME.METRIC; by default metric"""
     group_column: str | None = None
-    """single_label: column that says which rows belong together, e.g. all answers to a question; exact_match is then
-    the share of groups with every row right"""
+    """single_label: column that says which rows belong together, e.g. all answers to a question, or several as in
+    text_column; exact_match is then the share of groups with every row right"""
     from_task: str | None = None
     """with from_tasks: the task of the same table from whose finished model this one starts"""
     patience: NonNegativeInt = 0
@@ -259,7 +260,7 @@ class FinetuneConfig:
     """search hyper-parameters by this many trials on the validation texts (Optuna), before the runs of the table"""
     search_space: dict[str, list[int | float | str] | Range] = field(default_factory=dict)
     """keys that the search varies: values to choose from, or {low, high, log}; by default learning rate, epochs, batch
-    size, warm-up and dropout"""
+    size, warm-up and dropout, and the overlap of windows for question_answering"""
     learning_curve: list[Annotated[float, Gt(0), Le(1)]] = field(default_factory=list)
     """shares of the training rows, e.g. [0.1, 0.3, 1.0]; each is trained on, with every seed"""
     resume: str = "auto"

@@ -97,8 +97,8 @@ def identity(predictor: "Predictor", file: Path, config: PredictConfig) -> str:
     """Changes when predictions would: with the model, the file or the configuration."""
     weights = [*predictor.folder.glob("*.safetensors"), *predictor.folder.glob("*.bin")]
     states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (file, *sorted(weights))]
-    told = f"{predictor.folder.resolve()} {file.resolve()} {states} {dump(config)}"
-    return hashlib.sha256(told.encode()).hexdigest()
+    identity = f"{predictor.folder.resolve()} {file.resolve()} {states} {dump(config)}"
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 @dataclass

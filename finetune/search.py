@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import bert.config as configuration
 from bert.errors import UserError
-from finetune.config import FinetuneConfig, Range
+from finetune.config import KINDS, FinetuneConfig, Range
 
 if TYPE_CHECKING:
     import optuna
@@ -32,7 +32,7 @@ Space = Mapping[str, list[Any] | Range]
 
 
 def default_space(config: FinetuneConfig) -> Space:
-    """Learning rates around the configured one, and usual values of what else matters most."""
+    """Learning rates around the configured one, and usual values of what else matters most for this kind of task."""
     rate = config.optimizer.learning_rate
     space: dict[str, list[Any] | Range] = {
         "optimizer.learning_rate": Range(rate / 5, rate * 5, log=True),
@@ -42,7 +42,7 @@ def default_space(config: FinetuneConfig) -> Space:
     }
     if (epochs := config.training.epochs) is not None:
         space["training.epochs"] = sorted({max(1, round(epochs * factor)) for factor in (0.5, 1, 2)})
-    return space
+    return space | KINDS[config.task.kind].searched
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Search:
             )
         best = study.best_trial
         pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
-        told = ", ".join(f"{key}={_short(value)}" for key, value in best.params.items())
+        values = ", ".join(f"{key}={_short(value)}" for key, value in best.params.items())
         report = {
             "trials": len(trials),
             "given_up": pruned,
@@ -117,8 +117,8 @@ class Search:
             "best_score": best.value,
             "values": best.params,
             "space": configuration.plain(self.space),
-            "told": f"search on the validation texts: {len(trials)} trials, {pruned} of them given up early; "
-            f"best {best.value:.4f} with {told}",
+            "summary": f"search on the validation texts: {len(trials)} trials, {pruned} of them given up early; "
+            f"best {best.value:.4f} with {values}",
         }
         return with_values(self.config, best.params), report
 
@@ -165,9 +165,18 @@ def with_values(config: FinetuneConfig, values: Mapping[str, Any]) -> FinetuneCo
     return configuration.from_dict(FinetuneConfig, {**configuration.to_dict(config), **values})
 
 
+SEARCHED = ("model", "batch", "optimizer", "schedule", "training")
+"""sections whose keys a search may vary: trials of other rows, metrics or seeds could not be compared"""
+
+
 def check_space(config: FinetuneConfig, space: Space) -> None:
-    """UserError if a key or a value does not exist."""
+    """UserError if a key or a value does not exist, or if trials with other values could not be compared."""
     for key, values in space.items():
+        if key.partition(".")[0] not in SEARCHED:
+            sections = ", ".join(SEARCHED[:-1])
+            raise UserError(
+                f"search_space: {key} cannot be searched; vary keys of {sections} and {SEARCHED[-1]}"
+            )
         if not values:
             raise UserError(f"search_space: {key}: has no values to choose from; give some")
         for value in _ends(values) if isinstance(values, Range) else values:

@@ -59,7 +59,7 @@ def duplicates(train: Split, split: Split) -> dict[str, Any]:
     }
 
 
-def told(name: str, found: dict[str, Any]) -> str:
+def describe_duplicates(name: str, found: dict[str, Any]) -> str:
     """The duplicates of a split in words."""
     first = " and ".join(found["first"][0])
     return (
@@ -68,7 +68,7 @@ def told(name: str, found: dict[str, Any]) -> str:
     )
 
 
-def leakage_told(name: str, found: dict[str, Any]) -> str:
+def describe_leakage(name: str, found: dict[str, Any]) -> str:
     """The contamination of a split in words."""
     without = found["without_contaminated"]
     rest = "" if without is None else f"; {found['metric']} {found['all']:.4f}, without them {without:.4f}"

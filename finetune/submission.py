@@ -82,8 +82,8 @@ def predictions(
         targets, counts = np.unique(data.train.targets, return_counts=True)
         fallback = KINDS[task.kind].shown(targets[counts.argmax()], data.labels)
     for index, readable in zip(unlabelled.indices, unlabelled.readable, strict=True):
-        told = next(remaining)["prediction"] if readable else fallback
-        yield index, task.submission_labels.get(str(told), told)
+        label = next(remaining)["prediction"] if readable else fallback
+        yield index, task.submission_labels.get(str(label), label)
 
 
 def write(path: Path, rows: Sequence[tuple[Any, Any]]) -> None:
@@ -94,18 +94,18 @@ def write(path: Path, rows: Sequence[tuple[Any, Any]]) -> None:
 
 def _glue(rows: Sequence[tuple[Any, Any]]) -> Iterator[str]:
     yield "index\tprediction"
-    for index, told in rows:
-        yield f"{index}\t{told}"
+    for index, label in rows:
+        yield f"{index}\t{label}"
 
 
 def _superglue(rows: Sequence[tuple[Any, Any]]) -> Iterator[str]:
     if not isinstance(rows[0][0], Mapping):
-        yield from (json.dumps({"idx": index, "label": told}) for index, told in rows)
+        yield from (json.dumps({"idx": index, "label": label}) for index, label in rows)
         return
     passages: dict[Any, dict[Any, list[Any]]] = {}
-    for index, told in rows:
+    for index, label in rows:
         answers = passages.setdefault(index["paragraph"], {}).setdefault(index["question"], [])
-        answers.append({"idx": index["answer"], "label": told})
+        answers.append({"idx": index["answer"], "label": label})
     for passage, questions in passages.items():
         listed = [{"idx": question, "answers": answers} for question, answers in questions.items()]
         yield json.dumps({"idx": passage, "passage": {"questions": listed}})

@@ -71,8 +71,8 @@ def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
             took: list[float] = []
             for number, (variant, one) in enumerate(planned, 1):
                 if accelerator.is_main_process:
-                    told = f"{runs.name}, run {number} of {len(planned)}: {variant} seed {one.seed}"
-                    print(" ".join(told.split()) + _time_left(took, len(planned) - number + 1), flush=True)
+                    line = f"{runs.name}, run {number} of {len(planned)}: {variant} seed {one.seed}"
+                    print(" ".join(line.split()) + _time_left(took, len(planned) - number + 1), flush=True)
                 began = time.monotonic()
                 try:
                     _check_start(one, runs, accelerator)

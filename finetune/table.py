@@ -175,8 +175,8 @@ class Table:
                 first = f"{task.name} ({task.split})" if chosen else ""
                 lines.append(_row([first, metric, *_figures(one), runs, *shown]))
             if len(task.reported) > 1:
-                one, told = task.score(), f"mean of {', '.join(task.reported)}"
-                lines.append(_row(["", told, *_figures(one), str(len(one["runs"])), *[""] * len(names)]))
+                one, name = task.score(), f"mean of {', '.join(task.reported)}"
+                lines.append(_row(["", name, *_figures(one), str(len(one["runs"])), *[""] * len(names)]))
             for variant, results in task.results.items():
                 if variant and results:
                     one = task.summaries(variant)[task.metric]
@@ -198,7 +198,7 @@ class Table:
             sentences += [f"- {task.name}: seed {one['seed']} {one['why']}." for one in task.collapsed]
             sentences += [f"- {task.name}, {line}." for line in warnings(task.results[""][0])]
             if task.search:
-                sentences.append(f"- {task.name}: {task.search['told']}.")
+                sentences.append(f"- {task.name}: {task.search['summary']}.")
         for task in self.tasks:
             for one in task.diverged:
                 name = " ".join(filter(None, [one["variant"], f"seed {one['seed']}"]))

@@ -194,7 +194,7 @@ def _open(config: FinetuneConfig, data: TaskData, tokenized: dict[str, Tokenized
     kind = KINDS[config.task.kind]
     sizes = [f"{len(data.train)} for training", f"{len(data.validation)} for validation"]
     sizes += [f"{len(data.test)} for the test"] if data.test else []
-    print(f"{kind.told(data.labels)}; {kind.examples}: {', '.join(sizes)}", flush=True)
+    print(f"{kind.summary(data.labels)}; {kind.examples}: {', '.join(sizes)}", flush=True)
     for note in [*data.notes, *(note for name, part in tokenized.items() for note in _long(name, part))]:
         print(note, flush=True)
 
@@ -269,8 +269,8 @@ def _finish(
             write_rows(folder / PREDICTIONS / f"{name}.jsonl", part)
         for name, part in waiting.items():
             answers = kind.answers(part, submitted[name], data.labels)
-            told = list(predictions(config.task, data, unlabelled[name], answers))
-            write_submission(folder / SUBMISSION / name, told)
+            lines = list(predictions(config.task, data, unlabelled[name], answers))
+            write_submission(folder / SUBMISSION / name, lines)
         write_text(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         _show(folder, results, measured)
 

@@ -17,6 +17,7 @@ from bert.model.outputs import choice_cross_entropy
 from bert.tokenizer import Tokenizer
 from finetune import resampling
 from finetune.config import BatchConfig, TaskConfig
+from finetune.linear import prior
 from finetune.metrics import METRICS, Array
 from finetune.sequences import encode
 from finetune.splits import Split, TokenizedSplit
@@ -33,6 +34,7 @@ class MultipleChoice(Kind):
     metrics = ("accuracy",)
     resampled: ClassVar = {"accuracy": resampling.share_right}
     not_for = ("head_tail", "windows")
+    searched: ClassVar = {"batch.sequences": [8, 16, 32]}  # each has several sequences
     dtype = np.int64
 
     def columns(self, row: Mapping[str, Any], task: TaskConfig) -> list[str]:
@@ -100,6 +102,12 @@ class MultipleChoice(Kind):
         accuracy = METRICS["accuracy"](data.split.targets, predicted)
         return {"loss": float(loss.sum / loss.count), "accuracy": accuracy}
 
+    def constant(self, train: TokenizedSplit, data: TokenizedSplit, outputs: Tensor) -> Tensor:
+        starts = data.unit_starts
+        places = np.arange(len(outputs)) - np.repeat(starts[:-1], np.diff(starts))
+        logits = prior(train.labels, max(int(places.max()), int(train.labels.max())) + 1)
+        return torch.from_numpy(logits[places]).float()[:, None]
+
     def answer_columns(self, labels: Labels) -> list[str]:
         return ["prediction", "probabilities"]
 
@@ -111,7 +119,7 @@ class MultipleChoice(Kind):
     def shown(self, target: Any, labels: Labels) -> Any:
         return labels.names[int(target)] if len(labels) else int(target)
 
-    def told(self, labels: Labels) -> str:
+    def summary(self, labels: Labels) -> str:
         return "one choice is right"
 
     def in_transformers(self, task: TaskConfig) -> str:

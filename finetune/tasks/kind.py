@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bert.card import PLACE, by_pipeline
@@ -21,7 +22,7 @@ from bert.errors import UserError
 from bert.model.config import Labels
 from bert.tokenizer import Tokenizer
 from finetune.config import BatchConfig, TaskConfig
-from finetune.linear import Logits
+from finetune.linear import Logits, prior
 from finetune.metrics import Array
 from finetune.resampling import Cells, Prepare, Weighted
 from finetune.splits import Split, TokenizedSplit
@@ -57,6 +58,8 @@ class Kind(ABC):
     """an example has one label, and is right or wrong"""
     by_label: ClassVar[bool] = False
     """an answer has `probabilities`, one of each label by its name"""
+    searched: ClassVar[Mapping[str, list[Any]]] = {}
+    """key → values that a search tries, where they are others than elsewhere"""
 
     def layout(self, file: str | Path, config: FileConfig) -> FileConfig:
         """How a file is read: as configured, or by its suffix."""
@@ -119,6 +122,12 @@ class Kind(ABC):
     def measure(self, data: TokenizedSplit, outputs: Tensor, labels: Labels) -> dict[str, float]:
         """The mean loss, in float64, and the metrics. Args: outputs: (R, C) of the model, float32, on the CPU."""
 
+    def constant(self, train: TokenizedSplit, data: TokenizedSplit, outputs: Tensor) -> Tensor:
+        """Outputs (R, C) that do not depend on the texts of `data`: as often as the labels are in `train`. `outputs`
+        give the shape."""
+        logits = torch.from_numpy(prior(train.labels, outputs.shape[1])).float()
+        return logits.expand(len(outputs), -1)
+
     def weighted(self, metric: str, targets: Cells, predictions: Cells, labels: Sequence[str]) -> Weighted:
         """A metric as a function of how often each example counts; UserError if it has none such."""
         if metric not in self.resampled:
@@ -142,7 +151,7 @@ class Kind(ABC):
     def shown(self, target: Any, labels: Labels) -> Any:
         """A target as its prediction is written."""
 
-    def told(self, labels: Labels) -> str:
+    def summary(self, labels: Labels) -> str:
         """The labels, for the console."""
         return f"{len(labels)} labels"
 
@@ -202,17 +211,28 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
 
 def columns_in(template: str | None) -> list[str]:
     """The columns of text_column or pair_column: one, or those in the braces."""
-    return (_BRACES.findall(template) or [template]) if template else []
+    if not template:
+        return []
+    return [column for column, _ in _BRACES.findall(template)] or [template]
 
 
 def filled(row: Mapping[str, Any], template: str) -> str:
     """The text of text_column or pair_column for a row; ValueError(why) as from `text_in`."""
     if not _BRACES.search(template):
         return text_in(row, template)
-    return _BRACES.sub(lambda braces: text_in(row, braces[1]), template)
+    return _BRACES.sub(lambda braces: text_in(*_part(row, braces[1], braces[2])), template)
 
 
-_BRACES = re.compile(r"\{([^{}]+)\}")
+_BRACES = re.compile(r"\{([^{}\[\]]+)(?:\[([^{}\[\]]+)\])?\}")
+
+
+def _part(row: Mapping[str, Any], column: str, key: str | None) -> tuple[Mapping[str, Any], str]:
+    """What {column} or {column[key]} names: a mapping, and the key of the text in it; ValueError(why)."""
+    if key is None:
+        return row, column
+    if not isinstance(parts := row.get(column), Mapping) or key not in parts:
+        raise ValueError(f"has no {key!r} in column {column!r}")
+    return parts, key
 
 
 def index_of(text: str, index: Mapping[str, int], what: str = "label") -> int:

@@ -58,6 +58,7 @@ class QuestionAnswering(Kind):
     metrics = ("f1", "exact_match")
     formats: ClassVar[Mapping[str, Any]] = {".json": "squad"}
     not_for = ("head_tail",)
+    searched: ClassVar = {"batch.sequences": [16, 32, 48], "batch.overlap": [64, 128]}
     dtype = object
 
     def columns(self, row: Mapping[str, Any], task: TaskConfig) -> list[str]:
@@ -165,7 +166,7 @@ class QuestionAnswering(Kind):
     def shown(self, target: Any, labels: Labels) -> Any:
         return [answer.text for answer in target]
 
-    def told(self, labels: Labels) -> str:
+    def summary(self, labels: Labels) -> str:
         return "questions may have no answer" if len(labels) else "each question has an answer"
 
     def purpose(self, labels: Labels) -> str:

@@ -4,6 +4,7 @@ n examples · N sequences · C classes or labels
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -72,9 +73,9 @@ class TextKind(Kind):
         metrics = {name: METRICS[name](targets, decisions) for name in self.metric_names(labels)}
         return {"loss": float(loss.sum / loss.count)} | metrics
 
+    @abstractmethod
     def decide(self, logits: Tensor) -> Tensor:
         """Logits (n, C) → predictions in the shape of the targets."""
-        raise NotImplementedError
 
     def answer_columns(self, labels: Labels) -> list[str]:
         return ["prediction", "probabilities"]

@@ -20,7 +20,9 @@ from bert.data.entities import (
     Words,
     entities_of,
     first_pieces,
+    fits,
     joined,
+    main_scheme,
     scheme_of,
     types_of,
     where_most_is_around,
@@ -55,6 +57,7 @@ class TokenClassification(Kind):
     metrics = ("f1", "precision", "recall", "accuracy", "macro_f1")
     formats: ClassVar[Mapping[str, Any]] = {".txt": "conll"}
     not_for = ("head_tail",)
+    searched: ClassVar = {"batch.sequences": [8, 16, 32]}  # each has many labels
     dtype = object
 
     def columns(self, row: Mapping[str, Any], task: TaskConfig) -> list[str]:
@@ -101,9 +104,10 @@ class TokenClassification(Kind):
 
     def labels(self, task: TaskConfig, found: Sequence[str]) -> tuple[Labels, dict[str, int]]:
         names = named(task, found)
-        if task.labels is None and (scheme := scheme_of([OUTSIDE, *names])) is not None:
-            tags = [f"{prefix}-{label}" for label in types_of(names) for prefix in SCHEMES[scheme]]
-            names = {tag: tag for tag in [OUTSIDE, *tags]}
+        if task.labels is None and (scheme := main_scheme(names)) is not None:
+            types = types_of(tag for tag in names if fits(tag, scheme))
+            tags = [f"{prefix}-{label}" for label in types for prefix in SCHEMES[scheme]]
+            names = {tag: tag for tag in [OUTSIDE, *tags]}  # rows with other tags are refused
         unique = tuple(dict.fromkeys(names.values()))
         if len(unique) < 2:
             only = ", ".join(unique) or "none"
@@ -214,7 +218,7 @@ class TokenClassification(Kind):
     def shown(self, target: Any, labels: Labels) -> Any:
         return [None if one == MISSING else labels.names[one] for one in target]
 
-    def told(self, labels: Labels) -> str:
+    def summary(self, labels: Labels) -> str:
         types = types_of(labels.names)
         return f"{len(types)} types of entities" if scheme_of(labels.names) else f"{len(labels)} tags"
 

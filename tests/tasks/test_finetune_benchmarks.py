@@ -101,6 +101,45 @@ def test_labels_are_those_of_the_hub_whatever_the_source(
     assert asked[-1] == (("nyu-mll/glue", "ax"), {"split": "test"})
 
 
+HUB = {
+    "boolq": ({"question": ["a"] * 4, "passage": ["b"] * 4}, ["False", "True"]),
+    "cb": ({"premise": ["a"] * 4, "hypothesis": ["b"] * 4}, ["entailment", "contradiction", "neutral"]),
+    "copa": (
+        {name: ["a"] * 4 for name in ("premise", "choice1", "choice2", "question")},
+        ["choice1", "choice2"],
+    ),
+    "multirc": ({name: ["a"] * 4 for name in ("paragraph", "question", "answer")}, ["False", "True"]),
+    "wic": ({name: ["a"] * 4 for name in ("word", "sentence1", "sentence2")}, ["False", "True"]),
+}
+"""the columns of aps/super_glue beside idx and label, and the names of its labels"""
+
+
+@pytest.mark.parametrize("name", SUPERGLUE)
+def test_superglue_of_the_hub_is_that_of_its_files(
+    benchmark: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    columns, names = HUB[name]
+    whole = [{"paragraph": 0, "question": i // 2, "answer": i} if name == "multirc" else i for i in range(4)]
+    asked = []
+
+    def load_dataset(*args: Any, split: str) -> datasets.Dataset:
+        asked.append((*args, split))
+        labels = [-1] * 4 if split == "test" else [0, 1, 1, 0]
+        rows = {**columns, "idx": whole, "label": labels}
+        return datasets.Dataset.from_dict(rows).cast_column("label", datasets.ClassLabel(names=names))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    task = load(FinetuneConfig, f"superglue/{name}").task
+    data, files = load_task(task), load_task(task_of(benchmark, name))
+    assert data.labels == files.labels and data.train.targets.tolist() == [0, 1, 1, 0]
+    if name == "multirc":
+        assert data.train.groups == ["0-0", "0-0", "0-1", "0-1"]
+    ((file, unlabelled),) = submission.load_unlabelled(task).items()
+    assert [file, *unlabelled.indices] == [f"{task_of(benchmark, name).unlabelled.popitem()[0]}", *whole]
+    assert {(*args[:2],) for args in asked} == {("aps/super_glue", name)}
+    assert [args[2] for args in asked] == ["train", "validation", "test"]
+
+
 def test_exact_match_is_the_share_of_questions_with_every_answer_right(benchmark: Path) -> None:
     """F1a and EM of Khashabi et al. 2018, by hand."""
     task = task_of(benchmark, "multirc")
@@ -202,7 +241,7 @@ def test_a_submission_is_an_archive_of_glues_files(suite: Path) -> None:
 def test_superglues_predictions_are_json_lines(tmp_path: Path, benchmark: Path) -> None:
     for name, predicted, line in (
         ("boolq", "true", {"idx": 0, "label": "true"}),
-        ("copa", 1, {"idx": 0, "label": 1}),
+        ("copa", "choice2", {"idx": 0, "label": 1}),
     ):
         task = task_of(benchmark, name)
         (file, one), data = next(iter(submission.load_unlabelled(task).items())), load_task(task)

@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bert.config import load
+from bert.data.ragged import Ragged
 from bert.errors import UserError
+from bert.model.config import Labels
 from bert.tokenizer import Tokenizer
 from finetune import seen
-from finetune.baselines import check_baselines
+from finetune.baselines import check_baselines, majority
 from finetune.batches import FinetuningBatches
-from finetune.config import FinetuneConfig, TaskConfig
+from finetune.config import KINDS, FinetuneConfig, TaskConfig
 from finetune.linear import prior
-from finetune.splits import Split
+from finetune.search import check_space, default_space
+from finetune.splits import Split, TokenizedSplit
 from finetune.suite import train_all
 from finetune.train import train
 from tests.stores import write_documents
@@ -172,6 +176,10 @@ def test_mistakes_are_one_line_and_leave_nothing(workshop: Any, tmp_path: Path, 
     config = workshop.configured(tmp_path / "suite", "search=2", "search_space.optimizer.rate=[1]")
     with pytest.raises(UserError, match=r"search_space: .*optimizer\.rate: unknown key"):
         train_all(config, {})
+    for key in ("run_dir", "task.metric"):
+        config = workshop.configured(tmp_path / "suite", "search=2", f"search_space={{{key}: [a, b]}}")
+        with pytest.raises(UserError, match=f"search_space: {key} cannot be searched; vary keys of model"):
+            train_all(config, {})
     for values, why in (
         ("[]", "has no values"),
         ("{low: 8, high: 16}", "batch.sequences: 8.*; of whole numbers give a"),
@@ -204,13 +212,40 @@ def test_what_is_best_without_looking_at_the_text() -> None:
     assert prior(np.array([1.0, 4.0]), 1) == 2.5
 
 
+def test_the_majority_of_choices_is_a_place() -> None:
+    kind = KINDS["multiple_choice"]
+
+    def part(targets: list[int], sizes: list[int]) -> TokenizedSplit:
+        choices = [["x"] * size for size in sizes]
+        split = Split(["a"] * len(sizes), choices, np.array(targets), ["?"] * len(sizes))
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        ids = Ragged.of([[1]] * len(owner))
+        return TokenizedSplit(split, ids, np.zeros(len(owner), np.int8), split.targets, owner, compared=True)
+
+    train, data = part([1, 1, 0, 1], [2, 2, 2, 3]), part([1, 0, 1, 2], [2, 2, 3, 3])
+    measured = majority(kind, train, data, torch.zeros(10, 1), Labels(()))
+    assert measured["accuracy"] == 0.5 and measured["loss"] > 0
+
+
+def test_a_search_varies_what_matters_for_its_kind_of_task(workshop: Any, tmp_path: Path) -> None:
+    spaces = {
+        kind: default_space(workshop.configured(tmp_path, f"task.kind={kind}"))
+        for kind in ("single_label", "token_classification", "question_answering")
+    }
+    assert spaces["single_label"]["batch.sequences"] == [16, 32, 64]
+    assert spaces["token_classification"]["batch.sequences"] == [8, 16, 32]
+    assert spaces["question_answering"]["batch.overlap"] == [64, 128]
+    for kind, space in spaces.items():
+        check_space(workshop.configured(tmp_path, f"task.kind={kind}"), space)
+
+
 def test_texts_of_training_are_found_among_the_others() -> None:
     train = Split(["a b", " c ", "d"], None, np.array([0, 1, 0]), [f"train.csv, line {i}" for i in (2, 3, 4)])
     test = Split(["c", "e", "d"], None, np.array([0, 1, 0]), [f"test.csv, line {i}" for i in (2, 3, 4)])
     found = seen.duplicates(train, test)
     assert found["number"] == 2 and found["with_another_label"] == 1
     assert found["first"][0] == ["test.csv, line 2", "train.csv, line 3"]
-    assert "2 texts (66.7 %) are also in train, 1 of them" in seen.told("test", found)
+    assert "2 texts (66.7 %) are also in train, 1 of them" in seen.describe_duplicates("test", found)
 
 
 def test_texts_of_pretraining_are_found(tokenizer: Tokenizer, tmp_path: Path) -> None:

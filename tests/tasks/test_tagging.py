@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bert
-from bert.data.entities import entities_of, first_pieces, joined, scheme_of, words_of
+from bert.data.entities import entities_of, first_pieces, joined, main_scheme, scheme_of, words_of
 from bert.errors import UserError
 from bert.model.config import Labels
 from bert.tokenizer import Tokenizer
@@ -230,6 +230,16 @@ def test_mistakes_name_file_and_line(
     with pytest.raises(UserError, match=message) as caught:
         load_task(task(tmp_path / name, **values))
     assert "\n" not in str(caught.value)
+
+
+def test_a_stray_tag_does_not_make_plain_tags_of_entities(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a B-X\nb I-X\n\nc B-\nd O\n\ne Z\n\nf B-X\n")
+    with pytest.raises(UserError, match=r"line 4: tag 'B-' is not one of the task's tags: O, B-X, I-X"):
+        load_task(task(tmp_path / "a.txt"))
+    data = load_task(task(tmp_path / "a.txt", bad_rows="skip"))
+    assert data.labels.names == ("O", "B-X", "I-X")
+    assert any("2 rows of train are left out" in note for note in data.notes)
+    assert main_scheme(["O", "NOUN", "VERB"]) is None, "tags of parts of speech"
 
 
 def test_a_tag_that_train_lacks_is_named_by_file_and_line(files: dict[str, Path], tmp_path: Path) -> None:
