@@ -1,8 +1,11 @@
 """Small tokenizers, models and tasks that the tests make themselves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from tokenizers.pre_tokenizers import Whitespace
 import bert
 from bert.config import load
 from bert.tokenizer import Tokenizer
+from finetune.batches import FinetuningBatches
 from finetune.config import FinetuneConfig
 
 WORDS = (
@@ -182,6 +186,26 @@ def _write_tasks(folder: Path) -> list[str]:
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
         (folder / f"{name}.tsv").write_text("\n".join(pairs) + "\n")
     return [path.name for path in folder.glob("*.[ct]sv")]
+
+
+class Killed(BaseException):
+    """Ends a run from within."""
+
+
+@contextmanager
+def killed_at(number: int) -> Iterator[None]:
+    """The block ends where a step is asked for after `number` others, counted over all of its runs."""
+    real, asked = FinetuningBatches.__getitem__, iter(range(number))
+
+    def dies(self: FinetuningBatches, step: int) -> Any:
+        if next(asked, None) is None:
+            raise Killed
+        return real(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FinetuningBatches, "__getitem__", dies)
+        with pytest.raises(Killed):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 import bert
 from bert.errors import UserError
-from finetune.batches import FinetuningBatches
 from finetune.train import train
+from tests.tasks.conftest import killed_at
 from tests.tasks.test_finetune_run import launch
 
 STILL = ["model.dropout=0", "model.attention_dropout=0", "training.evaluate_every=0", "training.steps=6"]
@@ -77,34 +77,16 @@ def test_micro_batches_and_layouts_do_not_change_what_is_learnt(
     assert_same(tmp_path / "one", tmp_path / "other")
 
 
-class Killed(BaseException):
-    """Ends a run from within."""
-
-
-def train_until(last: int, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train, and die when the data of a step are asked for."""
-    real = FinetuningBatches.__getitem__
-
-    def dies(self: FinetuningBatches, step: int) -> Any:
-        if step == last:
-            raise Killed
-        return real(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FinetuningBatches, "__getitem__", dies)
-        with pytest.raises(Killed):
-            train(config)
-
-
 @pytest.mark.parametrize(
     "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:3])]
 )
 def test_an_interrupted_run_ends_bit_identical(
-    tasks: dict[str, list[str]], workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    tasks: dict[str, list[str]], workshop: Any, tmp_path: Path, kind: str
 ) -> None:
     more = [*tasks[kind], "training.steps=6", "training.save_every=2", "training.evaluate_every=3"]
     train(workshop.configured(tmp_path / "whole", *more))
-    train_until(5, workshop.configured(tmp_path / "parts", *more), monkeypatch)
+    with killed_at(5):
+        train(workshop.configured(tmp_path / "parts", *more))
     train(workshop.configured(tmp_path / "parts", *more))
     whole, parts = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
@@ -150,7 +132,8 @@ def test_a_probe_trains_only_the_head(
     assert len(model.encoder.layers) == (1 if layer == "1" else 2)
     if layer == "mix":
         assert model.mix.weights.abs().min() > 0  # they have moved
-    train_until(8, workshop.configured(tmp_path / "parts", *words), monkeypatch)
+    with killed_at(8):
+        train(workshop.configured(tmp_path / "parts", *words))
     train(workshop.configured(tmp_path / "parts", *words))
     again = bert.load(tmp_path / "parts").state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())

@@ -14,8 +14,8 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from bert.errors import UserError
-from finetune.batches import FinetuningBatches
 from finetune.train import train
+from tests.tasks.conftest import killed_at
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -56,30 +56,16 @@ def test_a_run_learns_and_leaves_what_it_promises(finished: Path) -> None:
     assert "| test |" in card and "better than majority" in card and "| pos | 1.000 |" in card
 
 
-class Killed(BaseException):
-    """Ends a run from within."""
-
-
 @pytest.mark.parametrize("at", [2, 13, 25])
 def test_an_interrupted_run_ends_bit_identical(
     finished: Path,
     workshop: Any,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     at: int,
 ) -> None:
     config = workshop.configured(tmp_path / "run", f"task.test={workshop.files['valid.csv']}")
-    real = FinetuningBatches.__getitem__
-
-    def dies(self: FinetuningBatches, step: int) -> Any:
-        if step == at:
-            raise Killed
-        return real(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FinetuningBatches, "__getitem__", dies)
-        with pytest.raises(Killed):
-            train(config)
+    with killed_at(at):
+        train(config)
     assert not (tmp_path / "run" / "model").exists()
     train(config)
     before, after = weights(finished), weights(tmp_path / "run")
@@ -117,9 +103,7 @@ def test_an_untrained_encoder_of_the_same_shape(workshop: Any, tmp_path: Path) -
     assert fresh.shape == start.shape and (fresh - start).abs().mean() > 0.01
 
 
-def test_patience_ends_a_run_and_outlives_an_interruption(
-    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_ends_a_run_and_outlives_an_interruption(workshop: Any, tmp_path: Path) -> None:
     more = [
         "task.patience=2",
         "training.evaluate_every=2",
@@ -130,19 +114,10 @@ def test_patience_ends_a_run_and_outlives_an_interruption(
     train(workshop.configured(tmp_path / "whole", *more))
     steps = [line["step"] for line in lines(tmp_path / "whole" / "evaluations.jsonl")]
     assert steps == [2, 4, 6]  # nothing gets better at this learning rate
-    real = FinetuningBatches.__getitem__
-    monkeypatch.setattr(
-        FinetuningBatches, "__getitem__", lambda self, step: real(self, step) if step != 5 else _kill()
-    )
-    with pytest.raises(Killed):
+    with killed_at(5):
         train(workshop.configured(tmp_path / "broken", *more))
-    monkeypatch.undo()
     train(workshop.configured(tmp_path / "broken", *more))
     assert [line["step"] for line in lines(tmp_path / "broken" / "evaluations.jsonl")] == steps
-
-
-def _kill() -> Any:
-    raise Killed
 
 
 MISTAKES = [

@@ -29,12 +29,9 @@ from finetune.splits import Split, TokenizedSplit
 from finetune.suite import train_all
 from finetune.train import train
 from tests.stores import write_documents
+from tests.tasks.conftest import killed_at
 
 SHORT = ["training.steps=6", "training.evaluate_every=3", "tracking.log_every=6"]
-
-
-class Killed(BaseException):
-    """Ends a run from within."""
 
 
 def results_of(run: Path) -> dict[str, Any]:
@@ -49,32 +46,11 @@ def without_times(value: Any) -> Any:
     return value
 
 
-@pytest.fixture
-def dies_at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Kill the n-th step that is asked for, counted over all runs."""
-
-    def set_up(at: int) -> None:
-        real, asked = FinetuningBatches.__getitem__, iter(range(at))
-
-        def dies(self: FinetuningBatches, step: int) -> Any:
-            if next(asked, None) is None:
-                raise Killed
-            return real(self, step)
-
-        monkeypatch.setattr(FinetuningBatches, "__getitem__", dies)
-
-    return set_up
-
-
-def test_seeds_make_a_table_and_an_interruption_repeats_nothing(
-    workshop: Any, tmp_path: Path, dies_at: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeds_make_a_table_and_an_interruption_repeats_nothing(workshop: Any, tmp_path: Path) -> None:
     words = [*SHORT, "seeds=[0,3]", "learning_curve=[0.5,1]", "baselines=[tfidf]"]
     words += [f"task.test={workshop.files['valid.csv']}"]
-    dies_at(10)  # in the second run
-    with pytest.raises(Killed):
+    with killed_at(10):  # in the second run
         train_all(workshop.configured(tmp_path / "suite", *words), {})
-    monkeypatch.undo()
     runs = tmp_path / "suite" / "runs" / "suite"
     first = (runs / "seed-0" / "results.json").stat().st_mtime_ns
     half = results_of(tmp_path / "suite")
@@ -147,16 +123,12 @@ def test_several_tasks_keep_their_own_settings(workshop: Any, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_search_that_is_interrupted_ends_like_one_that_is_not(
-    workshop: Any, tmp_path: Path, dies_at: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_that_is_interrupted_ends_like_one_that_is_not(workshop: Any, tmp_path: Path) -> None:
     words = [*SHORT, "search=7", f"task.test={workshop.files['valid.csv']}", "training.evaluate_every=2"]
     words += ["search_space.optimizer.learning_rate={low: 1e-7, high: 1e-2, log: true}"]
     train_all(workshop.configured(tmp_path / "whole" / "task", *words), {})
-    dies_at(15)  # in the third trial
-    with pytest.raises(Killed):
+    with killed_at(15):  # in the third trial
         train_all(workshop.configured(tmp_path / "parts" / "task", *words), {})
-    monkeypatch.undo()
     train_all(workshop.configured(tmp_path / "parts" / "task", *words), {})
     tables = [without_times(results_of(tmp_path / name / "task")) for name in ("whole", "parts")]
     assert tables[0] == tables[1]
