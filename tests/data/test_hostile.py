@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import lzma
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +88,17 @@ def test_nothing_is_lost_in_silence(name: str, tmp_path: Path, tokenizer: Path) 
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
 def test_a_torn_archive_gives_what_it_has(suffix: str, tmp_path: Path, tokenizer: Path) -> None:
-    packers = {"gz": gzip.compress, "xz": lzma.compress, "zst": zstandard.compress}
-    compress = packers.get(suffix) or partial(bz2.compress, compresslevel=1)  # in blocks of 100 kB
-    rng = np.random.default_rng(0)
-    lines = [" ".join(map(str, rng.integers(0, 10**9, 40))) for _ in range(1_000)]
+    compress = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.compress}[
+        suffix
+    ]
+    rng, number = np.random.default_rng(0), 4_000 if suffix == "bz2" else 1_000  # its blocks are large
+    lines = [" ".join(map(str, rng.integers(0, 10**9, 40))) for _ in range(number)]
     packed = compress("\n".join(lines).encode())
     file = tmp_path / f"a.txt.{suffix}"
     file.write_bytes(packed[: 2 * len(packed) // 3])
     store = prepared(file, tokenizer, **{"corpus.format": "lines"})
     assert store.metadata["counts"]["skipped"] == {"damaged or truncated file": 1}
-    assert 100 < store.num_documents < 1000
+    assert number / 8 < store.num_documents < number
 
 
 def test_a_line_over_the_limit_is_counted(tmp_path: Path, tokenizer: Path, monkeypatch: Any) -> None:

@@ -253,9 +253,9 @@ def test_far_epochs_are_found_at_once(number_store: Any, tmp_path: Path) -> None
     store = number_store([[5, 5]] * 3)
     plan = Plan(store, SINGLES, 32, seed=0, folder=tmp_path)
     plan.take(6000, 1)
-    began = time.perf_counter()
+    began = time.process_time()
     assert plan.take(6001, 1).number == [6001]
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.05
 
 
 def test_too_little_text_is_refused(number_store: Any) -> None:
