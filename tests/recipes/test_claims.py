@@ -228,6 +228,9 @@ def test_transformers_has_the_model_of_a_recipe(path: Path, monkeypatch: pytest.
     )
 
 
+BENCHMARKS = {"glue": "nyu-mll/glue", "superglue": "aps/super_glue"}
+
+
 @pytest.mark.parametrize("path", FINETUNE, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_fine_tuning_header_keeps_its_word(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
@@ -235,7 +238,8 @@ def test_a_fine_tuning_header_keeps_its_word(path: Path, monkeypatch: pytest.Mon
     task = config.task
     if "from the Hugging Face hub. Edit" in text:
         said = re.split(r"[:\W]", text.replace("-", ""))[0].lower()
-        assert task.dataset == f"nyu-mll/glue:{said}" and f"runs/glue-{said}" == config.run_dir
+        group = path.parent.name
+        assert task.dataset == f"{BENCHMARKS[group]}:{said}" and config.run_dir == f"runs/{group}-{said}"
     if "tab-separated files with the columns" in text:
         assert f"the columns {task.text_column} and {task.label_column}" in text
         assert {Path(file).suffix for file in (task.train, task.validation)} == {".tsv"}
