@@ -95,7 +95,7 @@ format: $(BIN)/bert    ## correct the formatting
 
 docs: $(BIN)/bert    ## renew what the documentation repeats of the code, and build the site into build/site
 	$(BIN)/python docs/generate.py
-	$(BIN)/python -m mkdocs --quiet build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
 	@echo "build/site/index.html"
 
 parity: $(BIN)/bert    ## compare every architecture with transformers, and write the table of differences

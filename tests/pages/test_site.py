@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag
 
 import pytest
@@ -75,3 +76,21 @@ def test_every_page_is_in_the_navigation(pages: dict[Path, Page], site: Path) ->
     linked = {(site / urldefrag(link)[0]).resolve() for link in pages[site / "index.html"].links if link}
     apart = {"parity.html"}  # a table that docs/checkpoints.md links to
     assert {path.name for path in pages if path not in linked} == apart
+
+
+def test_the_search_works_from_the_file_system(site: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(30_000)
+    asked, troubles = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.goto((site / "index.html").as_uri())
+    page.fill("[data-md-component=search-query]", "spot machine")
+    page.wait_for_selector(".md-search-result__item a")
+    found = page.locator(".md-search-result__item a").first.get_attribute("href")
+    page.close()
+    assert found is not None
+    assert "stopping.html" in found
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert troubles == []
