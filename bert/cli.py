@@ -3,10 +3,12 @@
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+
+from annotated_types import Ge, Le
 
 from bert.config import NonNegativeFloat, PositiveInt, help_text, load
 from bert.config.schema import yaml_name
@@ -34,6 +36,7 @@ usage: bert COMMAND CHECKPOINT ...
   bert verify          whether transformers computes the same from a checkpoint as this package
   bert export          a checkpoint with a graph for ONNX Runtime
   bert push            upload a checkpoint to the Hugging Face Hub
+  bert report          a page on a run, or on several beside each other: curves, samples, text, results
 
 CHECKPOINT is the folder of a run or of a checkpoint. `bert COMMAND --help` lists the keys of a command;
 `bert --version` prints the versions of this package and of those below it.
@@ -127,6 +130,16 @@ class Push:
     """first line of the commit; by default it names the run"""
     optimizer: bool = False
     """upload the optimizer state and the state of the training too, from which the run can continue"""
+
+
+@dataclass(frozen=True)
+class Report:
+    output: str | None = None
+    """file of the page (.html); by default report.html in the folder of the first run"""
+    watch: bool = False
+    """serve the page to this machine (127.0.0.1) and renew it while the run goes on; also written --watch"""
+    port: Annotated[int, Ge(0), Le(65535)] = 8765
+    """port of watch; 0 is any that is free"""
 
 
 CHUNKS = {"fill_mask": 1024, "embed": 8192, "attention_maps": 1, "score": 1024, "classify": 4096, "tag": 1024}
@@ -314,6 +327,19 @@ def push(checkpoint: str, words: list[str], config: Push) -> None:
     print(f"uploaded: {push(checkpoint, words[0], *settings)}")
 
 
+def report(run: str, others: list[str], config: Report) -> None:
+    """Write the page and print where it is, or serve it."""
+    if config.watch:
+        if config.output is not None:
+            raise UserError("output: nothing is written with watch; give one of the two")
+        from bert.pages.watching import watch
+
+        return watch([run, *others], config.port)
+    from bert.pages.report import write_report
+
+    print(f"{write_report([run, *others], config.output)}: open it in a browser")
+
+
 def _answers(
     checkpoint: str,
     words: list[str],
@@ -392,6 +418,10 @@ class Command(NamedTuple):
     function: Callable[[str, list[str], Any], None]
     """takes the checkpoint, the words and the configuration"""
     usage: str
+    subject: str = "checkpoint"
+    """what its first word names"""
+    flags: Mapping[str, str] = {}
+    """words with dashes that it knows → the option that each stands for"""
 
 
 COMMANDS = {
@@ -479,6 +509,16 @@ COMMANDS = {
         "Hugging Face Hub, in one commit. Log in before with hf auth login, or set HF_TOKEN. HF_ENDPOINT names\n"
         "another server.",
     ),
+    "report": Command(
+        Report,
+        report,
+        "usage: bert report RUN [RUN ...] [output=FILE] [--watch] [key=value ...]\n\n"
+        "One page for the browser on a run of pretraining or fine-tuning, or on several beside each other: what\n"
+        "was trained on what, whether it is good, curves, sentences as they were filled in, the text, results,\n"
+        "errors, configuration. The file needs no network; it can be sent to others.",
+        subject="run",
+        flags={"--watch": "watch=true"},
+    ),
 }
 
 
@@ -501,9 +541,9 @@ def _run(argv: Sequence[str]) -> None:
     if "--help" in words or "-h" in words:
         print(help_text(command.schema, command.usage))
         return
-    texts, options = _sort_words(words, command.schema)
+    texts, options = _sort_words([command.flags.get(word, word) for word in words], command.schema)
     if not texts:
-        raise UserError(f"a checkpoint is missing; {command.usage.splitlines()[0]}")
+        raise UserError(f"a {command.subject} is missing; {command.usage.splitlines()[0]}")
     command.function(texts[0], texts[1:], load(command.schema, None, options))
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import bert.config as configuration
 from bert.errors import Diverged, UserError
 from bert.files import write_text
+from bert.pages.renewal import Renewal
 from bert.progress import duration
 from bert.training.distributed import configure, from_main, make_accelerator
 from bert.training.run_dir import alone, check_run, open_run
@@ -86,6 +87,7 @@ def train_all(config: FinetuneConfig, given: Mapping[str, Any]) -> bool:
         if config.submission:
             from_main(accelerator, lambda: _write_submissions(config, table))
         from_main(accelerator, lambda: print(table.write(finished=True), flush=True))
+        from_main(accelerator, Renewal(config.run_dir, config.tracking).write)
         if accelerator.is_main_process:
             print(f"is it better than another? python -m finetune.compare {config.run_dir} OTHER", flush=True)
     return False

@@ -18,6 +18,7 @@ from bert.files import new_file, write_text
 from bert.model import models
 from bert.model.config import Labels
 from bert.model.models import Model
+from bert.pages.renewal import Renewal
 from bert.tokenizer import Tokenizer
 from bert.training import schedules
 from bert.training.distributed import from_main, make_accelerator
@@ -90,6 +91,7 @@ def carry_out(
     if is_hopeless is not None and steps is not None:
         every = config.training.evaluate_every or steps
         evaluator.is_hopeless = lambda number, score: is_hopeless(min(1.0, number * every / steps), score)
+    renewal = Renewal(config.run_dir, config.tracking)
     trainer = Trainer(
         config,
         accelerator,
@@ -106,10 +108,12 @@ def carry_out(
         ),
         evaluate=evaluator,
         start=start,
+        evaluated=renewal,
     )
     result = trainer.train()
     if not result.interrupted:
         _finish(config, trainer, result, evaluator, tokenized, data, unlabelled)
+    from_main(accelerator, renewal.write)
     return result
 
 

@@ -9,23 +9,27 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Gt
 
 from bert.config import PositiveFloat, PositiveInt, Probability, Table, parse_command
 from bert.errors import UserError, run_command
+from bert.files import write_text
 from pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
     from bert.model.config import EncoderConfig
     from bert.tokenizer import Tokenizer
 
+DOCTOR = "doctor.json"
 USAGE = """\
 usage: python -m pretrain.doctor CONFIG [key=value ...]
 
 Check text, batches and model of a pretraining run, and forecast its time, memory and disk on this machine.
 The tokenizer is trained and the store prepared where they are missing. Both are kept, and the counts of examples.
+RUN/doctor.json has what was found, for `bert report`.
 
 With gpus=N machine=NAME only: an estimate of memory, communication and time on so many GPUs. It needs neither text nor
 GPU, and measures nothing.
@@ -227,6 +231,8 @@ def main(argv: Sequence[str]) -> None:
     config = parse_command(DoctorConfig, argv, USAGE)
     with redirect_stdout(sys.stderr):  # messages about preparing the store
         figures = examine(config) if config.gpus is None else foresee(config)
+        if config.gpus is None:
+            write_text(Path(config.run_dir) / DOCTOR, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     if config.format == "json":
         print(json.dumps(figures, indent=2, ensure_ascii=False))
     else:

@@ -30,6 +30,8 @@ from pretrain.data.store import Store, evenly_spread
 from pretrain.prepare import store_folder
 from pretrain.tokenizer import tokenizer_folder
 
+SHOWN_SENTENCES = 4
+"""held-out sentences that are filled in at each evaluation, beside those of the configuration"""
 UNIGRAM_SENTENCES = 200_000
 """how many sentences word frequencies are counted on, spread over the whole training split"""
 FLAT = 0.05
@@ -111,6 +113,17 @@ def check_tokenizer(config: PretrainConfig, key: str, store: Path, tokenizer: To
         )
 
 
+@dataclass(frozen=True)
+class MaskedText:
+    """A text to fill in."""
+
+    text: str
+    """with the tokenizer's mask"""
+    ids: Sequence[int]
+    answer: str | None = None
+    """the word that stood there, if it is known"""
+
+
 @dataclass
 class HeldOut:
     """Evaluates a model on held-out sequences and fills in the example sentences.
@@ -134,16 +147,19 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         mask = self.tokenizer.special_tokens["mask"]
-        self._texts = [sentence.replace("[MASK]", mask) for sentence in self.sentences]
-        self._ids = self.tokenizer.encode_batch(self._texts)
-        if unmasked := [t for t, ids in zip(self._texts, self._ids) if self.tokenizer.mask_id not in ids]:
+        texts = [sentence.replace("[MASK]", mask) for sentence in self.sentences]
+        self._texts = list(map(MaskedText, texts, self.tokenizer.encode_batch(texts)))
+        if unmasked := [one.text for one in self._texts if self.tokenizer.mask_id not in one.ids]:
             raise UserError(f"evaluation.sentences: {unmasked[0]!r} has no [MASK], the word to fill in")
+        if self.sentences:
+            self._texts += masked_sentences(self.batches.store, self.tokenizer, SHOWN_SENTENCES)
         self.unigram = unigram_log_probs(Store(self.batches.store_path), self.tokenizer)
 
     def __call__(self, model: MaskedLanguageModel, should_stop: ShouldStop) -> Evaluation:
         """Evaluate during training: the score is the masked-language-model loss, the lower the better."""
         metrics = self.measure_all(model, should_stop)
-        report = [f"  {line}" for line in [*self.compared(metrics), *self.filled(model)]]
+        samples = self.samples(model)
+        report = [f"  {line}" for line in [*self.compared(metrics), *_filled(samples)]]
         if self.compares and self._before is None:
             self._before = metrics
         self._flat = self._flat + 1 if is_flat(metrics) else 0
@@ -152,7 +168,8 @@ class HeldOut:
             report.append(PLATEAU.format(advice=advice, **metrics))
         shown = {name: value for name, value in metrics.items() if not is_detail(name)}
         details = {name: value for name, value in metrics.items() if is_detail(name)}
-        return Evaluation(shown, score=-metrics["mlm_loss"], report="\n".join(report), details=details)
+        score = -metrics["mlm_loss"]
+        return Evaluation(shown, score, "\n".join(report), details=details, samples=samples)
 
     def remember(self, evaluations: Sequence[Mapping[str, float]]) -> None:
         """Continue after the evaluations of the run so far."""
@@ -238,18 +255,27 @@ class HeldOut:
             metrics["nsp_chance"] = pairs.max() / num_pairs
         return {name: float(value) for name, value in metrics.items()}
 
+    def samples(self, model: MaskedLanguageModel) -> list[dict[str, Any]]:
+        """The texts to fill in that the model can read: `parts` of the text around its masks, the three best `words`
+        for each mask with their probabilities, and the `answer`, or None."""
+        mask, limit = self.tokenizer.special_tokens["mask"], model.config.max_positions
+        readable = [one for one in self._texts if len(one.ids) <= limit]
+        filled = fill_masks((model, self.tokenizer), [one.text for one in readable], 3, BATCH_TOKENS)
+        return [
+            {
+                "parts": one.text.split(mask),
+                "words": [
+                    [[p["token_str"].strip(), round(p["score"], 4)] for p in predictions]
+                    for predictions in masks
+                ],
+                "answer": one.answer,
+            }
+            for one, masks in zip(readable, filled, strict=True)
+        ]
+
     def filled(self, model: MaskedLanguageModel) -> list[str]:
-        """The example sentences that the model can read, with the three most probable words for each mask."""
-        mask, limit, lines = self.tokenizer.special_tokens["mask"], model.config.max_positions, []
-        texts = [t for t, ids in zip(self._texts, self._ids, strict=True) if len(ids) <= limit]
-        for text, masks in zip(
-            texts, fill_masks((model, self.tokenizer), texts, 3, BATCH_TOKENS), strict=True
-        ):
-            for predictions in masks:
-                words = " · ".join(f"{p['token_str'].strip()} {100 * p['score']:.1f} %" for p in predictions)
-                text = text.replace(mask, f"[{words}]", 1)
-            lines.append(text)
-        return lines
+        """The sentences of the configuration, with the three most probable words for each mask."""
+        return _filled(self.samples(model))
 
     def some_sentences(self, number: int, max_tokens: int) -> list[str]:
         """Some held-out sentences of 5 to `max_tokens` tokens, spread over the split."""
@@ -260,6 +286,43 @@ class HeldOut:
             self.tokenizer.decode(store.gather(store.sentence_offsets[[at]], lengths[[at]]))
             for at in fitting[evenly_spread(len(fitting), number)]
         ]
+
+
+def masked_sentences(store: Store, tokenizer: Tokenizer, number: int) -> list[MaskedText]:
+    """Some sentences of 8 to 32 tokens, spread over a split, each with one word masked: the longest of those that are
+    one token."""
+    lengths = np.diff(store.sentence_offsets)
+    fitting = np.flatnonzero((lengths >= 8) & (lengths <= 32))
+    mask, found = tokenizer.special_tokens["mask"], []
+    for at in fitting[evenly_spread(len(fitting), number)]:
+        ids = store.gather(store.sentence_offsets[[at]], lengths[[at]]).astype(np.int64)
+        begins = tokenizer.begins_word(ids)
+        # Neither the first word, before which nothing stands, nor a word of several tokens.
+        words = [place for place in range(1, len(ids) - 1) if begins[place] and begins[place + 1]]
+        names = {place: tokenizer.decode(ids[[place]]).strip() for place in words}
+        if names := {place: name for place, name in names.items() if name.isalpha()}:
+            place = max(names, key=lambda place: len(names[place]))
+            text = tokenizer.decode(
+                [*ids[:place], tokenizer.mask_id, *ids[place + 1 :]], skip_special_tokens=False
+            )
+            (read,) = tokenizer.encode_batch([text])
+            if text.count(mask) == 1 and list(read).count(tokenizer.mask_id) == 1:
+                found.append(MaskedText(text, read, names[place]))
+    return found
+
+
+def _filled(samples: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The samples without a known answer, as lines for the console."""
+    lines = []
+    for sample in samples:
+        if sample["answer"] is None:
+            masks = (
+                " · ".join(f"{word} {100 * score:.1f} %" for word, score in words)
+                for words in sample["words"]
+            )
+            between = (f"[{words}]{part}" for words, part in zip(masks, sample["parts"][1:], strict=True))
+            lines.append("".join([sample["parts"][0], *between]))
+    return lines
 
 
 def unigram_log_probs(store: Store, tokenizer: Tokenizer) -> np.ndarray:

@@ -18,6 +18,7 @@ from bert.files import replacing
 from bert.model import models
 from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel, PretrainingModel
+from bert.pages.renewal import Renewal
 from bert.tokenizer import Tokenizer
 from bert.training import schedules
 from bert.training.distributed import from_main, make_accelerator
@@ -27,6 +28,7 @@ from bert.training.state import Result
 from bert.training.trainer import Trainer, find_start
 from bert.verification import verify
 from pretrain.card import model_card
+from pretrain.checks import corpus
 from pretrain.config import PretrainConfig
 from pretrain.continuing import (
     Origin,
@@ -91,6 +93,7 @@ def carry_out(config: PretrainConfig, accelerator: "Accelerator") -> Result:
         for change in origin.changes:
             print(change, flush=True)
     evaluate = held_out(config, accelerator, tokenizer, start)
+    renewal = Renewal(config.run_dir, config.tracking)
     trainer = Trainer(
         config,
         accelerator,
@@ -110,10 +113,14 @@ def carry_out(config: PretrainConfig, accelerator: "Accelerator") -> Result:
         start=start,
         origin=None if origin is None else asdict(origin),
         parent=parent,
+        evaluated=renewal,
     )
+    names = [one.name for one in config.corpus.sources]
+    from_main(accelerator, lambda: corpus.write(Path(config.run_dir), store, tokenizer, source, names))
     result = trainer.train()
     if not result.interrupted:
         from_main(accelerator, lambda: finish(config, result))
+    from_main(accelerator, renewal.write)
     return result
 
 

@@ -101,12 +101,12 @@ def _environment() -> Any:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for people: 1,234,567 · 12.3 million · 0.0123; a dash if there is none."""
+    """A number for people: 98,765 · 12.3 million · 0.0123; a dash if there is none."""
     if value is None or not math.isfinite(value):
         return "–"
-    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e7, "million")):
+    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if abs(value) >= size:
-            return f"{value / (1e6 if size == 1e7 else size):,.{digits}g} {word}"
+            return f"{value / size:,.{digits}g} {word}"
     if float(value).is_integer() or abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"

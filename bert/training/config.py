@@ -125,6 +125,8 @@ class TrackingConfig:
     installed"""
     tensorboard: bool = False
     """also write TensorBoard events into the run folder"""
+    report: bool = True
+    """keep RUN/report.html up to date, a page on the run; `bert report` makes it too"""
     project: str = "bert"
     """project name in the trackers"""
     name: str | None = None

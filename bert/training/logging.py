@@ -1,16 +1,23 @@
-"""Metrics of a run: in `metrics.jsonl`, `evaluations.jsonl`, on the console and in the trackers."""
+"""What a run writes down: metrics, evaluations, samples and starts, each in a file; the console and the trackers."""
 
 import json
 import math
+import platform
+import shlex
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bert import config as configuration
+from bert.card import hardware
 from bert.checkpoint.run import Checkpoint
 from bert.data.batch import StepData
 from bert.files import write_text
@@ -25,6 +32,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 EVALUATIONS = "evaluations.jsonl"
+SAMPLES = "samples.jsonl"
+STARTS = "starts.jsonl"
+PACKAGES = ("bert-pretraining", "torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy")
+"""packages whose versions are recorded"""
 
 
 @dataclass
@@ -41,15 +52,23 @@ class _Work:
 
 
 class Reporter:
-    """Writes `metrics.jsonl`, `evaluations.jsonl` and the trackers, and updates the console."""
+    """Writes the files of a run and the trackers, and updates the console."""
 
     def __init__(
-        self, accelerator: "Accelerator", run_dir: Path, shape: EncoderConfig, tracking: TrackingConfig
+        self,
+        accelerator: "Accelerator",
+        run_dir: Path,
+        shape: EncoderConfig,
+        tracking: TrackingConfig,
+        evaluated: Callable[[], None] = lambda: None,
     ) -> None:
+        """`evaluated` is called on the main process when an evaluation has been written."""
         self.accelerator, self.run_dir, self.shape, self.tracking = accelerator, run_dir, shape, tracking
+        self._tell_evaluated = evaluated
         self.console = Console(accelerator.is_main_process)
         self._steps = MetricsFile(run_dir / "metrics.jsonl", self.console.say)
         self._evaluations = MetricsFile(run_dir / EVALUATIONS, self.console.say)
+        self._samples = MetricsFile(run_dir / SAMPLES, self.console.say)
         self._work = _Work()
         self._evaluated = 0.0
 
@@ -58,6 +77,8 @@ class Reporter:
         if self.accelerator.is_main_process:
             self._steps.truncate(state.step)
             self._evaluations.truncate(state.evaluated_until)
+            self._samples.truncate(state.evaluated_until)
+            self._record_start(state)
         self._trackers = Trackers(
             self.accelerator, self.run_dir, self.tracking, configuration.to_dict(config)
         )
@@ -118,11 +139,32 @@ class Reporter:
                 "seconds": round(seconds, 3),
             }
             self._evaluations.append(line)
+            if evaluation.samples:
+                self._samples.append({"step": state.step, "samples": evaluation.samples})
             self._trackers.log(
                 {f"evaluation/{name}": value for name, value in evaluation.recorded.items()}, state.step
             )
             figures = " · ".join(f"{name} {value:.4g}" for name, value in evaluation.metrics.items())
             self.console.say("\n".join(filter(None, [f"step {state.step}: {figures}", evaluation.report])))
+            began = time.perf_counter()
+            self._tell_evaluated()
+            self._work.began += time.perf_counter() - began
+
+    def _record_start(self, state: RunState) -> None:
+        """Each start of a run is a line: with which command, on what, with which versions."""
+        processes = self.accelerator.num_processes
+        MetricsFile(self.run_dir / STARTS, self.console.say).append(
+            {
+                "step": state.step,
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": shlex.join(sys.orig_argv),
+                "hardware": hardware(self.accelerator.device, processes),
+                "processes": processes,
+                "python": platform.python_version(),
+                "system": f"{platform.system()} {platform.machine()}",
+                "packages": dict(_installed(PACKAGES)),
+            }
+        )
 
     def _throughput(self) -> dict[str, float]:
         work, device = self._work, self.accelerator.device
@@ -184,6 +226,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _lines(path: Path) -> list[str]:
     """The lines of a file; after a crash of the machine they may hold anything."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _installed(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Packages with their versions; those that are not installed are left out."""
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def _json(value: Any) -> Any:

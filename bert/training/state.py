@@ -22,6 +22,8 @@ class Evaluation:
     """shown on the console"""
     details: dict[str, float] = field(default_factory=dict)
     """further metrics, which are recorded but not shown in the line of the others"""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """texts with what the model makes of them; recorded, so that a report can show them as training advanced"""
     stop: bool = False
     """end the run here"""
 

@@ -63,12 +63,14 @@ class Trainer:
         start: Checkpoint | None = None,
         origin: Mapping[str, Any] | None = None,
         parent: Checkpoint | None = None,
+        evaluated: Callable[[], None] = lambda: None,
     ) -> None:
         """`steps` is the length of the run in steps, or None if only tokens or hours limit it
         (`schedules.num_steps`). `model` already has the weights of `start`. `card` writes the model card.
         `evaluate` is called on every process, with the model in evaluation mode, without gradients, in the
         run's precision. A new run whose weights come from another one has an `origin`, which is recorded, and is
-        evaluated before its first step; from `parent` it also takes the optimizer state."""
+        evaluated before its first step; from `parent` it also takes the optimizer state. `evaluated` is called on
+        the main process after each evaluation."""
         self.config, self.accelerator, self.source = config, accelerator, source
         self.steps, self.tokenizer, self.card, self.evaluate = steps, tokenizer, card, evaluate
         run_dir, training = Path(config.run_dir), config.training
@@ -78,7 +80,7 @@ class Trainer:
         self.schedule = schedules.build(config.schedule, steps, self.clock is not None)
         if self.state.pace is not None:
             self._follow(self.state.pace)
-        self.reporter = Reporter(accelerator, run_dir, model.config, config.tracking)
+        self.reporter = Reporter(accelerator, run_dir, model.config, config.tracking, evaluated)
         self.checkpoints = Checkpoints(
             run_dir, self.reporter.console.say, training.keep_last, training.keep_best
         )

@@ -31,10 +31,16 @@ def sizes(store: Store, heldout: Store) -> dict[str, Any]:
     }
 
 
-def lengths(store: Store) -> dict[str, dict[str, int]]:
-    """The lengths of sentences and of documents in tokens, as histograms."""
+def lengths(store: Store, most: int | None = None) -> dict[str, dict[str, int]]:
+    """The lengths of sentences and of documents in tokens, as histograms; of at most `most` of each, spread over the
+    split."""
+
+    def some(ends: np.ndarray) -> np.ndarray:
+        chosen = evenly_spread(len(ends) - 1, most or len(ends) - 1)
+        return ends[chosen + 1] - ends[chosen]
+
     ends = store.sentence_offsets[store.document_offsets]
-    return {"sentences": histogram(np.diff(store.sentence_offsets)), "documents": histogram(np.diff(ends))}
+    return {"sentences": histogram(some(store.sentence_offsets)), "documents": histogram(some(ends))}
 
 
 def histogram(values: np.ndarray) -> dict[str, int]:
@@ -60,11 +66,11 @@ def scripts(store: Store, tokenizer: Tokenizer) -> dict[str, float]:
     return {script: part for script, part in shares.items() if part}
 
 
-def vocabulary(store: Store, heldout: Store, tokenizer: Tokenizer) -> dict[str, Any]:
+def vocabulary(
+    store: Store, heldout: Store, tokenizer: Tokenizer, most: int = SAMPLED_SENTENCES
+) -> dict[str, Any]:
     """How well the vocabulary fits the text, and the loss of guessing by token frequency alone."""
-    counts, unseen = (
-        split.count_tokens(tokenizer.vocab_size, SAMPLED_SENTENCES) for split in (store, heldout)
-    )
+    counts, unseen = (split.count_tokens(tokenizer.vocab_size, most) for split in (store, heldout))
     unseen = unseen if unseen.any() else counts
     normal = tokenizer.normal_ids
     common, asked = counts[normal], unseen[normal]  # special tokens are never asked for

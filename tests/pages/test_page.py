@@ -49,7 +49,7 @@ def test_numbers_that_are_not_finite_become_null() -> None:
         (3.14159, "3.14"),
         (1234.5, "1,234"),
         (98_765, "98,765"),
-        (12_345_678, "12.3 million"),
+        (1_234_567, "1.23 million"),
         (4_500_000_000, "4.5 billion"),
     ],
 )

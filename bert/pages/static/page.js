@@ -39,6 +39,19 @@ function showTheme(theme) {
   });
 })();
 
+/** Mark the link to the section that is being read. */
+(function followSections() {
+  const links = new Map([...document.querySelectorAll("nav.sections a")].map((link) => [link.hash.slice(1), link]));
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      for (const link of links.values()) link.removeAttribute("aria-current");
+      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-15% 0px -75% 0px" });
+  for (const id of links.keys()) seen.observe(document.getElementById(id));
+})();
+
 /** A new element; text is set as text, so nothing in it is read as HTML. */
 function element(name, attributes = {}, ...content) {
   const made = document.createElement(name);
