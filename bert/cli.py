@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
-from annotated_types import Ge, Le
-
 from bert.config import NonNegativeFloat, PositiveInt, help_text, load
 from bert.config.schema import yaml_name
 from bert.data.records import FileConfig, Row, RowFile, check_output, npy_writer, row_writer
@@ -130,16 +128,6 @@ class Push:
     """first line of the commit; by default it names the run"""
     optimizer: bool = False
     """upload the optimizer state and the state of the training too, from which the run can continue"""
-
-
-@dataclass(frozen=True)
-class Report:
-    output: str | None = None
-    """file of the page (.html); by default report.html in the folder of the first run"""
-    watch: bool = False
-    """serve the page to this machine (127.0.0.1) and renew it while the run goes on; also written --watch"""
-    port: Annotated[int, Ge(0), Le(65535)] = 8765
-    """port of watch; 0 is any that is free"""
 
 
 CHUNKS = {"fill_mask": 1024, "embed": 8192, "attention_maps": 1, "score": 1024, "classify": 4096, "tag": 1024}
@@ -327,19 +315,6 @@ def push(checkpoint: str, words: list[str], config: Push) -> None:
     print(f"uploaded: {push(checkpoint, words[0], *settings)}")
 
 
-def report(run: str, others: list[str], config: Report) -> None:
-    """Write the page and print where it is, or serve it."""
-    if config.watch:
-        if config.output is not None:
-            raise UserError("output: nothing is written with watch; give one of the two")
-        from bert.pages.watching import watch
-
-        return watch([run, *others], config.port)
-    from bert.pages.report import write_report
-
-    print(f"{write_report([run, *others], config.output)}: open it in a browser")
-
-
 def _answers(
     checkpoint: str,
     words: list[str],
@@ -510,8 +485,8 @@ COMMANDS = {
         "another server.",
     ),
     "report": Command(
-        Report,
-        report,
+        pages.Report,
+        pages.report,
         "usage: bert report RUN [RUN ...] [output=FILE] [--watch] [key=value ...]\n\n"
         "One page for the browser on a run of pretraining or fine-tuning, or on several beside each other: what\n"
         "was trained on what, whether it is good, curves, sentences as they were filled in, the text, results,\n"

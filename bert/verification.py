@@ -177,8 +177,9 @@ def _gather(model: Any, batches: list[Batch], renamed: Mapping[str, str] | None 
             name = (renamed or {}).get(name, name)
             if name in OUTPUTS and value is not None:
                 real = batch["attention_mask"].bool() if "attention_mask" in batch else None
-                of_tokens = real is not None and value.shape[:2] == real.shape
-                value = value[real] if of_tokens else value
+                # A pooled output (N, D) may be as wide as the texts are long.
+                has_tokens = value.dim() == 3 or name in ("start_logits", "end_logits")
+                value = value[real] if has_tokens and real is not None else value
                 parts.setdefault(name, []).append(value)
     return {name: torch.cat(values) for name, values in parts.items()}
 

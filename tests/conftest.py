@@ -33,13 +33,15 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 ROOT = Path(__file__).resolve().parent.parent
 
 
-MAY_BE_SKIPPED = {"gpu", "mount"}
+MAY_BE_SKIPPED = {"gpu", "mount", "browser"}
 """marks of tests that need more of a machine than `make test-all` can install"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--no-skips", action="store_true", help="a test that is skipped has failed, but for gpu, mount"
+        "--no-skips",
+        action="store_true",
+        help="a test that is skipped has failed, but for gpu, mount, browser",
     )
     parser.addoption(
         "--parity-table", type=Path, help="write what tests/model/test_families.py measures to this file"

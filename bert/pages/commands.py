@@ -4,7 +4,9 @@ import logging
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
 
 from bert.config import PositiveInt
 from bert.data.records import FileConfig, Row, RowFile, check_output
@@ -170,3 +172,26 @@ def _name(checkpoint: str) -> str:
     """What a page calls a model: the folder as it was given, of a long path its end."""
     path = Path(checkpoint)
     return "/".join(path.parts[-2:]) if path.is_absolute() else str(path)
+
+
+@dataclass(frozen=True)
+class Report:
+    output: str | None = None
+    """file of the page (.html); by default report.html in the folder of the first run"""
+    watch: bool = False
+    """serve the page to this machine (127.0.0.1) and renew it while the run goes on; also written --watch"""
+    port: Annotated[int, Ge(0), Le(65535)] = 8765
+    """port of watch; 0 is any that is free"""
+
+
+def report(run: str, others: list[str], config: Report) -> None:
+    """Write the page and print where it is, or serve it."""
+    if config.watch:
+        if config.output is not None:
+            raise UserError("output: nothing is written with watch; give one of the two")
+        from bert.pages.watching import watch
+
+        return watch([run, *others], config.port)
+    from bert.pages.report import write_report
+
+    print(f"{write_report([run, *others], config.output)}: open it in a browser")

@@ -51,7 +51,8 @@ PRETRAINING = [
             Part(EVALUATIONS, "unigram_loss", "guessing by word frequency", True),
         ],
         "nats for each masked token",
-        "Of masked tokens. Lower is better; perplexity is e to this power.",
+        "Lower is better; perplexity is e to this power. Held-out text is masked at 15 %; training may mask more, "
+        "which is harder.",
     ),
     Chart(
         "Accuracy",
@@ -83,7 +84,14 @@ FINETUNING = [
     ),
 ]
 ENGINE = [
-    Chart("Learning rate", [Part(METRICS, "learning_rate", "learning rate")], from_zero=True, exact=True),
+    Chart(
+        "Learning rate",
+        [Part(METRICS, "learning_rate", "learning rate")],
+        "",
+        "As schedule.* says: the warm-up, then its shape.",
+        from_zero=True,
+        exact=True,
+    ),
     Chart(
         "Gradient norm",
         [Part(METRICS, "grad_norm", "before clipping")],

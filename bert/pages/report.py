@@ -73,7 +73,9 @@ def _parts(
 ) -> Iterator[dict[str, Any]]:
     """The sections that there is something for: their identifier, their title, and what their template needs."""
     named = list(zip(names, runs))
-    yield {"id": "summary", "title": "Summary", "columns": words.compared(runs) if len(runs) > 1 else []}
+    comparable = words.comparable(runs)
+    columns = words.compared(runs, comparable) if len(runs) > 1 else []
+    yield {"id": "summary", "title": "Summary", "columns": columns, "comparable": comparable}
     if drawn:
         yield {"id": "curves", "title": "Curves", "charts": [{**one, "table": table(one)} for one in drawn]}
     if filled := _samples(named):

@@ -97,7 +97,7 @@ def read_run(path: str | Path) -> Run:
     except (OSError, ValueError, YAMLError) as error:
         config = None
         problems.append(f"config.yaml cannot be read ({str(error).splitlines()[0]})")
-    run = Run(folder, folder.resolve().name, config if isinstance(config, dict) else {}, problems=problems)
+    run = Run(folder, _name(folder), config if isinstance(config, dict) else {}, problems=problems)
     run.results = _object(folder / "results.json", problems)
     if run.kind != "suite":
         for name in ("metrics", "evaluations", "samples", "starts"):
@@ -108,11 +108,17 @@ def read_run(path: str | Path) -> Run:
     return run
 
 
+def _name(folder: Path) -> str:
+    """The name of a folder; of a run for one seed, with that of the task or variant before it."""
+    *_, above, name = ("", *folder.resolve().parts)
+    return f"{above}/{name}" if name.startswith("seed-") else name
+
+
 def _lines(path: Path, problems: list[str]) -> list[Line]:
     """The lines of a file that can be read."""
     if not path.is_file():
         if path.name in _SAID:
-            problems.append(f"there is no {path.name}: {_SAID[path.name]}")
+            problems.append(f"There is no {path.name}: {_SAID[path.name]}")
         return []
     found: list[Line] = []
     torn: list[int] = []
@@ -129,7 +135,7 @@ def _lines(path: Path, problems: list[str]) -> list[Line]:
                 torn.append(number)
     if torn == [number]:
         problems.append(
-            f"the last line of {path.name} is torn: the run is writing it, or was killed while it did"
+            f"The last line of {path.name} is torn: the run is writing it, or was killed while it did"
         )
     elif torn:
         problems.append(
@@ -193,7 +199,7 @@ def run_before(run: Run) -> Run | None:
         if file.parent != run.path.resolve() and file.stat().st_mtime < when
     ]
     for file in sorted(others, key=lambda file: -file.stat().st_mtime)[:5]:
-        other = Run(file.parent, file.parent.name, {})
+        other = Run(file.parent, _name(file.parent), {})
         try:
             other.config = yaml12.load((file.parent / "config.yaml").read_text(encoding="utf-8"))
         except (OSError, ValueError, YAMLError):

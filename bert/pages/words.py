@@ -43,22 +43,22 @@ def percent(share: float | None) -> str:
 
 def subject(run: Run) -> str:
     """What was trained on what, for how long: one sentence."""
+    last, so_far = run.last, "" if run.is_finished else ", so far"
     if run.kind == "suite":
         tasks = run.results.get("tasks", {})
-        return f"A table of fine-tunings: {len(tasks)} task{'s' if len(tasks) != 1 else ''} so far."
-    last, verb = run.last, "trained" if run.is_finished else "has trained so far"
-    size = f" with {number(run.parameters)} parameters" if run.parameters else ""
+        return f"A table of fine-tunings: {len(tasks)} task{'s' if len(tasks) != 1 else ''}{so_far}."
+    size = f", with {number(run.parameters)} parameters" if run.parameters else ""
     length = f"{number(last.get('step', 0))} steps"
     if last.get("tokens"):
         length += f" and {number(last['tokens'])} tokens"
     if last.get("seconds"):
         length += f", in {duration(last['seconds'])}"
     on = f" on {run.starts[-1]['hardware']}" if run.starts and run.starts[-1].get("hardware") else ""
-    return f"{_model(run)}{size} {verb} {_task(run)} for {length}{on}."
+    return f"{_model(run)}{size}, {_task(run)} for {length}{on}{so_far}."
 
 
 def _model(run: Run) -> str:
-    given = run.setting("model.from")
+    given = run.setting("model.from") or run.setting("training.branch_from")
     if run.kind == "fine-tuning":
         return (
             f"The encoder {given}"
@@ -68,24 +68,25 @@ def _model(run: Run) -> str:
     if given:
         return f"The encoder {given}"
     layers, width = run.setting("model.num_layers"), run.setting("model.hidden_size")
-    return f"A new encoder of {layers} layers, {width} wide," if layers and width else "An encoder"
+    return f"A new encoder of {layers} layers, {width} wide" if layers and width else "An encoder"
 
 
 def _task(run: Run) -> str:
     if run.kind == "fine-tuning":
         kind = str(run.setting("task.kind") or "a task").replace("_", " ")
-        return f"for {kind} ({run.setting('task.dataset') or run.setting('task.train')})"
+        return f"fine-tuned on {run.setting('task.dataset') or run.setting('task.train')} ({kind})"
     text = run.corpus.get("text", {})
     pairing = str(run.setting("objective.pairing") or "none").replace("_", " ")
-    objective = "masked tokens" + (
-        "" if pairing == "none" else f" and {pairing}s" if pairing.endswith("ence") else f" and {pairing}"
-    )
+    objective = "masked tokens" + {
+        "next sentence": " and next sentences",
+        "sentence order": " and the order of sentences",
+    }.get(pairing, "")
     size = (
         f" of {number(text['tokens'])} tokens in {number(text['documents'])} documents"
         if "tokens" in text
         else ""
     )
-    return f"to predict {objective} on a corpus{size}"
+    return f"trained to predict {objective} on a corpus{size},"
 
 
 def tiles(run: Run) -> list[Tile]:
@@ -195,7 +196,7 @@ def _fine_tuning(run: Run) -> Iterator[Said]:
     sign = -1 if metric == "loss" else 1
     beaten = [name for name, other in others.items() if sign * value > sign * other]
     missed = [f"{name} ({number(other)})" for name, other in others.items() if name not in beaten]
-    told = f"{str(metric).replace('_', ' ')} {number(value)} on the {split} texts"
+    told = f"{str(metric).replace('_', ' ').capitalize()} {number(value)} on the {split} texts"
     if missed:
         yield Said(f"{told}: not better than {', '.join(missed)}.", "bad")
     elif beaten:
@@ -206,10 +207,9 @@ def _fine_tuning(run: Run) -> Iterator[Said]:
     if results.get("collapsed"):
         yield Said(f"This run has collapsed: it {results['collapsed']}.", "bad")
     for name, found in results.get("duplicates", {}).items():
-        if found.get("number"):
-            yield Said(
-                f"{number(found['number'])} of the {name} texts are among the training texts too.", "warn"
-            )
+        if amount := found.get("number"):
+            are = "is" if amount == 1 else "are"
+            yield Said(f"{number(amount)} of the {name} texts {are} among the training texts too.", "warn")
 
 
 def _course(run: Run) -> Iterator[Said]:
@@ -261,8 +261,14 @@ def beside_the_last(run: Run) -> Said | None:
     return Said(f"{told}; this one has {ours:.3f}.", "good" if gain > 0 else "warn" if gain < 0 else "")
 
 
-def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Several runs in one table: columns with a name, a cell for each run, and which is the best of them."""
+def comparable(runs: Sequence[Run]) -> bool:
+    """Whether runs are measured on the same text, in the same tokens, so that a better figure is a better model."""
+    keys = ("corpus", "tokenizer", "task")
+    return all(run.setting(key) == runs[0].setting(key) for run in runs[1:] for key in keys)
+
+
+def compared(runs: Sequence[Run], marks_best: bool) -> list[dict[str, Any]]:
+    """Several runs in one table: columns with a name, a cell for each run, and whether it is the best of them."""
     keys: list[tuple[str, str, int]] = [
         ("mlm_loss", "held-out loss", -1),
         ("mlm_accuracy", "held-out accuracy", 1),
@@ -274,9 +280,13 @@ def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
         values = [run.evaluation.get(key) for run in runs]
         there = [value for value in values if isinstance(value, int | float)]
         if there:
-            best = max(there, key=lambda value: sign * value)
+            best = max(there, key=lambda value: sign * value) if marks_best and len(set(there)) > 1 else None
             columns.append(
-                {"name": name, "cells": [number(v, 4) for v in values], "best": [v == best for v in values]}
+                {
+                    "name": name,
+                    "cells": [number(v, 4) for v in values],
+                    "best": [v is not None and v == best for v in values],
+                }
             )
     columns.append({"name": "steps", "cells": [number(run.last.get("step")) for run in runs], "best": []})
     columns.append({"name": "tokens", "cells": [number(run.last.get("tokens")) for run in runs], "best": []})

@@ -38,6 +38,7 @@ COMMANDS = [
     ["-m", "bert.cli", "fill-mask"],
     ["-m", "bert.cli", "embed"],
     ["-m", "bert.cli", "attention"],
+    ["-m", "bert.cli", "report"],
     ["-m", "bert.cli", "verify"],
     ["-m", "bert.cli", "export"],
     ["-m", "bert.cli", "push"],

@@ -24,7 +24,7 @@ from pretrain import evaluate
 from pretrain.data.dataset import HeldOutBatches
 from pretrain.data.store import Store
 from pretrain.fitting import fit_vocabulary, old_rows
-from pretrain.heldout import FLAT, HeldOut, is_flat, unigram_log_probs
+from pretrain.heldout import FLAT, SHOWN_SENTENCES, HeldOut, is_flat, unigram_log_probs
 from pretrain.new_words import add_words
 from pretrain.prepare import store_folder
 from pretrain.tokenizer import tokenizer_folder
@@ -102,6 +102,28 @@ def test_a_run_at_the_baseline_hears_why(pretraining: Any, finished: Path, monke
     assert "word frequency" in part(model, lambda: False).report, (
         "it remembers the evaluation before the interruption"
     )
+
+
+def test_a_run_leaves_what_its_report_shows(finished: Path) -> None:
+    (line,) = map(json.loads, (finished / "samples.jsonl").read_text().splitlines())
+    assert line["step"] == 3 and len(line["samples"]) == 3 + SHOWN_SENTENCES
+    of_config, held_out = line["samples"][:3], line["samples"][3:]
+    assert [sample["answer"] for sample in of_config] == [None] * 3
+    assert of_config[0]["parts"] == ["The capital of France is ", "."]
+    tokenizer, store = Tokenizer.load(finished / "tokenizer"), Store(finished / "store", "heldout")
+    sentences = [tokenizer.decode(ids) for n in range(store.num_documents) for ids in store.document(n)]
+    for sample in held_out:
+        before, after = sample["parts"]
+        assert f"{before}{sample['answer']}{after}" in sentences, "the answer is the word of the text"
+        ((first, *_),) = sample["words"]
+        assert isinstance(first[0], str) and 0 < first[1] <= 1
+    (start,) = map(json.loads, (finished / "starts.jsonl").read_text().splitlines())
+    assert start["step"] == 0 and start["processes"] == 1 and "torch" in start["packages"]
+    figures = json.loads((finished / "corpus.json").read_text())
+    assert sum(source["tokens"] for source in figures["sources"]) == figures["text"]["tokens"]
+    assert figures["text"]["tokens"] == Store(finished / "store").num_tokens
+    page = (finished / "report.html").read_text()
+    assert "The capital of France is" in page and "is not finished" not in page
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])

@@ -19,6 +19,13 @@ ARGUMENTS = [f"--{option}" for option in OPTIONS.split()]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a browser is marked so: `make test-all` cannot install one."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     """Chromium, driven by Playwright. It ends with the tests of pages: its event loop would disturb others."""

@@ -54,6 +54,7 @@ def test_a_run_learns_and_leaves_what_it_promises(finished: Path) -> None:
     assert all(set(row["probabilities"]) == {"neg", "pos"} for row in predicted)
     card = (finished / "model" / "README.md").read_text()
     assert "| test |" in card and "better than majority" in card and "| pos | 1.000 |" in card
+    assert "better than majority" in (finished / "report.html").read_text()
 
 
 @pytest.mark.parametrize("at", [2, 13, 25])

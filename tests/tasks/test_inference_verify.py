@@ -7,6 +7,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import bert
+from bert.model import models
+from bert.model.config import EncoderConfig
 
 ENCODERS = ["bert", "roberta", "roberta-prelayernorm", "modernbert"]
 
@@ -43,6 +45,23 @@ def test_a_variant_of_our_own_is_said_to_be_one(folders):
     assert report.passed
     assert {each.ways for each in report.comparisons} == {"packed and padded", "saved and loaded again"}
     assert "transformers has no such encoder (unlike bert it has" in str(report)
+
+
+def test_a_model_as_wide_as_the_texts_are_long(tokenizer, tmp_path):
+    """Its pooled outputs have the shape of a batch of tokens."""
+    config = EncoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=64,
+        max_positions=64,
+        num_layers=1,
+        num_heads=2,
+        intermediate_size=64,
+        pad_token_id=tokenizer.pad_id,
+    )
+    bert.save(models.build(config, "EncoderModel"), tmp_path / "model", tokenizer)
+    report = bert.verify(tmp_path / "model")
+    assert report.passed
+    assert "pooler_output" in {each.output for each in report.comparisons}
 
 
 def test_a_head_that_lies_beside_is_said_to(folders):

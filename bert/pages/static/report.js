@@ -30,7 +30,7 @@ function brief(value) {
       return `${Number(scaled.toPrecision(4))}${letter}`;
     }
   }
-  return size > 0 && size < 1e-3 ? value.toExponential(1).replace("e-", "e−") : String(Number(value.toPrecision(4)));
+  return size > 0 && size < 1e-3 ? Number(value.toPrecision(3)).toExponential().replace("e-", "e−") : String(Number(value.toPrecision(4)));
 }
 
 /** Where some steps of a run are on the chosen axis, between the lines that its clock has. */
@@ -127,7 +127,7 @@ class Chart {
     };
     const low = (least) => this.spec.from_zero && !this.isLog ? 0 : least;
     return {
-      ...this.size(), series, bands, legend: { show: false }, padding: [8, 10, 0, 0],
+      ...this.size(), series, bands, legend: { show: false }, padding: [8, 18, 0, 0],
       focus: { alpha: page.runs.length > 1 ? 0.25 : 1 },
       cursor: {
         y: false, drag: { x: true, y: false }, points: { size: 7 },
@@ -136,7 +136,7 @@ class Chart {
       scales: {
         x: { time: false },
         y: this.isLog ? { distr: 3 } : {
-          range: (_, least, most) => least === null ? [0, 1] : uPlot.rangeNum(low(least), most, 0.06, this.spec.from_zero),
+          range: (_, least, most) => least === null || (most === 0 && low(least) === 0) ? [0, 1] : uPlot.rangeNum(low(least), most, 0.06, this.spec.from_zero),
         },
       },
       axes: [{ ...axis, size: 30, space: 60 }, { ...axis, size: 54, space: 34 }],
