@@ -7,6 +7,7 @@ Several texts are measured side by side: the held-out split of the run, and thos
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -289,26 +290,30 @@ class HeldOut:
 
 
 def masked_sentences(store: Store, tokenizer: Tokenizer, number: int) -> list[MaskedText]:
-    """Some sentences of 8 to 32 tokens, spread over a split, each with one word masked: the longest of those that are
-    one token."""
+    """At most `number` sentences of 8 to 32 tokens, spread over a split, each with one word masked."""
     lengths = np.diff(store.sentence_offsets)
     fitting = np.flatnonzero((lengths >= 8) & (lengths <= 32))
-    mask, found = tokenizer.special_tokens["mask"], []
-    for at in fitting[evenly_spread(len(fitting), number)]:
-        ids = store.gather(store.sentence_offsets[[at]], lengths[[at]]).astype(np.int64)
-        begins = tokenizer.begins_word(ids)
-        # Neither the first word, before which nothing stands, nor a word of several tokens.
-        words = [place for place in range(1, len(ids) - 1) if begins[place] and begins[place + 1]]
-        names = {place: tokenizer.decode(ids[[place]]).strip() for place in words}
-        if names := {place: name for place, name in names.items() if name.isalpha()}:
-            place = max(names, key=lambda place: len(names[place]))
-            text = tokenizer.decode(
-                [*ids[:place], tokenizer.mask_id, *ids[place + 1 :]], skip_special_tokens=False
-            )
-            (read,) = tokenizer.encode_batch([text])
-            if text.count(mask) == 1 and list(read).count(tokenizer.mask_id) == 1:
-                found.append(MaskedText(text, read, names[place]))
-    return found
+    spread = fitting[evenly_spread(len(fitting), 4 * number)]
+    chosen = np.concatenate([spread[first::4] for first in range(4)])  # each quarter is spread, too
+    sentences = (store.gather(store.sentence_offsets[[at]], lengths[[at]]) for at in chosen)
+    masked = (_masked(ids.astype(np.int64), tokenizer) for ids in sentences)
+    return list(islice(filter(None, masked), number))
+
+
+def _masked(ids: np.ndarray, tokenizer: Tokenizer) -> MaskedText | None:
+    """A sentence with a mask in the place of its longest word of one token, but for the first and the last; None if it
+    has no such word, or is read differently from what it is."""
+    begins = tokenizer.begins_word(ids)
+    places = [place for place in range(1, len(ids) - 1) if begins[place] and begins[place + 1]]
+    names = {place: tokenizer.decode(ids[[place]]).strip() for place in places}
+    place = max((at for at in places if names[at].isalpha()), key=lambda at: len(names[at]), default=None)
+    if place is None:
+        return None
+    mask = tokenizer.special_tokens["mask"]
+    text = tokenizer.decode([*ids[:place], tokenizer.mask_id, *ids[place + 1 :]], skip_special_tokens=False)
+    (read,) = tokenizer.encode_batch([text])
+    is_single = text.count(mask) == 1 and list(read).count(tokenizer.mask_id) == 1
+    return MaskedText(text, read, names[place]) if is_single else None
 
 
 def _filled(samples: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -37,6 +37,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def compact(value: float | None) -> str:
+    """A number that stands large and needs to be short: 1.38 M."""
+    told = number(value)
+    for word, letter in (("million", "M"), ("billion", "B"), ("trillion", "T")):
+        told = told.replace(word, letter)
+    return told
+
+
+def about(seconds: float) -> str:
+    """A duration that stands large: whole minutes, if there are ten or more."""
+    return duration(seconds) if seconds < 600 else duration(60 * round(seconds / 60)).removesuffix(" 0 s")
+
+
 def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
@@ -96,7 +109,7 @@ def tiles(run: Run) -> list[Tile]:
         for name, key, baseline, write in (
             ("Held-out loss", "mlm_loss", "unigram_loss", number),
             ("Held-out accuracy", "mlm_accuracy", "unigram_accuracy", percent),
-            ("Sentence pairs right", "nsp_accuracy", "nsp_chance", percent),
+            ("Pairs right", "nsp_accuracy", "nsp_chance", percent),
         ):
             if key in evaluation:
                 beside = f"guessing: {write(evaluation[baseline])}" if baseline in evaluation else ""
@@ -106,14 +119,14 @@ def tiles(run: Run) -> list[Tile]:
     if last:
         planned = run.setting("training.steps")
         beside = f"of {number(planned)}" if planned and not run.is_finished else ""
-        found.append(Tile("Steps", number(last["step"]), beside))
+        found.append(Tile("Steps", compact(last["step"]), beside))
     if last.get("tokens"):
-        found.append(Tile("Tokens", number(last["tokens"]), _epochs(run)))
+        found.append(Tile("Tokens", compact(last["tokens"]), _epochs(run)))
     if last.get("seconds"):
-        rate = f"{number(last['tokens'] / last['seconds'])} tokens a second" if last.get("tokens") else ""
-        found.append(Tile("Time", duration(last["seconds"]), rate))
+        rate = f"{compact(last['tokens'] / last['seconds'])} tokens/s" if last.get("tokens") else ""
+        found.append(Tile("Time", about(last["seconds"]), rate))
     if run.parameters:
-        found.append(Tile("Parameters", number(run.parameters)))
+        found.append(Tile("Parameters", compact(run.parameters)))
     return found
 
 

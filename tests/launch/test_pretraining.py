@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from bert import checkpoint
+from bert import config as configuration
 from bert.checkpoint import embedding_files
 from bert.config import yaml12
 from bert.errors import UserError, run_command
@@ -21,6 +22,7 @@ from bert.inference import score
 from bert.model import models
 from bert.tokenizer import Tokenizer
 from pretrain import evaluate
+from pretrain.config import PretrainConfig
 from pretrain.data.dataset import HeldOutBatches
 from pretrain.data.store import Store
 from pretrain.fitting import fit_vocabulary, old_rows
@@ -36,9 +38,6 @@ SHORT = ("training.steps=3", "training.evaluate_every=0", "training.num_workers=
 @pytest.fixture(scope="module")
 def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
-    from bert import config as configuration
-    from pretrain.config import PretrainConfig
-
     folder = tmp_path_factory.mktemp("finished") / "run"
     train(configuration.load(PretrainConfig, recipe, [f"run_dir={folder}", *SHORT]))
     return folder
@@ -110,7 +109,9 @@ def test_a_run_leaves_what_its_report_shows(finished: Path) -> None:
     of_config, held_out = line["samples"][:3], line["samples"][3:]
     assert [sample["answer"] for sample in of_config] == [None] * 3
     assert of_config[0]["parts"] == ["The capital of France is ", "."]
-    tokenizer, store = Tokenizer.load(finished / "tokenizer"), Store(finished / "store", "heldout")
+    config = configuration.load_record(PretrainConfig, finished / "config.yaml")
+    tokenizer, place = Tokenizer.load(tokenizer_folder(config)), store_folder(config)
+    store = Store(place, "heldout")
     sentences = [tokenizer.decode(ids) for n in range(store.num_documents) for ids in store.document(n)]
     for sample in held_out:
         before, after = sample["parts"]
@@ -121,7 +122,7 @@ def test_a_run_leaves_what_its_report_shows(finished: Path) -> None:
     assert start["step"] == 0 and start["processes"] == 1 and "torch" in start["packages"]
     figures = json.loads((finished / "corpus.json").read_text())
     assert sum(source["tokens"] for source in figures["sources"]) == figures["text"]["tokens"]
-    assert figures["text"]["tokens"] == Store(finished / "store").num_tokens
+    assert figures["text"]["tokens"] == Store(place).num_tokens
     page = (finished / "report.html").read_text()
     assert "The capital of France is" in page and "is not finished" not in page
 

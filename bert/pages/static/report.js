@@ -7,7 +7,7 @@ const BORDERS = ["solid", "dashed", "dotted"];
 const MOST_BANDS = 3;
 
 let page = pageData();
-const view = { axis: "step", smoothing: 0.6, range: null, hidden: new Set() };
+const view = { axis: "step", smoothing: 0.86, range: null, hidden: new Set() };
 const charts = [];
 
 /** The colour and the dashes of the n-th run, or of the n-th line of a single run. */
@@ -46,8 +46,9 @@ function placed(run, steps) {
   });
 }
 
-/** The exponential moving average, without the bias to its start. */
-function smoothed(values, weight) {
+/** The exponential moving average, without the bias to its start; of few values over fewer of them. */
+function smoothed(values, most) {
+  const weight = Math.max(0, Math.min(most, 1 - 8 / values.length));
   let mean = 0, seen = 1;
   return values.map((value) => {
     mean = weight * mean + (1 - weight) * value;
@@ -92,15 +93,18 @@ class Chart {
       const mean = isPlain && !this.spec.exact ? smoothed(line.mean, view.smoothing) : line.mean;
       const columns = [line.at, positive(mean)];
       if (isPlain && hasBands && !this.spec.exact) {
-        columns.push(positive(line.high), positive(line.low));
-        bands.push({ series: [series.length + 1, series.length + 2], fill: `${colour}2b` });
+        columns.push(positive(line.high));
+        if (line.low.some((low, place) => low < line.high[place])) {
+          columns.push(positive(line.low));
+          bands.push({ series: [series.length + 1, series.length + 2], fill: `${colour}2b` });
+        }
       }
       series.push({
         stroke: colour, dash: DASHES[style], width: line.points ? 2.25 : 1.75, spanGaps: true,
         points: { show: line.points && line.x.length < 60, size: 6, fill: themed("--card"), width: 2 },
       });
       for (let extra = 2; extra < columns.length; extra++) {
-        series.push({ stroke: `${colour}55`, width: 1, spanGaps: true, points: { show: false } });
+        series.push({ stroke: `${colour}50`, width: 1, spanGaps: true, points: { show: false } });
       }
       tables.push(columns);
     }
