@@ -232,7 +232,9 @@ def main(argv: Sequence[str]) -> None:
     with redirect_stdout(sys.stderr):  # messages about preparing the store
         figures = examine(config) if config.gpus is None else foresee(config)
         if config.gpus is None:
-            write_text(Path(config.run_dir) / DOCTOR, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+            write_text(
+                Path(config.run_dir) / DOCTOR, json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
+            )
     if config.format == "json":
         print(json.dumps(figures, indent=2, ensure_ascii=False))
     else:

@@ -56,9 +56,7 @@ def report(runs: Sequence[Run], live: bool = False) -> str:
         parts=parts,
         words=words,
         percent=words.percent,
-        duration=words.duration,
         dump=partial(yaml12.dump, width=100),
-        inline=yaml12.dump_inline,
     )
 
 

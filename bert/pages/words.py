@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from bert.pages.page import number
 from bert.pages.run import Run, run_before
+from bert.progress import duration
 
 FLAT = 0.05
 """a loss this close (as a share) to the unigram baseline is no better than it"""
@@ -26,15 +27,6 @@ class Tile(NamedTuple):
     name: str
     value: str
     beside: str = ""
-
-
-def duration(seconds: float) -> str:
-    """`3 h 20 min`, `5 min 10 s` or `8 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def compact(value: float | None) -> str:
