@@ -222,12 +222,8 @@ def curve(lines: Sequence[Line], key: str, buckets: int) -> Curve | None:
 def clock(run: Run) -> dict[str, list[float]]:
     """Steps with the tokens and hours until then, from which a page finds the place of any step."""
     lines = run.metrics
-    chosen = (
-        np.unique(np.linspace(0, len(lines) - 1, min(CLOCK_POINTS, len(lines))).astype(np.int64))
-        if lines
-        else []
-    )
-    some = [lines[place] for place in chosen]
+    places = np.linspace(0, len(lines) - 1, min(CLOCK_POINTS, len(lines))).astype(np.int64)
+    some = [lines[place] for place in np.unique(places).tolist()]
     return {
         "step": [0, *(line["step"] for line in some)],
         "tokens": [0, *(line.get("tokens") or 0 for line in some)],
