@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
@@ -31,6 +32,7 @@ usage: bert COMMAND CHECKPOINT ...
   bert score           how plausible sentences are: their pseudo-log-likelihood
   bert classify        texts with their labels, by a fine-tuned model
   bert tag             texts with their entities, by a fine-tuned model
+  bert try             a page on this machine to try what the heads of a checkpoint can do
   bert verify          whether transformers computes the same from a checkpoint as this package
   bert export          a checkpoint with a graph for ONNX Runtime
   bert push            upload a checkpoint to the Hugging Face Hub
@@ -155,8 +157,60 @@ def fill_mask(checkpoint: str, words: list[str], config: FillMask) -> None:
             lines += [f"{100 * p['score']:7.2f} %  {p['token_str'].strip()}" for p in predictions]
         return "\n".join(lines)
 
+    if not words and config.input is None:
+        _answer_stdin(checkpoint, config, answer, show)
+        return
     rows = _answers(checkpoint, words, config, answer, CHUNKS["fill_mask"], predicts=True)
     _write_rows(words, config, rows, show)
+
+
+def _answer_stdin(
+    checkpoint: str,
+    config: Texts,
+    answer: Callable[["ModelSource", list[str]], list[Answer]],
+    show: Callable[[str, Answer], str],
+) -> None:
+    """Answer the lines of standard input as they come: in a terminal a prompt, else rows."""
+    from bert.inference.common import open_masked_language_model
+
+    check_output(config.output, (".jsonl",))
+    source = open_masked_language_model(checkpoint, config.device)
+    if config.output is None and sys.stdin.isatty():
+        _prompt(source, answer, show)
+    else:
+        _write_rows([], config, _answer(source, answer, 1, _stdin_rows(), "text", None))
+
+
+def _stdin_rows() -> Iterator[Row]:
+    try:
+        for number, line in enumerate(sys.stdin, 1):
+            if line.strip():
+                yield Row(f"standard input, line {number}", {"text": line.rstrip("\r\n")})
+    except UnicodeDecodeError:
+        raise UserError("standard input: is not text in UTF-8") from None
+
+
+def _prompt(
+    source: "ModelSource",
+    answer: Callable[["ModelSource", list[str]], list[Answer]],
+    show: Callable[[str, Answer], str],
+) -> None:
+    from bert.inference.common import TextError
+
+    with suppress(ImportError):
+        import readline  # noqa: F401 (arrow keys bring back earlier lines)
+    print("Write a text with a mask, as in: Paris is the [MASK] of France. Ctrl-D ends.")
+    while True:
+        try:
+            text = input("> ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if text.strip():
+            try:
+                print(show(text, answer(source, [text])[0]).partition("\n")[2])
+            except TextError as error:
+                print(f"The text {error.why}.")
 
 
 def embed(checkpoint: str, words: list[str], config: Embed) -> None:
@@ -403,9 +457,10 @@ COMMANDS = {
     "fill-mask": Command(
         FillMask,
         fill_mask,
-        "usage: bert fill-mask CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\n"
+        "usage: bert fill-mask CHECKPOINT [TEXT ... | input=FILE] [key=value ...]\n\n"
         "The most probable tokens for each mask of a text. The mask is written [MASK], or as the tokenizer\n"
-        "of the checkpoint has it.",
+        "of the checkpoint has it. Without texts, a prompt in a terminal; else the lines of standard input are\n"
+        "answered as they come.",
     ),
     "embed": Command(
         Embed,
@@ -460,6 +515,13 @@ COMMANDS = {
         "usage: bert tag CHECKPOINT TEXT ... | input=FILE [key=value ...]\n\n"
         "Texts with their entities in brackets, or words with their tags, by a model that was fine-tuned with\n"
         "task.kind=token_classification.",
+    ),
+    "try": Command(
+        pages.Try,
+        pages.try_model,
+        "usage: bert try CHECKPOINT [key=value ...]\n\n"
+        "Serve a page to this machine alone, at http://127.0.0.1:8765/: fill masks, judge pairs, classify, tag, as\n"
+        "far as the checkpoint has heads for it, and look at its attention. Ctrl-C ends it.",
     ),
     "verify": Command(
         Verify,

@@ -276,6 +276,7 @@ def _json_rows(file: IO[bytes]) -> Write:
     def write(rows: Sequence[Mapping[str, Any]]) -> None:
         text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         file.write(text.encode("utf-8", "backslashreplace"))
+        file.flush()  # who reads from a pipe may wait for the answer before the next question
 
     return write
 

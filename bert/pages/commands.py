@@ -1,6 +1,7 @@
 """The commands of `bert` that make pages."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -166,6 +167,34 @@ def words(checkpoint: str, words: list[str], config: Words) -> None:
 
 EXAMPLES = 12
 """words that are shown if none is named"""
+
+
+@dataclass(frozen=True)
+class Try:
+    port: Annotated[int, Ge(0), Le(65535)] = 8765
+    """port of the page; 0 is a free one"""
+    device: str = "auto"
+    """cpu, cuda or cuda:1, …; auto takes the GPU if there is one"""
+
+
+def try_model(checkpoint: str, words: list[str], config: Try) -> None:
+    """Print the address and serve the page until Ctrl-C."""
+    if words:
+        raise UserError(f"{words[0]!r} is one argument too many; usage: bert try CHECKPOINT [key=value ...]")
+    from bert.inference.common import open_source
+    from bert.pages.trying import TRIALS, Tried, make_server
+
+    model, tokenizer = open_source(checkpoint, config.device)
+    tried = Tried(_name(checkpoint), model, tokenizer, Path(checkpoint))
+    with make_server(tried, config.port) as server:
+        offered = " · ".join(TRIALS[name].title for name in tried.trials)
+        print(
+            f"{tried.name}: {offered}\nhttp://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)",
+            flush=True,
+        )
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    print()
 
 
 def _name(checkpoint: str) -> str:

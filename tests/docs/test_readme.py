@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from itertools import takewhile
 from pathlib import Path
 
@@ -125,10 +126,16 @@ def has_configuration(words: list[str]) -> bool:
     return words[0] in ("CONFIG", *RECIPES) or words[0].endswith(".yaml") or words[0].startswith("tasks=")
 
 
+def press_ctrl_c(*_: object) -> None:
+    """A reader who has looked at a page that is served, and ends it."""
+    raise KeyboardInterrupt
+
+
 def carry_out(module: str, words: list[str]) -> None:
     """A command in this process; it must end well."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module, *words])
+        patch.setattr(ThreadingHTTPServer, "serve_forever", press_ctrl_c)
         with pytest.raises(SystemExit) as end:
             runpy.run_module(module, run_name="__main__")
     assert not end.value.code, (module, words)
