@@ -113,10 +113,10 @@ function mountAttention(place, data) {
   const everyHead = [];
   for (let layer = 0; layer < layers; layer++) for (let head = 0; head < heads; head++) everyHead.push([layer, head]);
 
-  /** How much the words of a text look at other words that are not their neighbours. */
+  /** How clearly the words of a text look at one other word that is not their neighbour. */
   function reach(layer, head) {
     const special = texts[0].isSpecial(state.unit), map = mapOf(0, layer, head);
-    const rows = map.map((row, from) => special[from] ? 0 : sum(row.filter((_, to) => !special[to] && Math.abs(to - from) > 1)));
+    const rows = map.map((row, from) => special[from] ? 0 : Math.max(0, ...row.filter((_, to) => !special[to] && Math.abs(to - from) > 1)));
     return sum(rows) / rows.length;
   }
   function begin() {
