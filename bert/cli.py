@@ -353,6 +353,7 @@ def export(checkpoint: str, words: list[str], config: Export) -> None:
     with progress_bar("tracing and comparing"):
         report = export_onnx(checkpoint, *settings, texts=texts or None)
     print(report)
+    print(f"to use it: onnxruntime.InferenceSession('{report.folder}/onnx/model.onnx')")
 
 
 def push(checkpoint: str, words: list[str], config: Push) -> None:

@@ -92,14 +92,14 @@ def progress_bar(
 
 
 def _figures(task: "Task", unit: str) -> str:
-    """`41 % · 7.6 MB/s · 3 min 20 s left`; without a total the time so far."""
+    """`41 % · 7.6 MB/s · 3 min 20 s left`; without a total, or before there is a rate, the time so far."""
     if task.total is None:
         return duration(task.elapsed or 0)
     parts = [f"{task.percentage:.0f} %"]
     if task.speed and unit:
         parts.append(f"{amount(task.speed)} {unit}/s" if unit != "B" else f"{amount(task.speed, ' ')}B/s")
-    if task.time_remaining is not None:
-        parts.append(f"{duration(task.time_remaining)} left")
+    left = task.time_remaining
+    parts.append(duration(task.elapsed or 0) if left is None else f"{duration(left)} left")
     return " · ".join(parts)
 
 
