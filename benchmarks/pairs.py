@@ -12,10 +12,13 @@ import torch
 from measuring import RESULTS
 from torch import Tensor
 
-from bert.data.batch import StepData
+from bert.data.batch import StepData, token_batch
+from bert.data.ragged import Ragged
+from bert.tokenizer import Tokenizer
 from pretrain.corpus.shards import finish, make_table, token_dtype, write_shard
 from pretrain.data.dataset import PretrainingBatches
 from pretrain.data.objective import BatchConfig, ObjectiveConfig
+from pretrain.data.store import Store
 
 LENGTH, STEPS = 128, 3
 VOCAB_SIZE = 30_522
@@ -36,9 +39,13 @@ class Data:
     pairs: bool = True
     """pairs of sentences; else full sentences"""
     static_shapes: bool = False
+    blocks: bool = False
+    """sequences are not pairs or sentences, but all of `length` tokens"""
 
     def steps(self, micro_tokens: int) -> list[StepData]:
         """Some steps. Most pairs are of the short kind, which brings the mean length to 60 % of the longest."""
+        if self.blocks:
+            return [self._blocks(step, micro_tokens) for step in range(STEPS)]
         batch = BatchConfig(
             sequences=self.sequences,
             micro_tokens=micro_tokens,
@@ -49,6 +56,26 @@ class Data:
         objective = ObjectiveConfig(pairing=pairing, short_prob=0.7)
         batches = PretrainingBatches(self.store, self.tokenizer, objective, batch, seed=1, total_steps=None)
         return [batches[step] for step in range(STEPS)]
+
+    def _blocks(self, step: int, micro_tokens: int) -> StepData:
+        """A step of full sequences; 15 % of their tokens are masked."""
+        tokenizer, inner = Tokenizer.load(self.tokenizer), self.length - 2
+        starts = (step * self.sequences + np.arange(self.sequences)) * inner
+        text = Store(self.store).gather(starts, np.full(self.sequences, inner)).reshape(-1, inner)
+        ids = np.pad(text.astype(np.int64), [(0, 0), (1, 1)])
+        ids[:, 0], ids[:, -1] = tokenizer.cls_id, tokenizer.sep_id
+        chosen = np.pad(np.random.default_rng(step).random(text.shape) < 0.15, [(0, 0), (1, 1)])
+        labels, inputs = ids, np.where(chosen, tokenizer.mask_id, ids)
+        height, micro_batches = micro_tokens // self.length, []
+        for first in range(0, self.sequences, height):
+            rows = slice(first, first + height)
+            offsets = np.arange(len(inputs[rows]) + 1) * self.length
+            micro_batch = token_batch(Ragged(inputs[rows].flatten(), offsets), "packed", tokenizer.pad_id)
+            micro_batch["masked_positions"] = torch.from_numpy(np.flatnonzero(chosen[rows]))
+            micro_batch["masked_labels"] = torch.from_numpy(labels[rows][chosen[rows]])
+            micro_batches.append(micro_batch)
+        counts = {"mlm": int(chosen.sum()), "tokens": ids.size, "sequences": self.sequences}
+        return StepData(micro_batches, counts)
 
 
 def examples(data: StepData) -> Iterator[Batch]:

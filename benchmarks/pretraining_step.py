@@ -2,9 +2,10 @@
 
     python benchmarks/pretraining_step.py [--store STORE --tokenizer TOKENIZER] [--quick]
 
-Examples are sentence pairs of at most 128 tokens, about 60 % of that on average, 256 a step. Without a store,
-one of random tokens is made, with sentences and documents about as long as those of an encyclopaedia. A step
-is forward and backward pass, clipping and fused AdamW; batches are made beforehand. The sides:
+Examples are sentence pairs of at most 128 tokens, about 60 % of that on average, 256, 64 or 16 a step, and for
+models without pairs blocks of exactly 128 tokens, 64 or 16 a step. Without a store, one of random tokens is made,
+with sentences and documents about as long as those of an encyclopaedia. A step is forward and backward pass, clipping
+and fused AdamW; batches are made beforehand. The sides:
 
   a       BertForPreTraining as transformers' Trainer runs it: fp32, padded to 128, micro-batches of 32
   b       the same, tuned: bf16 autocast, grouped by length, padded to the longest, best size of micro-batch
@@ -12,7 +13,8 @@ is forward and backward pass, clipping and fused AdamW; batches are made beforeh
   c       ModernBertForMaskedLM with sparse_prediction, tuned as b
   ours-m  MaskedLanguageModel with the same weights
 
-b+ and c+ are b and c under the one setting of our training that is not about the model: to keep freed memory.
+b+ and c+ are b and c under the one setting of our training that is not about the model: to keep freed memory. b* and c*
+are these compiled by torch.compile; the time that this takes, minutes, does not count.
 Each side is a process of its own and takes turns with ours; ratios are medians over these rounds. Peaks of memory
 are those of further processes that do nothing but two steps.
 """
@@ -22,6 +24,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,19 +54,31 @@ class Row:
     micro: tuple[int, ...]
     """sizes of micro-batches to choose from"""
     about: str
+    like: str | None = None
+    """the side whose size of micro-batches it takes, instead of trying all"""
 
 
 BERT = {
     "a": Row(Theirs, (False, False), (32,), "BertForPreTraining, fp32, padded to 128"),
     "b": Row(Theirs, (True, False), MICRO_BATCHES, "BertForPreTraining, tuned"),
     "b+": Row(Theirs, (True, True), MICRO_BATCHES, "b, keeping freed memory"),
+    "b*": Row(Theirs, (True, True, True), MICRO_BATCHES, "b+, compiled", like="b+"),
     "ours": Row(Ours, (), MICRO_TOKENS, "PretrainingModel, packed, bf16"),
 }
 MODERN = {
     "c": Row(Theirs, (True, False), MICRO_BATCHES, "ModernBertForMaskedLM, tuned"),
     "c+": Row(Theirs, (True, True), MICRO_BATCHES, "c, keeping freed memory"),
+    "c*": Row(Theirs, (True, True, True), MICRO_BATCHES, "c+, compiled", like="c+"),
     "ours-m": Row(Ours, (), MICRO_TOKENS, "MaskedLanguageModel, packed, bf16"),
 }
+SHAPES = {
+    "pairs-256": (256, False),
+    "pairs-64": (64, False),
+    "pairs-16": (16, False),
+    "blocks-64": (64, True),
+    "blocks-16": (16, True),
+}
+"""Sequences of a step, and whether they are full blocks."""
 
 
 def save_weights(size: str, architecture: str, folder: Path) -> Path:
@@ -81,7 +96,9 @@ def compare(rows: dict[str, Row], weights: Path, data: Data, rounds: int) -> dic
     """Each side in turns with ours, which is the last row; then the peaks of memory."""
     start = {name: partial(start_side, row, weights) for name, row in rows.items()}
     *peers, ours = rows
-    micro = {name: fastest(start[name], data, rows[name].micro) for name in rows}
+    micro: dict[str, int] = {}
+    for name, row in rows.items():
+        micro[name] = micro[row.like] if row.like else fastest(start[name], data, fitting(row, data))
     seconds: dict[str, list[float]] = {ours: []}
     ratios = {ours: 1.0}
     our_side = start[ours](data)
@@ -112,11 +129,17 @@ def compare(rows: dict[str, Row], weights: Path, data: Data, rounds: int) -> dic
         }
         for name in rows
     }
-    return {"size": weights.name, "sequences": data.sequences, **about, "rows": sides}
+    return {"size": weights.name, "sequences": data.sequences, "blocks": data.blocks, **about, "rows": sides}
 
 
 def start_side(row: Row, weights: Path, data: Data) -> Side:
     return Side(row.make, weights, data, *row.options)
+
+
+def fitting(row: Row, data: Data) -> tuple[int, ...]:
+    """The sizes of micro-batches up to the first that holds a whole step."""
+    whole = data.sequences * (data.length if row.make is Ours else 1)
+    return tuple(size for i, size in enumerate(row.micro) if i == 0 or row.micro[i - 1] < whole)
 
 
 def fastest(start: Callable[..., Side], data: Data, sizes: tuple[int, ...]) -> int:
@@ -168,8 +191,9 @@ def described(results: list[dict[str, Any]]) -> str:
         profile = ", ".join(
             f"{kind} {share:.0%}" for kind, share in result["profile"].items() if share > 0.005
         )
+        kind = "full blocks" if result["blocks"] else "sequences"
         lines += [
-            f"{result['size']}: {result['sequences']} sequences and {result['tokens']:,} tokens a step, "
+            f"{result['size']}: {result['sequences']} {kind} and {result['tokens']:,} tokens a step, "
             f"mean fill {result['tokens'] / result['sequences'] / LENGTH:.0%}",
             table(columns, rows),
             f"ours at {result['share_of_matmul_rate']:.0%} of the rate of a large bf16 matrix product",
@@ -182,21 +206,26 @@ def described(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--sizes", nargs="+", default=["mini", "small"])
+    options.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     arguments = options.parse_args()
-    rounds, sizes = (1, ["mini"]) if arguments.quick else (arguments.rounds, arguments.sizes)
+    rounds, sizes, shapes = arguments.rounds, arguments.sizes, arguments.shapes
+    if arguments.quick:
+        rounds, sizes, shapes = 1, ["mini"], ["pairs-16", "blocks-16"]
     results = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        data = data_of(arguments, 16 if arguments.quick else 256, folder)
-        for size in sizes:
-            for family, architecture, rows in (
-                ("bert", "PretrainingModel", BERT),
-                ("modern", "MaskedLanguageModel", MODERN),
-            ):
-                if arguments.quick:
-                    rows = {name: replace(row, micro=row.micro[:1]) for name, row in rows.items()}
-                weights = save_weights(f"{family}-{size}", architecture, folder)
-                results.append(compare(rows, weights, data, rounds))
+        data = data_of(arguments, 0, folder)
+        for size, (family, architecture, rows) in product(
+            sizes, (("bert", "PretrainingModel", BERT), ("modern", "MaskedLanguageModel", MODERN))
+        ):
+            if arguments.quick:
+                rows = {name: replace(row, micro=row.micro[:1]) for name, row in rows.items() if not row.like}
+            weights = save_weights(f"{family}-{size}", architecture, folder)
+            for sequences, blocks in map(SHAPES.__getitem__, shapes):
+                if blocks and architecture == "PretrainingModel":
+                    continue  # it reads pairs
+                shaped = replace(data, sequences=sequences, blocks=blocks)
+                results.append(compare(rows, weights, shaped, rounds))
                 print(described(results[-1:]), flush=True)
     write(f"pretraining_step-{DEVICE}", {"comparisons": results}, described(results), arguments.results)
 

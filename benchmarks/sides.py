@@ -34,7 +34,9 @@ def loss_of(model: torch.nn.Module, batch: Batch) -> float:
 class Theirs:
     """transformers' model in a loop as its Trainer's: forward, backward, clip, fused AdamW."""
 
-    def __init__(self, weights: Path, data: Data, tuned: bool, keep_memory: bool) -> None:
+    def __init__(
+        self, weights: Path, data: Data, tuned: bool, keep_memory: bool, compiled: bool = False
+    ) -> None:
         import transformers
 
         transformers.logging.disable_progress_bar()
@@ -42,6 +44,8 @@ class Theirs:
         model_class = getattr(transformers, config.architectures[0])
         extra = {"attn_implementation": "sdpa"} if tuned else {}
         self.model = model_class.from_pretrained(weights, **extra).to(DEVICE).train()
+        self.compiled = compiled
+        self.forward = torch.compile(self.model) if compiled else self.model
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
         )
@@ -59,6 +63,8 @@ class Theirs:
                 rows = sorted(rows, key=lambda row: len(row["input_ids"]))
             parts = [rows[i : i + micro_batch] for i in range(0, len(rows), micro_batch)]
             self.steps.append([padded(part, None if self.tuned else LENGTH) for part in parts])
+        for step in self.steps if self.compiled else ():
+            self._step(step)  # compiles for its shapes
 
     def step(self, turn: int) -> float:
         """Seconds of one optimizer step."""
@@ -67,7 +73,7 @@ class Theirs:
     def _step(self, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:
             with torch.autocast(DEVICE, torch.bfloat16, enabled=self.tuned):
-                loss = self.model(**batch).loss / len(micro_batches)
+                loss = self.forward(**batch).loss / len(micro_batches)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
