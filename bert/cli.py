@@ -176,6 +176,9 @@ def _answer_stdin(
     check_output(config.output, (".jsonl",))
     source = open_masked_language_model(checkpoint, config.device)
     if config.output is None and sys.stdin.isatty():
+        _, tokenizer = source
+        mask = tokenizer.special_tokens["mask"]
+        print(f"Write a text with a mask, as in: Paris is the {mask} of France. Ctrl-D ends.")
         _prompt(source, answer, show)
     else:
         _write_rows([], config, _answer(source, answer, 1, _stdin_rows(), "text", None))
@@ -199,7 +202,6 @@ def _prompt(
 
     with suppress(ImportError):
         import readline  # noqa: F401 (arrow keys bring back earlier lines)
-    print("Write a text with a mask, as in: Paris is the [MASK] of France. Ctrl-D ends.")
     while True:
         try:
             text = input("> ")

@@ -108,7 +108,9 @@ def map_texts(checkpoint: str, words: list[str], config: Map) -> None:
     notes = (
         [f"Only the first {MOST_POINTS:,} texts of {words[0]} are shown."] if len(rows) > MOST_POINTS else []
     )
-    rows = [row for row in rows[:MOST_POINTS] if row.problem or row.values.get(config.column) != ""]
+    read = len(rows := rows[:MOST_POINTS])
+    rows = [row for row in rows if row.problem or row.values.get(config.column) != ""]
+    notes += [f"{read - len(rows):,} empty texts of {words[0]} are left out."] if len(rows) < read else []
     texts = [row.text(config.column, "column=NAME names another") for row in rows]
     values = [_value(row, config.color) for row in rows] if config.color is not None else []
     from bert.inference.common import open_source

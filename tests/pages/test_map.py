@@ -138,6 +138,16 @@ HOVER = """() => {
 }"""
 
 
+def test_empty_texts_are_left_out_and_counted(
+    folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "texts.txt").write_text("a cat\n\na dog\n\nparis\n")
+    output = tmp_path / "map.html"
+    assert main(["map", str(folders["bert"]), str(tmp_path / "texts.txt"), f"output={output}"]) == 0
+    assert [point["text"] for point in data_of(output)["points"]] == ["a cat", "a dog", "paris"]
+    assert "2 empty texts" in caplog.text and "2 empty texts" in output.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_hovering_shows_the_text_on_a_phone_in_the_dark(page: Path, show: Callable[..., Any]) -> None:
     shown = show(page, 390, "dark")

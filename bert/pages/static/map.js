@@ -17,7 +17,7 @@ const SHOWN = 200;
   });
   const list = element("ul", { class: "texts" });
   const count = element("p", { class: "soft", role: "status" });
-  const about = element("div", { class: "card about" });
+  const about = element("div", { class: "card about", "aria-live": "polite" });
   const legend = element("div", { class: "legend" });
 
   // ——— places ———
