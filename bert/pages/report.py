@@ -197,6 +197,7 @@ def _results(run: Run) -> dict[str, Any]:
         "classes": explained.get("classes", {}),
         "num_errors": errors.get("number", 0),
         "errors": errors.get("first", [])[:MOST_ERRORS],
+        "num_label_errors": explained.get("label_errors", {}).get("number", 0),
         "label_errors": explained.get("label_errors", {}).get("first", [])[:MOST_ERRORS],
         "types": results.get("details", {}).get(split, {}).get("types", {}),
         "calibration": results.get("calibration") or {},

@@ -129,7 +129,12 @@ class Chart {
       grid: { stroke: themed("--grid"), width: 1 }, ticks: { show: false },
       values: (_, values) => values.map((value) => value === null ? null : brief(value)),
     };
-    const low = (least) => this.spec.from_zero && !this.isLog ? 0 : least;
+    const range = (_, least, most) => {
+      if (least === null) return [0, 1];
+      const low = this.spec.from_zero ? Math.min(0, least) : least;
+      const margin = (most - low) * 0.06 || Math.abs(most) * 0.1 || 1;
+      return [this.spec.from_zero ? low : low - margin, most + margin];
+    };
     return {
       ...this.size(), series, bands, legend: { show: false }, padding: [8, 18, 0, 0],
       focus: { alpha: page.runs.length > 1 ? 0.25 : 1 },
@@ -139,9 +144,7 @@ class Chart {
       },
       scales: {
         x: { time: false },
-        y: this.isLog ? { distr: 3 } : {
-          range: (_, least, most) => least === null || (most === 0 && low(least) === 0) ? [0, 1] : uPlot.rangeNum(low(least), most, 0.06, this.spec.from_zero),
-        },
+        y: this.isLog ? { distr: 3 } : { range },
       },
       axes: [{ ...axis, size: 30, space: 60 }, { ...axis, size: 54, space: 34 }],
       hooks: {
