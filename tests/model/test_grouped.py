@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bert.model.config import BACKENDS, EncoderConfig
+from bert.model.kernels import grouped
 from bert.model.kernels.grouped import STRIDE
 from bert.model.layout import Packed
 from bert.model.positions import RotaryPositions
@@ -81,3 +82,18 @@ def test_full_sequences_of_one_length_are_not_gathered() -> None:
     assert [group.first for group in ready.groups] == [None, STRIDE] and ready.places is not None
     x = torch.randn(4 * STRIDE, HEADS, WIDTH)
     torch.testing.assert_close(ready.groups[0].take(x)[1], x[3 * STRIDE :])
+
+
+def test_rotation_is_the_same_however_many_heads_fit_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    packed, heads = layout(), (HEADS,) * 3
+    rotation = RotaryPositions(EncoderConfig(hidden_size=WIDTH, num_heads=1)).rotation(
+        packed.position_ids, None
+    )
+    qkv = torch.randn(len(packed.position_ids), 3 * HEADS, WIDTH).bfloat16()
+    mixed = []
+    for elements in (1, 2**17):
+        monkeypatch.setattr(grouped, "ROTATED_ELEMENTS", elements)
+        backend = BACKENDS["grouped"]
+        mixed.append(backend.mix(qkv, heads, rotation, backend.prepare(packed, None), 0.0, None))
+    assert torch.equal(*mixed)

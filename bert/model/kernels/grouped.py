@@ -21,6 +21,9 @@ from bert.model.positions import Rotation
 STRIDE = 32
 """Sequences form a group if their lengths, rounded up to a multiple of this, agree: few groups, little padding."""
 
+ROTATED_ELEMENTS = 2**17
+"""Elements that are float32 at the same time while they are rotated: as many as fit a core's cache, for each thread."""
+
 
 @dataclass
 class Group:
@@ -177,8 +180,10 @@ class _Attend(torch.autograd.Function):
 
 
 def _turn(rotation: Rotation | None, group: Group) -> tuple[Tensor, Tensor] | None:
-    """Cosines and sines (N, S, d) of the places of a group."""
-    return None if rotation is None else (group.take(rotation.cos[:, 0]), group.take(rotation.sin[:, 0]))
+    """Cosines and sines (N, 1, S, d) of the places of a group."""
+    if rotation is None:
+        return None
+    return group.take(rotation.cos).transpose(1, 2), group.take(rotation.sin).transpose(1, 2)
 
 
 def _rows(x: Tensor, kv_heads: int, turn: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -198,16 +203,18 @@ def _heads(rows: Tensor, shape: torch.Size) -> Tensor:
 def _place(x: Tensor, target: Tensor, turn: tuple[Tensor, Tensor] | None, sign: int = 1) -> None:
     """Copy x (N, S, h, d) into `target`, rotated by `turn`, or back if `sign` is -1.
 
-    Rotation is computed in float32, a head at a time: so little fits a cache.
+    Rotation is computed in float32, for as many heads at a time as fit a cache.
     """
     if turn is None:
         target.copy_(x)
         return
-    cos, sin = turn
-    for head in range(x.shape[2]):
-        wide = x[:, :, head].to(torch.promote_types(x.dtype, torch.float32), copy=True)
+    (cos, sin), dtype = turn, torch.promote_types(x.dtype, torch.float32)
+    heads = max(1, ROTATED_ELEMENTS * torch.get_num_threads() // x[:, :, 0].numel())
+    rows, targets = (tensor.transpose(1, 2).split(heads, 1) for tensor in (x, target))
+    for some, places in zip(rows, targets, strict=True):
+        wide = some.to(dtype, copy=True, memory_format=torch.contiguous_format)
         swapped = wide.roll(x.shape[-1] // 2, -1)
-        target[:, :, head].copy_(wide.mul_(cos).addcmul_(swapped, sin, value=sign))
+        places.copy_(wide.mul_(cos).addcmul_(swapped, sin, value=sign))
 
 
 def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
