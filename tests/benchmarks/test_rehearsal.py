@@ -154,8 +154,10 @@ def test_the_recipe_as_it_is_typed(travelling: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_check_as_it_is_typed(tmp_path: Path) -> None:
-    end = typed(CHECK, "--tiny", "--results", str(tmp_path))
+    """Fifteen processes, one after the other."""
+    end = typed(CHECK, "--tiny", "--minutes", "18", "--results", str(tmp_path))
     assert end.returncode == 0, end.stdout + end.stderr
     parts = json.loads((tmp_path / "gpu-check.json").read_text())["parts"]
     sides = ["ours", "Trainer as shipped", "Trainer tuned"]

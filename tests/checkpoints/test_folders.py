@@ -14,6 +14,7 @@ from bert.checkpoint import manifest
 from bert.errors import UserError
 from bert.model.config import EncoderConfig
 from bert.model.models import build
+from tests.weights import read_weights
 
 EMBEDDING = {"modules.json", "1_Pooling", "sentence_bert_config.json"}
 CONFIG = EncoderConfig(vocab_size=30, hidden_size=16, num_heads=2, num_layers=1, intermediate_size=16)
@@ -264,7 +265,7 @@ def test_weights_of_several_types_are_read_as_one_and_integers_are_refused(tmp_p
     from safetensors.torch import save_file
 
     checkpoint.save(model, tmp_path)
-    weights = load_file(tmp_path / checkpoint.WEIGHTS)
+    weights = read_weights(tmp_path / checkpoint.WEIGHTS)
     name = "bert.embeddings.word_embeddings.weight"
     save_file({**weights, name: weights[name].bfloat16()}, tmp_path / checkpoint.WEIGHTS)
     assert {p.dtype for p in checkpoint.load(tmp_path).parameters()} == {torch.float32}
@@ -299,7 +300,7 @@ def without(folder, *names):
     """Take tensors out of a checkpoint's weights."""
     from safetensors.torch import save_file
 
-    weights = load_file(folder / checkpoint.WEIGHTS)
+    weights = read_weights(folder / checkpoint.WEIGHTS)
     save_file(
         {k: v for k, v in weights.items() if k not in names}, folder / checkpoint.WEIGHTS, {"format": "pt"}
     )

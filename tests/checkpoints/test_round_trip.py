@@ -16,6 +16,7 @@ from bert.errors import UserError
 from bert.huggingface.refused import MISSING
 from bert.model.config import FAMILIES, EncoderConfig, Labels
 from bert.model.models import build
+from tests.weights import read_weights
 
 TINY = {"vocab_size": 50, "hidden_size": 32, "num_heads": 2, "num_layers": 4, "intermediate_size": 48}
 TINY |= {"max_positions": 24, "init_std": 0.3}
@@ -242,7 +243,7 @@ def test_new_labels_start_a_new_projection_only(tmp_path):
 def test_old_names_and_missing_prefixes_load(tmp_path):
     model = model_of("bert", "MaskedLanguageModel")
     checkpoint.save(model, tmp_path / "saved")
-    weights = load_file(tmp_path / "saved" / checkpoint.WEIGHTS)
+    weights = read_weights(tmp_path / "saved" / checkpoint.WEIGHTS)
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
             "LayerNorm.bias", "LayerNorm.beta"
@@ -351,7 +352,8 @@ def test_the_first_checkpoints_of_ultrabert_load(tmp_path):
     config |= {"attention_windows": [4, 4, 0, 4, 4], "rope_theta": [70.0, 70.0, 1000.0, 70.0, 70.0]}
     path.write_text(json.dumps(config))
     old = {
-        re.sub(r"^model\.", "ultrabert.", k): v for k, v in load_file(tmp_path / checkpoint.WEIGHTS).items()
+        re.sub(r"^model\.", "ultrabert.", k): v
+        for k, v in read_weights(tmp_path / checkpoint.WEIGHTS).items()
     }
     old["cls.weight"] = old.pop("head.decoder.weight")
     save_file(old, tmp_path / checkpoint.WEIGHTS, {"format": "pt"})
@@ -365,7 +367,7 @@ def test_the_first_checkpoints_of_ultrabert_load(tmp_path):
 def test_the_first_names_of_nomic_bert_load(tmp_path):
     model = model_of("nomic_bert", "EncoderModel")
     checkpoint.save(model, tmp_path)
-    weights, old = load_file(tmp_path / checkpoint.WEIGHTS), {}
+    weights, old = read_weights(tmp_path / checkpoint.WEIGHTS), {}
     names = {"self_attn.o_proj": "attn.out_proj", "up_proj": "fc11", "gate_proj": "fc12", "down_proj": "fc2"}
     names |= {"post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2", "layers": "encoder.layers"}
     names |= {"embeddings.LayerNorm": "emb_ln"}
@@ -392,8 +394,9 @@ def test_what_a_configuration_leaves_out_is_as_in_transformers(name):
 
 
 def test_what_is_refused_by_name_is_in_transformers_and_not_here():
-    assert MISSING.keys() <= CONFIG_MAPPING_NAMES.keys()
     assert not MISSING.keys() & FAMILIES.keys()
+    if "ultrabert" in CONFIG_MAPPING_NAMES:  # an older transformers lacks some that are refused
+        assert MISSING.keys() <= CONFIG_MAPPING_NAMES.keys()
 
 
 @pytest.mark.parametrize("family", ["electra", "ernie"])
@@ -437,7 +440,7 @@ def test_the_encoder_of_an_electra_discriminator_gets_a_prediction_head(tmp_path
 def test_the_bias_of_the_decoder_is_read_under_either_name(tmp_path, kind, name):
     model = model_of(kind, "MaskedLanguageModel")
     checkpoint.save(model, tmp_path)
-    weights = load_file(tmp_path / checkpoint.WEIGHTS)
+    weights = read_weights(tmp_path / checkpoint.WEIGHTS)
     weights[f"{name}.decoder.bias"] = weights.pop(f"{name}.bias")
     save_file(weights, tmp_path / checkpoint.WEIGHTS)
     assert_same(model, checkpoint.load(tmp_path))
