@@ -237,8 +237,8 @@ def best_attention() -> str:
 
 
 def step_rows(data: Data) -> Iterator[list[Batch]]:
-    """The examples of some steps."""
-    return (list(examples(step)) for step in data.steps(2**30))
+    """The examples of some steps, all of a step in one micro-batch without padding."""
+    return (list(examples(step)) for step in replace(data, static_shapes=False).steps(2**30))
 
 
 def flops_per_token(config: EncoderConfig, data: Data) -> float:
