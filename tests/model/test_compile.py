@@ -77,7 +77,8 @@ def test_one_graph_serves_every_batch(monkeypatch, kind, backend, compiler):
         ]
         torch.testing.assert_close(outputs[1].loss, outputs[0].loss, atol=1e-5, rtol=1e-5)
         for expected, gradient in zip(*gradients, strict=True):
-            torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
+            # float32 sums in another order; torch 2.11 was seen at 1.1e-5.
+            torch.testing.assert_close(gradient, expected, atol=2e-5, rtol=1e-4)
         assert outputs[1].losses["mlm"].correct == outputs[0].losses["mlm"].correct
 
 

@@ -122,6 +122,13 @@ def test_the_loss_curve_is_the_stored_one(
 ) -> None:
     """Equal to the last bit on one kind of processor; on others sums have another order. Which units drop out
     is the same everywhere."""
+    torch.manual_seed(0)
+    first = torch.nn.init.trunc_normal_(torch.empty(64, 48), std=0.02, a=-0.04, b=0.04)[0, 0].item()
+    if first != pytest.approx(-0.0225168, rel=1e-5):
+        pytest.skip(
+            f"torch {torch.__version__} draws other initial weights than the torch of the stored curve"
+        )
+    torch.manual_seed(0)
     trainer_of(run_config, model=small_model(dropout=dropout, attention_dropout=dropout)).train()
     stored = json.loads(CURVE.read_text())[f"dropout {dropout}"]
     assert losses(run_config) == pytest.approx(stored, rel=1e-4)
