@@ -365,6 +365,7 @@ def norms(run: Run) -> Figure:
         ylim=(-1, None),
     )
     axes.set_xticks(sizes[1:], [str(size) for size in sizes[1:]])
+    axes.yaxis.set_major_locator(plt.MultipleLocator(5))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
     axes.legend()
     return figure
