@@ -13,7 +13,7 @@ import torch
 from bert.model import models
 from bert.model.config import EncoderConfig
 from bert.model.models import MaskedLanguageModel, PretrainingModel
-from bert.training.config import PRECISIONS, OptimizerConfig
+from bert.training.config import OPTIMIZERS, PRECISIONS, OptimizerConfig
 from bert.training.flops import training_flops
 from bert.training.optimizers import parameter_groups
 from pretrain.checks.machines import Machine
@@ -50,13 +50,8 @@ class OptimizerBytes:
     """while it steps; those that work in groups need it for the largest group, Muon for the matrices"""
 
 
-OPTIMIZER_BYTES = {
-    "adamw": OptimizerBytes(8, 8, 0),
-    "lamb": OptimizerBytes(8, 8, 12),
-    "stable_adamw": OptimizerBytes(8, 8, 12),
-    "muon": OptimizerBytes(4, 8, 10),
-    "normuon": OptimizerBytes(4, 8, 10),
-}
+OPTIMIZER_BYTES = dict.fromkeys(OPTIMIZERS, OptimizerBytes(8, 8, 12)) | {"adamw": OptimizerBytes(8, 8, 0)}
+OPTIMIZER_BYTES |= {name: OptimizerBytes(4, 8, 10) for name in OPTIMIZERS if "muon" in name}
 
 
 @dataclass(frozen=True)

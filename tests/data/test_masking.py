@@ -20,7 +20,7 @@ from pretrain.data.objective import MaskProbRamp, ObjectiveConfig
 
 CLS, SEP, MASK, UNK = 2, 3, 4, 1
 MAX_LENGTH = 64
-DATA_PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+DATA_PAGE = Path(__file__).parents[2] / "docs" / "own-language.md"
 segments = st.lists(st.integers(1, 30), min_size=1, max_size=2)
 batches = st.lists(segments, min_size=1, max_size=12)
 objectives = st.builds(
