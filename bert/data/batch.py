@@ -102,7 +102,7 @@ def padding_fraction(
         heights = [shape.rows or max(len(part), 1) for part in parts]
         widths = [shape.width or int(lengths[part].max(initial=1)) for part in parts]
         slots = sum(map(int.__mul__, heights, widths))
-    return 1 - int(lengths.sum()) / slots
+    return 1 - sum(int(lengths[part].sum()) for part in parts) / slots
 
 
 def to_device(batch: MicroBatch, device: torch.device) -> MicroBatch:

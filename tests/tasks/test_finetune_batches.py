@@ -52,6 +52,14 @@ def test_parts_hold_everything_once_within_the_budget(
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_the_padding_fraction_is_that_of_the_batches(layout: str) -> None:
+    config = BatchConfig(sequences=4, micro_tokens=24, layout=layout)  # type: ignore[arg-type]
+    data = FinetuningBatches(encoded(), config, 0, 0, 0, 1)[0]
+    slots = sum(batch["input_ids"].numel() for batch in data.micro_batches)
+    assert data.padding_fraction == pytest.approx(1 - data.counts["tokens"] / slots)
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("step", [0, 1, 2, 9])
 def test_a_step_is_the_same_however_it_is_carried_out(layout: str, step: int) -> None:
     data = encoded()
