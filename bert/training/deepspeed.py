@@ -61,6 +61,8 @@ class ZeroStepper(Stepper):
 
     model: Any
 
+    CAN_RUN_AHEAD = False
+
     def _forward_backward(self, step: int, data: StepData) -> dict[str, tuple[Tensor, Tensor]]:
         totals = super()._forward_backward(step, data)
         self.model.step()

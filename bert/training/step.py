@@ -3,14 +3,19 @@
 For each of the model's losses, the loss of a step is the sum over all micro-batches and processes, divided by the
 count over all of them. The counts are known before the first forward pass. So the gradient of a step does not
 depend on how its examples are divided among processes and micro-batches.
+
+On GPUs a step is started without waiting for it: whether to clip or to skip it is decided on the device, and its
+result is read later.
 """
 
 import hashlib
 import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from operator import truediv
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -74,33 +79,50 @@ class Stepper:
     """0: no clipping"""
     scale: LossScale = field(default_factory=LossScale)
 
+    CAN_RUN_AHEAD: ClassVar = True
+
     def __post_init__(self) -> None:
         if self.precision != "fp16":
             self.scale.value = 1.0
         self._settled = not isinstance(self.model, DistributedDataParallel)
+        self._bare_optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)
+        self.runs_ahead = self.accelerator.device.type == "cuda" and self.can_run_ahead
+        """whether steps are started without waiting for the device"""
+
+    @property
+    def can_run_ahead(self) -> bool:
+        """Of the optimizers, torch's AdamW can skip a step on the device; the loss scale of fp16 needs every result."""
+        return (
+            self.CAN_RUN_AHEAD
+            and self.precision != "fp16"
+            and type(self._bare_optimizer) is torch.optim.AdamW
+        )
 
     def __call__(
         self, step: int, data: StepData, learning_rate: float, to_sum: dict[str, float]
     ) -> StepResult:
         """Train on `data`. `to_sum`: numbers of this process to add up over the processes in the same communication."""
+        return self.start(step, data, learning_rate, to_sum)()
+
+    def start(
+        self, step: int, data: StepData, learning_rate: float, to_sum: dict[str, float]
+    ) -> Callable[[], StepResult]:
+        """As a call, but the result is a function that waits for the step, if it is not done yet."""
         set_learning_rate(self.optimizer, learning_rate)
         if not self._settled:
             self._settle(data)
         totals = self._forward_backward(step, data)
         names = sorted(totals)
         local = [value for name in names for value in totals[name]]
-        summed = self.sum_over_processes([*local, *to_sum.values()])
-        grad_norm, *values = torch.cat([self._gradient_norm().reshape(1).to(summed), summed]).tolist()
-        counts = [max(data.counts[name], 1) for name in names]
-        result = StepResult(
-            losses=dict(zip(names, map(truediv, values[0::2], counts), strict=False)),
-            accuracies=dict(zip(names, map(truediv, values[1::2], counts), strict=False)),
-            grad_norm=grad_norm,
-            finite=all(map(math.isfinite, [grad_norm, *values])),
-            sums=dict(zip(to_sum, values[len(local) :], strict=True)),
-        )
+        summed = self.sum_over_processes(list(to_sum.values()), local)
+        values = torch.cat([self._gradient_norm().reshape(1).to(summed), summed])
+        counts = {name: max(data.counts[name], 1) for name in names}
+        if self.runs_ahead:
+            self._update_unread(values)
+            return partial(_result, _to_host(values), counts, list(to_sum))
+        result = _result(values.tolist, counts, list(to_sum))
         self._update(result)
-        return result
+        return lambda: result
 
     def _settle(self, data: StepData) -> None:
         """Run one backward pass with gradients of zero, so that DDP arranges its buckets before the first step.
@@ -153,9 +175,13 @@ class Stepper:
     def _backward(self, loss: Tensor) -> None:
         self.accelerator.backward(loss)
 
-    def sum_over_processes(self, values: list[Tensor | float]) -> Tensor:
-        local = [torch.as_tensor(v, dtype=torch.float64, device=self.accelerator.device) for v in values]
-        return self.accelerator.reduce(torch.stack(local), reduction="sum")
+    def sum_over_processes(self, numbers: Sequence[float], tensors: Sequence[Tensor] = ()) -> Tensor:
+        """The sums of scalar tensors, and then of numbers, in float64."""
+        device = self.accelerator.device
+        # From pinned memory a copy does not wait for the device.
+        given = torch.tensor(numbers, dtype=torch.float64, pin_memory=device.type == "cuda")
+        local = [tensor.double().reshape(1) for tensor in tensors] + [given.to(device, non_blocking=True)]
+        return self.accelerator.reduce(torch.cat(local), reduction="sum")
 
     def _gradients(self) -> list[Tensor]:
         return [
@@ -177,6 +203,43 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         if self.precision == "fp16":
             self.scale.update(result.finite)
+
+    def _update_unread(self, values: Tensor) -> None:
+        """As `_update`, with decisions that the host does not know. `values`: the norm, then numbers that are finite in
+        a good step."""
+        if self.max_grad_norm:
+            clip = (self.max_grad_norm / (values[0] + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(self._gradients(), clip.float())
+        self._bare_optimizer.found_inf = (~values.isfinite().all()).float()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _to_host(values: Tensor) -> Callable[[], list[float]]:
+    """Starts to copy; the function waits for the copy only, not for what the device does afterwards."""
+    if values.device.type != "cuda":
+        return values.tolist
+    copy, done = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    done.record()
+
+    def wait() -> list[float]:
+        done.synchronize()
+        return copy.tolist()
+
+    return wait
+
+
+def _result(read: Callable[[], list[float]], counts: dict[str, int], to_sum: list[str]) -> StepResult:
+    """From the norm, the sum and the correct predictions of each loss, and the sums of `to_sum`."""
+    grad_norm, *values = read()
+    losses, sums = values[: 2 * len(counts)], values[2 * len(counts) :]
+    return StepResult(
+        losses=dict(zip(counts, map(truediv, losses[0::2], counts.values()), strict=True)),
+        accuracies=dict(zip(counts, map(truediv, losses[1::2], counts.values()), strict=True)),
+        grad_norm=grad_norm,
+        finite=all(map(math.isfinite, [grad_norm, *values])),
+        sums=dict(zip(to_sum, sums, strict=True)),
+    )
 
 
 def seed_dropout(seed: int, step: int, process: int, micro_batch: int) -> None:

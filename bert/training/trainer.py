@@ -9,9 +9,10 @@ result = trainer.train()
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from bert.training.distributed import StopRequest, from_main
 from bert.training.loader import StepSource, batches, resolve_workers
 from bert.training.logging import Reporter
 from bert.training.state import Evaluate, EvaluationStopped, Result, RunState
-from bert.training.step import Stepper
+from bert.training.step import Stepper, StepResult
 from bert.training.tracking import Console
 
 if TYPE_CHECKING:
@@ -44,6 +45,18 @@ def find_start(accelerator: "Accelerator", config: RunConfig) -> Checkpoint | No
     """The checkpoint that a run continues from, the same on every process; see `resume` in the configuration."""
     checkpoints = Checkpoints(Path(config.run_dir), Console(True).say)
     return from_main(accelerator, lambda: checkpoints.choose(config.resume))
+
+
+@dataclass
+class Started:
+    """A step that the device may still be working on."""
+
+    result: Callable[[], StepResult]
+    """waits for it"""
+    data: StepData
+    learning_rate: float
+    waited: float
+    """seconds, for its data"""
 
 
 class Trainer:
@@ -97,6 +110,8 @@ class Trainer:
         self._pause: Pause = "none"
         self._has_new_pace = False
         """save at once, so that a kill does not lose the measurement"""
+        self._started: deque[Started] = deque()
+        """steps that are started and whose result is not read yet; `state` does not know of them"""
         self._prepare(model, start or parent)
 
     def _prepare(self, model: Model, given: Checkpoint | None) -> None:
@@ -183,6 +198,8 @@ class Trainer:
                     self._after_step()
                 while source is self.source and not (self._ended or self._stopping):
                     self._step(*next(steps))
+                    if self._started:
+                        continue
                     due = self._progress >= 1.0 or _due(state.step, training.evaluate_every)
                     state.owes_evaluation = (due or self._is_timed_next) and self.evaluate is not None
                     self._after_step()
@@ -209,21 +226,40 @@ class Trainer:
 
     @property
     def _progress(self) -> float:
-        state = self.state
-        return schedules.progress(
-            self.config.training, self.steps, state.step, state.tokens, state.seconds, state.pace
-        )
+        return self._progress_at(self.state.step, self.state.tokens)
+
+    def _progress_at(self, step: int, tokens: int) -> float:
+        training, state = self.config.training, self.state
+        return schedules.progress(training, self.steps, step, tokens, state.seconds, state.pace)
 
     @property
     def _ended(self) -> bool:
         return self.state.ended or self._progress >= 1.0
 
     def _step(self, data: StepData, waited: float) -> None:
+        """Start a step; finish it too, unless the device works while the next step is prepared."""
         state, main = self.state, self.accelerator.is_main_process
-        rate = self.config.optimizer.learning_rate * self.schedule.factor(self._progress, state.step)
+        step = state.step + len(self._started)
+        tokens = state.tokens + sum(started.data.counts["tokens"] for started in self._started)
+        factor = self.schedule.factor(self._progress_at(step, tokens), step)
+        rate = self.config.optimizer.learning_rate * factor
         seconds = time.monotonic() - self._began if main else 0.0
         to_sum = {"stop": float(self._request.signal is not None), "seconds": seconds}
-        result = self.stepper(state.step, data, rate, to_sum)
+        result = self.stepper.start(step, data, rate, to_sum)
+        self._started.append(Started(result, data, rate, waited))
+        waits = self._waits_for(step + 1, tokens + data.counts["tokens"])
+        while self._started and (waits or self._stopping or len(self._started) > 1):
+            self._finish(self._started.popleft())
+
+    def _waits_for(self, step: int, tokens: int) -> bool:
+        """Whether something must be done after a step and before the next one."""
+        training, progress = self.config.training, self._progress_at(step, tokens)
+        due = _due(step, training.save_every) or _due(step, training.evaluate_every) or progress >= 1.0
+        by_the_clock = self.clock is not None
+        return due or by_the_clock or self.schedule.averages(progress) or not self.stepper.runs_ahead
+
+    def _finish(self, started: Started) -> None:
+        state, result, data = self.state, started.result(), started.data
         state.step += 1
         state.tokens += data.counts["tokens"]
         state.seconds = result.sums["seconds"]
@@ -244,7 +280,7 @@ class Trainer:
         )
         if message:
             self.reporter.console.say(message)
-        self.reporter.step(state, self._progress, result, data, rate, waited)
+        self.reporter.step(state, self._progress, result, data, started.learning_rate, started.waited)
 
     def _keep_time(self, clock: Clock) -> None:
         """Fix the number of steps when the speed of the machine is known; later, make sure that the run ends on

@@ -1,7 +1,8 @@
 """A run of a small encoder in however many processes torch's launcher starts: `small_run.py RUN OPTIONS`.
 
 OPTIONS is a JSON object: `steps`, `optimizer`, `learning_rate`, `precision`, `dropout`, `average`, `shape` (what is
-different in the encoder); `kill: [process, step]` ends a process before a step, `kill_in_save: [process, step]` while
+different in the encoder), `micro_batches` (of a step, over all processes), `ahead` (start steps without waiting for the
+last one, as on GPUs); `kill: [process, step]` ends a process before a step, `kill_in_save: [process, step]` while
 it writes, `full_disk: [process, step]` has its disk full.
 """
 
@@ -36,6 +37,8 @@ OPTIONS: dict[str, Any] = {
     "dropout": 0.0,
     "average": 0,
     "shape": {},
+    "micro_batches": 12,
+    "ahead": False,
     "kill": None,
     "kill_in_save": None,
     "full_disk": None,
@@ -43,15 +46,15 @@ OPTIONS: dict[str, Any] = {
 
 
 class Share:
-    """This process's part of the micro-batches, twelve for all."""
+    """This process's part of the micro-batches."""
 
-    def __init__(self, process: int, processes: int, kill: list[int] | None) -> None:
-        self.process, self.processes, self.kill = process, processes, kill
+    def __init__(self, process: int, processes: int, micro_batches: int, kill: list[int] | None) -> None:
+        self.process, self.processes, self.micro_batches, self.kill = process, processes, micro_batches, kill
 
     def __getitem__(self, step: int) -> StepData:
         if [self.process, step] == self.kill:
             os.kill(os.getpid(), signal.SIGKILL)
-        data = Counting(12, sequences=24)[step]
+        data = Counting(self.micro_batches, sequences=24)[step]
         data.micro_batches = data.micro_batches[self.process :: self.processes]
         return data
 
@@ -78,7 +81,7 @@ def main(run_dir: str, options: dict[str, Any]) -> None:
     model = models.build(replace(SHAPE, vocab_size=53, **dropout, **options["shape"]), "PretrainingModel")
     if start is not None:
         model.load_state_dict(checkpoint.load(start.path).state_dict())
-    source = Share(process, processes, options["kill"])
+    source = Share(process, processes, options["micro_batches"], options["kill"])
     trainer = Trainer(
         config,
         accelerator,
@@ -90,6 +93,7 @@ def main(run_dir: str, options: dict[str, Any]) -> None:
         evaluate=evaluate,
         start=start,
     )
+    trainer.stepper.runs_ahead = options["ahead"]
     write = checkpoints.save_tensors
 
     def save_tensors(*arguments: Any) -> None:

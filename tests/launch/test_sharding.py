@@ -28,6 +28,7 @@ HYBRID = {
     "PARALLELISM_CONFIG_DP_REPLICATE_SIZE": "2",
     "PARALLELISM_CONFIG_DP_SHARD_SIZE": "2",
 }
+HYBRID_2_BY_4 = {**HYBRID, "PARALLELISM_CONFIG_DP_SHARD_SIZE": "4"}
 ZERO = {
     stage: {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)}
     for stage in (1, 2, 3)
@@ -179,6 +180,15 @@ def test_hybrid_sharding_agrees(runs: Runs) -> None:
     runs("four", 4, HYBRID)
     assert len([name for name in runs.files("four", 9) if name.startswith("optimizer")]) == 4
     assert runs.difference("one", "four") < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", [None, FSDP, HYBRID_2_BY_4], ids=["ddp", "fsdp", "hybrid"])
+def test_eight_processes_agree(runs: Runs, sharding: dict[str, str] | None) -> None:
+    """Also where clipping is decided on the device and steps are started ahead, as on GPUs."""
+    runs("one", micro_batches=8, steps=4)
+    runs("eight", 8, sharding, micro_batches=8, steps=4, ahead=True)
+    assert runs.difference("one", "eight") < 1e-5
 
 
 @pytest.mark.slow
