@@ -260,14 +260,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def set_clock(seconds: Callable[[int], float] = lambda step: 0.05) -> list[float]:
         now = [0.0]
-        step = Stepper.__call__
+        step = Stepper.start
 
         def timed(self: Any, number: int, *rest: Any) -> Any:
             result = step(self, number, *rest)
             now[0] += seconds(number)
             return result
 
-        monkeypatch.setattr(Stepper, "__call__", timed)
+        monkeypatch.setattr(Stepper, "start", timed)
         times = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
         monkeypatch.setattr("bert.training.trainer.time", times)
         return now
