@@ -5,6 +5,7 @@ each of their K heads serves H / K of the queries.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -144,6 +145,10 @@ class VarlenRows:
     """how many tokens a token sees to the left and to the right; -1 for all"""
 
 
+_VARLEN_SHARES_KEYS = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""not in torch 2.11, where each head needs keys of its own"""
+
+
 class Varlen(Separate):
     """torch's `varlen_attn`: FlashAttention over the packed sequences (Dao 2023), without any padding."""
 
@@ -166,9 +171,12 @@ class Varlen(Separate):
         self, q: Tensor, k: Tensor, v: Tensor, ready: VarlenRows, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
         ends, length = ready.offsets, ready.max_length
-        mixed = varlen_attn(
-            q, k, v, ends, ends, length, length, window_size=ready.window, enable_gqa=_shared(q, k)
-        )
+        options: dict[str, Any] = {"window_size": ready.window}
+        if _shared(q, k) and _VARLEN_SHARES_KEYS:
+            options["enable_gqa"] = True
+        elif _shared(q, k):
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        mixed = varlen_attn(q, k, v, ends, ends, length, length, **options)
         return cast(Tensor, mixed)
 
 
