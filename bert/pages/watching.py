@@ -34,9 +34,19 @@ class Pages:
             return self._page
 
     def _files(self) -> object:
-        """What changes when a run writes: the names, sizes and times of its files."""
-        files = (file for run in self.runs for file in sorted(Path(run).glob("*.json*")))
-        return [(str(file), (about := file.stat()).st_size, about.st_mtime_ns) for file in files]
+        """What changes when a run writes or ends: the names, sizes and times of its files, and its finished model."""
+        folders = map(Path, self.runs)
+        places = (place for run in folders for place in (run / "model", *sorted(run.glob("[!.]*.json*"))))
+        return list(map(_seen, places))
+
+
+def _seen(place: Path) -> tuple[str, int, int] | None:
+    """The name, size and time of a file or folder; None if it is not there."""
+    try:
+        about = place.stat()
+    except FileNotFoundError:
+        return None
+    return str(place), about.st_size, about.st_mtime_ns
 
 
 def server(runs: Sequence[str | Path], port: int) -> ThreadingHTTPServer:
