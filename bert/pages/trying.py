@@ -6,6 +6,7 @@ another origin, and must carry JSON, which browsers send to other origins only a
 
 import json
 import threading
+import traceback
 from collections.abc import Callable
 from functools import cached_property
 from http import HTTPStatus
@@ -192,6 +193,18 @@ TRIALS = {
 }
 
 
+def _parsed(content: bytes) -> Request:
+    """A request from its JSON; UserError if it is none, or if a text of it cannot be written in UTF-8."""
+    try:
+        request = json.loads(content)
+        json.dumps(request, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise UserError("a request is JSON") from None
+    if not isinstance(request, dict):
+        raise UserError("a request is an object")
+    return request
+
+
 def make_server(tried: Tried, port: int) -> ThreadingHTTPServer:
     """A server of the page on this machine's own address; port 0 is a free one. UserError if the port is taken."""
     html = tried.page().encode()
@@ -223,16 +236,15 @@ def make_server(tried: Tried, port: int) -> ThreadingHTTPServer:
                     "error": f"a request has at most {MOST_BYTES} bytes"
                 }
             try:
-                request = json.loads(self.rfile.read(int(length)))
-                if not isinstance(request, dict):
-                    raise UserError("a request is an object")
+                request = _parsed(self.rfile.read(int(length)))
                 return HTTPStatus.OK, tried.answer(self.path.removeprefix("/api/"), request)
             except TextError as error:
                 return HTTPStatus.BAD_REQUEST, {"error": f"The text {error.why}."}
             except UserError as error:
                 return HTTPStatus.BAD_REQUEST, {"error": str(error)}
-            except (ValueError, RecursionError):
-                return HTTPStatus.BAD_REQUEST, {"error": "a request is JSON"}
+            except Exception as error:
+                traceback.print_exc()  # without an answer the page would say that the server has ended
+                return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"}
 
         def _is_meant(self) -> bool:
             """Whether a request names this server, and comes from its own page if it comes from one."""
