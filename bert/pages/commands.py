@@ -184,6 +184,7 @@ def try_model(checkpoint: str, words: list[str], config: Try) -> None:
     if words:
         raise UserError(f"{words[0]!r} is one argument too many; usage: bert try CHECKPOINT [key=value ...]")
     from bert.inference.common import open_source
+    from bert.pages.serving import ADDRESS
     from bert.pages.trying import TRIALS, Tried, make_server
 
     model, tokenizer = open_source(checkpoint, config.device)
@@ -191,7 +192,7 @@ def try_model(checkpoint: str, words: list[str], config: Try) -> None:
     with make_server(tried, config.port) as server:
         offered = " · ".join(TRIALS[name].title for name in tried.trials)
         print(
-            f"{tried.name}: {offered}\nhttp://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)",
+            f"{tried.name}: {offered}\nhttp://{ADDRESS}:{server.server_port}/  (Ctrl-C ends it)",
             flush=True,
         )
         with suppress(KeyboardInterrupt):
@@ -212,7 +213,7 @@ class Report:
     watch: bool = False
     """serve the page to this machine (127.0.0.1) and renew it while the run goes on; also written --watch"""
     port: Annotated[int, Ge(0), Le(65535)] = 8765
-    """port of watch; 0 is any that is free"""
+    """port of watch; 0 is a free one"""
 
 
 def report(run: str, others: list[str], config: Report) -> None:

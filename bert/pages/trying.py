@@ -1,15 +1,15 @@
 """The page of `bert try`: a model to try in the browser, served to this machine alone.
 
-Other web pages that a browser shows cannot use it: a request must name this server as its host, must not come from
-another origin, and must carry JSON, which browsers send to other origins only after asking.
+A request must carry JSON, which browsers send to other origins only after asking; see `serving` for whom it answers.
 """
 
 import json
 import threading
+import traceback
 from collections.abc import Callable
 from functools import cached_property
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,16 +30,14 @@ from bert.model.models import (
 )
 from bert.pages.attention import cut_note, longest, measured_roles, page_data
 from bert.pages.page import render, script_json
+from bert.pages.serving import LocalHandler, local_server
 from bert.tokenizer import Tokenizer
 
-ADDRESS = "127.0.0.1"
 MOST_BYTES = 64 * 1024
 """the longest request"""
 MOST_LETTERS = 5000
 """the longest text"""
 TOP_K = 8
-PATIENCE = 20
-"""seconds in which a request must arrive"""
 Request = dict[str, Any]
 
 
@@ -192,76 +190,48 @@ TRIALS = {
 }
 
 
+def _parsed(content: bytes) -> Request:
+    """A request from its JSON; UserError if it is none, or if a text of it cannot be written in UTF-8."""
+    try:
+        request = json.loads(content)
+        json.dumps(request, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise UserError("a request is JSON") from None
+    if not isinstance(request, dict):
+        raise UserError("a request is an object")
+    return request
+
+
 def make_server(tried: Tried, port: int) -> ThreadingHTTPServer:
-    """A server of the page on this machine's own address; port 0 is a free one. UserError if the port is taken."""
+    """A server of the page; port 0 is a free one. UserError if the port is taken."""
     html = tried.page().encode()
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = PATIENCE
-
+    class Handler(LocalHandler):
         def do_GET(self) -> None:
-            if not self._is_meant():
-                self._send(HTTPStatus.FORBIDDEN, b"this address is not served", "text/plain")
-            elif self.path.partition("?")[0] != "/":
-                self._send(HTTPStatus.NOT_FOUND, b"nothing is here", "text/plain")
-            else:
-                self._send(HTTPStatus.OK, html, "text/html; charset=utf-8")
+            self.send_page(lambda: html)
 
         def do_POST(self) -> None:
             status, answer = self._answer()
-            self._send(status, script_json(answer).encode(), "application/json")
+            self.send(status, script_json(answer).encode(), "application/json")
 
         def _answer(self) -> tuple[HTTPStatus, dict[str, Any]]:
-            if not self._is_meant() or self.headers.get_content_type() != "application/json":
+            if not self.is_meant() or self.headers.get_content_type() != "application/json":
                 return HTTPStatus.FORBIDDEN, {"error": "this page alone may ask"}
             length = self.headers.get("Content-Length", "")
             if not length.isdecimal():
                 return HTTPStatus.LENGTH_REQUIRED, {"error": "a request says how long it is"}
-            if int(length) > MOST_BYTES:
-                self.close_connection = True
-                return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {
-                    "error": f"a request has at most {MOST_BYTES} bytes"
-                }
+            if len(length) > len(str(MOST_BYTES)) or int(length) > MOST_BYTES:
+                problem = f"a request has at most {MOST_BYTES} bytes"
+                return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": problem}
             try:
-                request = json.loads(self.rfile.read(int(length)))
-                if not isinstance(request, dict):
-                    raise UserError("a request is an object")
+                request = _parsed(self.rfile.read(int(length)))
                 return HTTPStatus.OK, tried.answer(self.path.removeprefix("/api/"), request)
             except TextError as error:
                 return HTTPStatus.BAD_REQUEST, {"error": f"The text {error.why}."}
             except UserError as error:
                 return HTTPStatus.BAD_REQUEST, {"error": str(error)}
-            except (ValueError, RecursionError):
-                return HTTPStatus.BAD_REQUEST, {"error": "a request is JSON"}
+            except Exception as error:
+                traceback.print_exc()  # without an answer the page would say that the server has ended
+                return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"}
 
-        def _is_meant(self) -> bool:
-            """Whether a request names this server, and comes from its own page if it comes from one."""
-            hosts = [f"{name}:{server.server_port}" for name in (ADDRESS, "localhost")]
-            origin = self.headers.get("Origin")
-            return self.headers.get("Host") in hosts and (
-                origin is None or origin in [f"http://{host}" for host in hosts]
-            )
-
-        def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
-            self.send_response(status)
-            headers = {
-                "Content-Type": kind,
-                "Content-Length": str(len(content)),
-                "Cache-Control": "no-store",
-                "X-Content-Type-Options": "nosniff",
-                "X-Frame-Options": "DENY",
-            }
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Requests are not printed: they would show what was typed."""
-
-    try:
-        server = ThreadingHTTPServer((ADDRESS, port), Handler)
-    except OSError as error:
-        raise UserError(f"port: {port} cannot be used ({error.strerror}); port=0 takes a free one") from None
-    server.daemon_threads = True
-    return server
+    return local_server(Handler, port)

@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
 
-from bert.errors import UserError
 from bert.pages.report import report
 from bert.pages.run import read_run
+from bert.pages.serving import ADDRESS, LocalHandler, local_server
 
-HOST = "127.0.0.1"
 PAUSE = 10
 """a page is made anew at most after this many times as long as making it has taken"""
 
@@ -34,48 +33,38 @@ class Pages:
             return self._page
 
     def _files(self) -> object:
-        """What changes when a run writes: the names, sizes and times of its files."""
-        files = (file for run in self.runs for file in sorted(Path(run).glob("*.json*")))
-        return [(str(file), (about := file.stat()).st_size, about.st_mtime_ns) for file in files]
+        """What changes when a run writes or ends: the names, sizes and times of its files, and its finished model."""
+        folders = map(Path, self.runs)
+        places = (place for run in folders for place in (run / "model", *sorted(run.glob("[!.]*.json*"))))
+        return list(map(_seen, places))
+
+
+def _seen(place: Path) -> tuple[str, int, int] | None:
+    """The name, size and time of a file or folder; None if it is not there."""
+    try:
+        about = place.stat()
+    except FileNotFoundError:
+        return None
+    return str(place), about.st_size, about.st_mtime_ns
 
 
 def server(runs: Sequence[str | Path], port: int) -> ThreadingHTTPServer:
-    """A server of the report, on the loopback address; port 0 is any that is free. UserError if the port is taken."""
+    """A server of the report; port 0 is a free one. UserError if the port is taken."""
     pages = Pages(runs)
     pages.page()  # a mistake in the names of runs is found now
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(LocalHandler):
         def do_GET(self) -> None:
-            # A page of another place could ask under a name of its own that it lets point here.
-            if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
-                self.send_error(403, "ask for 127.0.0.1")
-            elif self.path != "/":
-                self.send_error(404)
-            else:
-                page = pages.page()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html; charset=utf-8")
-                self.send_header("Content-Length", str(len(page)))
-                self.send_header("Cache-Control", "no-cache")
-                self.end_headers()
-                self.wfile.write(page)
+            self.send_page(pages.page)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Requests are not told."""
-
-    try:
-        return ThreadingHTTPServer((HOST, port), Handler)
-    except OSError as error:
-        raise UserError(
-            f"port: {port} cannot be used ({error.strerror}); choose another one, or 0 for any"
-        ) from None
+    return local_server(Handler, port)
 
 
 def watch(runs: Sequence[str | Path], port: int) -> None:
     """Serve until Ctrl-C."""
     with server(runs, port) as serving:
         print(
-            f"http://{HOST}:{serving.server_address[1]}/ shows the report while the run goes on; Ctrl-C ends this",
+            f"http://{ADDRESS}:{serving.server_port}/ shows the report while the run goes on; Ctrl-C ends this",
             flush=True,
         )
         try:

@@ -369,7 +369,13 @@ def advice(figures: dict[str, Any]) -> list[str]:
         lines.append(
             "no strategy fits into the memory: lower batch.micro_tokens, or set model.gradient_checkpointing=true"
         )
-    if last["tokens_of_a_micro_batch"] < SMALL_MICRO_BATCH:
+    idle = figures["gpus"] - last["sequences"]
+    if idle > 0:
+        lines.append(
+            f"a step has {last['sequences']:,} sequences, so {idle:,} GPUs have nothing to do: raise batch.sequences, "
+            "or take fewer GPUs"
+        )
+    elif last["tokens_of_a_micro_batch"] < SMALL_MICRO_BATCH:
         lines.append(
             f"{last['tokens_of_a_micro_batch']:,} tokens for each GPU in a step are too few to keep it busy: raise "
             "batch.sequences, or take fewer GPUs"

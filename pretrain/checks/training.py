@@ -79,9 +79,8 @@ def _timed(stepper: Stepper, data: StepData, repeats: int) -> float:
     least, began = float("inf"), time.monotonic()
     for _ in range(repeats):
         start = time.perf_counter()
-        stepper(
-            0, data, 0.0, {}
-        )  # waits for its sums; what the device then has left, the optimizer's part, falls into the next one
+        # This waits for its sums; on a GPU the optimizer's part falls into the next step's time.
+        stepper(0, data, 0.0, {})
         least = min(least, time.perf_counter() - start)
         if time.monotonic() - began > MEASURED_SECONDS:
             break

@@ -222,6 +222,11 @@ def test_an_estimate_needs_no_text(tmp_path: Path, settings: list[str]) -> None:
     assert any("too few to keep it busy" in line for line in found["advice"])
 
 
+def test_gpus_without_work_are_counted(settings: list[str]) -> None:
+    config = load(doctor.DoctorConfig, None, [*settings, "gpus=32", "machine=h100", "batch.sequences=16"])
+    assert any("so 16 GPUs have nothing to do" in line for line in doctor.foresee(config)["advice"])
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

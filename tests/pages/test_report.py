@@ -189,6 +189,7 @@ def test_the_command(pretraining: Path, tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     run = write_pretraining(tmp_path / "live", range(1, 30))
+    (run / "model").rmdir()  # it goes on
     with server([run], 0) as serving:
         thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
         thread.start()
@@ -209,6 +210,9 @@ def test_a_watched_run_is_renewed(address: str, tmp_path: Path, monkeypatch: pyt
         file.write('{"step": 31, "loss": 1.0, "mlm_loss": 1.0}\n')
     monkeypatch.setattr("bert.pages.watching.time.monotonic", lambda: 1e9)
     assert data_of(ask())["charts"][0]["lines"][0]["x"][-1] == 31
+    assert "not finished" in ask()
+    (tmp_path / "live" / "model").mkdir()  # the last thing that a run makes
+    assert "not finished" not in ask()
 
 
 def test_a_watched_run_is_shown_to_this_machine_alone(address: str) -> None:

@@ -87,6 +87,7 @@ def test_a_live_page_takes_over_what_is_new(
 ) -> None:
     monkeypatch.setattr("bert.pages.watching.PAUSE", 0)
     run = write_pretraining(tmp_path / "live", range(1, 30))
+    (run / "model").rmdir()  # it goes on
     with server([run], 0) as serving:
         thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
         thread.start()
@@ -97,6 +98,10 @@ def test_a_live_page_takes_over_what_is_new(
             page.evaluate("renew()")
             assert page.evaluate("charts[0].plot.scales.x.max") == 500
             assert "500" in page.locator("#summary .tiles").inner_text()
+            assert "not finished" in page.locator("#summary").inner_text()
+            (run / "model").mkdir()
+            page.evaluate("renew()")
+            assert "not finished" not in page.locator("#summary").inner_text()
             page.close()  # it would go on asking
         finally:
             serving.shutdown()

@@ -115,6 +115,7 @@ REFUSED: dict[str, tuple[str, str, Any, dict[str, str], int]] = {
     "a form": ("POST", "/api/fill", {"text": "[MASK]"}, {"Content_Type": "text/plain"}, 403),
     "too long": ("POST", "/api/fill", None, {"Content_Length": str(MOST_BYTES + 1)}, 413),
     "no JSON": ("POST", "/api/fill", b"{", {}, 400),
+    "half a letter": ("POST", "/api/fill", b'{"text": "[MASK] \\ud83d"}', {}, 400),
     "a list": ("POST", "/api/fill", [1], {}, 400),
     "no text": ("POST", "/api/fill", {"text": 3}, {}, 400),
     "long text": ("POST", "/api/fill", {"text": "[MASK] " * 2000}, {}, 400),
@@ -130,6 +131,16 @@ def test_what_is_refused(port: int, case: str) -> None:
     status, text = ask(port, method, path, body, **headers)
     assert status == expected
     assert "Traceback" not in text and "masks" not in text
+
+
+def test_a_mistake_of_the_model_is_not_said_to_be_the_request(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr("bert.pages.trying.fill_masks", fails)
+    assert ask(port, "POST", "/api/fill", {"text": "[MASK]"}) == (500, '{"error":"ValueError: a mistake"}')
 
 
 def test_the_page_is_served_to_this_machine(port: int) -> None:

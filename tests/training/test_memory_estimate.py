@@ -116,5 +116,4 @@ def test_an_optimizer_takes_what_is_estimated(name: str) -> None:
         state, rel=0.1
     )
     of = counts.matrices if "muon" in name else counts.largest_group
-    print(name, allocated(optimizer.step), size.temporary * of, allocated(optimizer.step) / of)
     assert size.temporary * of == pytest.approx(allocated(optimizer.step), rel=0.1, abs=1e4)

@@ -7,6 +7,7 @@ const BORDERS = ["solid", "dashed", "dotted"];
 const MOST_BANDS = 3;
 
 let page = pageData();
+let shown = sent(document);
 const view = { axis: "step", smoothing: 0.86, range: null, hidden: new Set() };
 const charts = [];
 
@@ -279,21 +280,28 @@ function listen() {
   });
 }
 
+/** What a page says, as the server sent it: before its charts are drawn, and without the time when it was made. */
+function sent(from) {
+  return from.getElementById("data").textContent + from.getElementById("main").innerHTML;
+}
+
 /** Ask the server for the page again, and take over what is new in it. */
 async function renew() {
-  let text;
+  let fresh;
   try {
-    text = await (await fetch(location.href, { cache: "no-cache" })).text();
+    const answer = await fetch(location.href, { cache: "no-cache" });
+    if (!answer.ok) return;
+    fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   } catch {
     return;  // the server has ended, or will be back
   }
-  const fresh = new DOMParser().parseFromString(text, "text/html");
+  if (sent(fresh) === shown) return;
+  shown = sent(fresh);
   const data = JSON.parse(fresh.getElementById("data").textContent);
-  if (JSON.stringify(data) === JSON.stringify(page)) return;
   const isOther = fresh.querySelectorAll("section").length !== document.querySelectorAll("section").length;
   if (isOther || data.charts.length !== page.charts.length) return location.reload();
   page = data;
-  for (const part of ["header .heading", "#summary", "#samples", "#corpus", "#environment"]) {
+  for (const part of ["header .heading", "#summary", "#samples", "#corpus", "#pairs", "#tasks", "#results", "#environment"]) {
     document.querySelector(part)?.replaceChildren(...(fresh.querySelector(part)?.childNodes ?? []));
   }
   charts.forEach((chart, place) => { chart.spec = page.charts[place]; });
