@@ -7,6 +7,7 @@ another origin, and must carry JSON, which browsers send to other origins only a
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -198,6 +199,10 @@ def make_server(tried: Tried, port: int) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         timeout = PATIENCE
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # the browser has gone away
+                super().handle()
 
         def do_GET(self) -> None:
             if not self._is_meant():

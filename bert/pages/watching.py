@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
@@ -35,7 +36,7 @@ class Pages:
 
     def _files(self) -> object:
         """What changes when a run writes: the names, sizes and times of its files."""
-        files = (file for run in self.runs for file in sorted(Path(run).glob("*.json*")))
+        files = (file for run in self.runs for file in sorted(Path(run).glob("[!.]*.json*")))
         return [(str(file), (about := file.stat()).st_size, about.st_mtime_ns) for file in files]
 
 
@@ -45,6 +46,10 @@ def server(runs: Sequence[str | Path], port: int) -> ThreadingHTTPServer:
     pages.page()  # a mistake in the names of runs is found now
 
     class Handler(BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # the browser has gone away
+                super().handle()
+
         def do_GET(self) -> None:
             # A page of another place could ask under a name of its own that it lets point here.
             if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
@@ -52,7 +57,10 @@ def server(runs: Sequence[str | Path], port: int) -> ThreadingHTTPServer:
             elif self.path != "/":
                 self.send_error(404)
             else:
-                page = pages.page()
+                try:
+                    page = pages.page()
+                except UserError as error:  # the run has been removed, say
+                    return self.send_error(500, "there is no report", str(error))
                 self.send_response(200)
                 self.send_header("Content-Type", "text/html; charset=utf-8")
                 self.send_header("Content-Length", str(len(page)))
