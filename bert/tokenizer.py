@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import processors
 
 from bert import tokenizer_files as files
+from bert.data.records import is_broken
 from bert.data.scripts import is_unspaced
 from bert.errors import UserError
 
@@ -229,13 +230,18 @@ class Tokenizer:
     ) -> list[tokenizers.Encoding]:
         encode = self.backend.encode_batch_fast if fast else self.backend.encode_batch
         inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        if max_length is None:
-            return encode(inputs, add_special_tokens=special_tokens)
-        self.backend.enable_truncation(max_length)
+        if max_length is not None:
+            self.backend.enable_truncation(max_length)
         try:
             return encode(inputs, add_special_tokens=special_tokens)
+        except TypeError:
+            for text in (*texts, *(pairs or ())):
+                if isinstance(text, str) and is_broken(text):
+                    raise UserError(f"{text!r}: has half a surrogate pair, which is no character") from None
+            raise
         finally:
-            self.backend.no_truncation()
+            if max_length is not None:
+                self.backend.no_truncation()
 
 
 def _name_special_tokens(backend: tokenizers.Tokenizer, given: dict[str, str]) -> dict[str, str]:

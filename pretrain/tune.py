@@ -237,6 +237,8 @@ def base_of(argv: Sequence[str], output: str | None) -> tuple[str, Path]:
     name = f"{'tuned' if source is None else source.stem.removesuffix('.tuned') + '.tuned'}.yaml"
     beside = Path() if source is None or source.is_relative_to(recipes.FOLDER) else source.parent
     target = beside / name if output is None else Path(output)
+    if target.is_dir():
+        raise UserError(f"output: {target} is a folder; name a file")
     if target.is_file() and MARK not in target.read_text(encoding="utf-8", errors="replace"):
         raise UserError(f"output: {target} exists and is not of this command; name another file as output=")
     if not target.parent.is_dir():

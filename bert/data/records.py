@@ -186,6 +186,8 @@ def check_output(output: str | None, suffixes: Sequence[str]) -> None:
         raise UserError(f"output: {output} does not end in {' or '.join(suffixes)}")
     if not Path(output).parent.is_dir():
         raise UserError(f"output: there is no folder {Path(output).parent}")
+    if Path(output).is_dir():
+        raise UserError(f"output: {output} is a folder; name a file")
 
 
 @contextmanager

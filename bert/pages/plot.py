@@ -1,17 +1,22 @@
 """Attention as a picture of matplotlib: lines from word to word, or a matrix."""
 
+import logging
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from bert.errors import UserError
+from bert.files import new_file
 from bert.inference.attended import Attended, alignment, attended
 from bert.inference.common import ModelSource, open_source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+logger = logging.getLogger("bert")
 COLOURS = "#0072b2", "#d55e00"
 """of the first and the second text (Okabe and Ito)"""
 INK, SOFT = "#17202b", "#55606e"
@@ -65,11 +70,17 @@ def save(axes: "Axes | Sequence[Axes]", path: str) -> None:
 
     figure = np.atleast_1d(np.asarray(axes, dtype=object))[0].figure
     try:
-        figure.savefig(path, dpi=200, facecolor="white")
+        with warnings.catch_warnings(record=True) as warned, new_file(Path(path)) as file:
+            warnings.filterwarnings("always", "Glyph .* missing")
+            figure.savefig(file, format=Path(path).suffix[1:], dpi=200, facecolor="white")
     except OSError as error:
         raise UserError(f"output: {path} cannot be written ({error.strerror})") from None
     finally:
         pyplot.close(figure)
+    if any(str(one.message).startswith("Glyph") for one in warned):
+        logger.warning(
+            "The font of the picture lacks some letters of this text; a page (.html) shows them all."
+        )
 
 
 def _title(layer: int | str | None, head: int | None) -> str:

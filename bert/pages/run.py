@@ -24,6 +24,8 @@ _SAID = {
     "evaluations.jsonl": "no evaluation has been written, so nothing says yet how good the model is",
 }
 """files of lines that every run has after a while, and what their absence means"""
+LONGEST_HEADER = 100_000_000
+"""bytes of the header of a safetensors file, as its format allows"""
 
 
 @dataclass
@@ -72,8 +74,8 @@ class Run:
     @cached_property
     def parameters(self) -> int | None:
         """How many the model has; None if there is no checkpoint."""
-        checkpoints = (self.path / "checkpoints").glob("step-*")
-        for folder in [self.path / "model", *sorted(checkpoints, key=lambda path: path.stat().st_mtime)]:
+        checkpoints = (self.path / "checkpoints").glob("step-*")  # a run that goes on removes older ones
+        for folder in [self.path / "model", *sorted(checkpoints)]:
             if found := _parameters(folder / "model.safetensors"):
                 return found
         return None
@@ -165,7 +167,7 @@ def _parameters(path: Path) -> int | None:
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))
+            header = json.loads(file.read(min(size, LONGEST_HEADER)))
         total = 0
         for name, tensor in header.items():
             if name != "__metadata__":
@@ -174,7 +176,7 @@ def _parameters(path: Path) -> int | None:
                     count *= length
                 total += count
         return total
-    except (OSError, ValueError, KeyError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return None
 
 

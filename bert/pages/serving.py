@@ -5,6 +5,7 @@ another origin.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,6 +21,10 @@ class LocalHandler(BaseHTTPRequestHandler):
 
     server: ThreadingHTTPServer
     timeout = PATIENCE
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # the browser has gone away
+            super().handle()
 
     def is_meant(self) -> bool:
         """Whether a request names this server, and comes from its own page if it comes from one.
@@ -39,7 +44,12 @@ class LocalHandler(BaseHTTPRequestHandler):
         elif self.path.partition("?")[0] != "/":
             self.send(HTTPStatus.NOT_FOUND, b"nothing is here", "text/plain")
         else:
-            self.send(HTTPStatus.OK, make(), "text/html; charset=utf-8")
+            try:
+                page = make()
+            except UserError as error:  # the run has been removed, say
+                self.send(HTTPStatus.INTERNAL_SERVER_ERROR, str(error).encode(), "text/plain")
+            else:
+                self.send(HTTPStatus.OK, page, "text/html; charset=utf-8")
 
     def send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
         self.send_response(status)

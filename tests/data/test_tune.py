@@ -82,7 +82,12 @@ def test_a_file_of_the_users_is_not_replaced(tmp_path: Path) -> None:
     config, other = tmp_path / "mine.yaml", tmp_path / "other.yaml"
     config.write_text("training.steps: 3\n")
     other.write_text("seed: 1\n")
-    for output, reason in ((other, "is not of this command"), (tmp_path / "no" / "x.yaml", "no folder")):
+    reasons = {
+        other: "is not of this command",
+        tmp_path / "no" / "x.yaml": "no folder",
+        tmp_path: "is a folder",
+    }
+    for output, reason in reasons.items():
         with pytest.raises(UserError, match=f"output: .*{reason}"):
             tune.main([str(config), f"output={output}"])
     assert other.read_text() == "seed: 1\n"

@@ -123,6 +123,16 @@ def test_pictures_need_no_browser(folders: dict[str, Path], tmp_path: Path) -> N
     assert png.read_bytes().startswith(PNG)
 
 
+def test_letters_that_the_font_lacks_are_told_in_one_line(
+    folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = tmp_path / "x.svg"
+    assert main(["attention", str(folders["bert"]), "中 cat 文", f"output={picture}"]) == 0
+    assert [record.message for record in caplog.records if "lacks some letters" in record.message]
+    assert len(caplog.records) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.svg"]
+
+
 def test_notebooks_draw_on_their_own_axes(folders: dict[str, Path]) -> None:
     from matplotlib.figure import Figure
 

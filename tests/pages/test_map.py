@@ -185,7 +185,9 @@ MISTAKES = {
     "column": (["map", "{texts}", "column=x"], "line 1: 'x' is not there"),
     "few": (["map", "{few}"], "a map needs at least 3 texts; there are 2"),
     "output": (["map", "{texts}", "output=x.png"], "does not end in .html"),
+    "folder": (["map", "{texts}", "output={folder}"], "is a folder; name a file"),
     "method": (["map", "{texts}", "method=tsne"], "method"),
+    "no character": (["words", "a\udc80"], "has half a surrogate pair"),
     "word": (["words", "☃☃"], "'☃☃': the vocabulary has no such word"),
 }  # fmt: skip
 
@@ -202,8 +204,10 @@ def test_mistakes_take_one_line(
     monkeypatch.chdir(tmp_path)
     few = texts.with_name("few.txt")
     few.write_text("a\nb\n")
+    folder = texts.with_name("folder.html")
+    folder.mkdir(exist_ok=True)
     (command, *words), message = MISTAKES[case]
-    given = [word.format(texts=texts, few=few) for word in words]
+    given = [word.format(texts=texts, few=few, folder=folder) for word in words]
     assert main([command, str(folders["bert"]), *given]) == 2
     printed = capsys.readouterr()
     assert message in printed.err and printed.err.count("\n") == 1

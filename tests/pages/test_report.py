@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -105,6 +106,10 @@ def test_a_broken_run_has_a_report_that_says_so(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("\x00\x00\nnull\n{}\n")
     assert "3 lines of metrics.jsonl cannot be read" in text_of(report([read_run(run)]))
     (run / "metrics.jsonl").unlink()
+    (run / "model").mkdir()
+    for header in (b"", b"\xff" * 8 + b"{}", b"\2" + b"\0" * 7 + b"[]", b"\7" + b"\0" * 7 + b'{"a":3}'):
+        (run / "model/model.safetensors").write_bytes(header)
+        assert read_run(run).parameters is None
     (run / "config.yaml").write_text("a: [")
     assert "config.yaml cannot be read" in text_of(report([read_run(run)]))
 
@@ -213,6 +218,16 @@ def test_a_watched_run_is_renewed(address: str, tmp_path: Path, monkeypatch: pyt
     assert "not finished" in ask()
     (tmp_path / "live" / "model").mkdir()  # the last thing that a run makes
     assert "not finished" not in ask()
+
+
+def test_a_watched_run_that_is_removed_is_an_answer(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(tmp_path / "live")
+    monkeypatch.setattr("bert.pages.watching.time.monotonic", lambda: 1e9)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(address)
+    assert refused.value.code == 500 and "is no run folder" in refused.value.read().decode()
 
 
 def test_a_watched_run_is_shown_to_this_machine_alone(address: str) -> None:

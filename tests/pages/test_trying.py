@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,6 +120,7 @@ REFUSED: dict[str, tuple[str, str, Any, dict[str, str], int]] = {
     "a list": ("POST", "/api/fill", [1], {}, 400),
     "no text": ("POST", "/api/fill", {"text": 3}, {}, 400),
     "long text": ("POST", "/api/fill", {"text": "[MASK] " * 2000}, {}, 400),
+    "half a character": ("POST", "/api/fill", b'{"text": "[MASK] \\ud800"}', {}, 400),
     "no mask": ("POST", "/api/fill", {"text": "cat"}, {}, 400),
     "no such trial": ("POST", "/api/nothing", {"text": "cat"}, {}, 400),
     "another page": ("GET", "/etc/passwd", None, {}, 404),
@@ -146,6 +148,17 @@ def test_a_mistake_of_the_model_is_not_said_to_be_the_request(
 def test_the_page_is_served_to_this_machine(port: int) -> None:
     status, text = ask(port, "GET", "/", Host=f"localhost:{port}")
     assert status == 200 and "connect-src &#39;self&#39;" in text
+
+
+def test_a_browser_that_goes_away_is_not_worth_a_traceback(
+    port: int, folders: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    reset = struct.pack("ii", 1, 0)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        connection.sendall(b"POST /api/fill HTTP/1.1\r\nContent-Le")
+    assert ask(port, "GET", "/", Host=f"localhost:{port}")[0] == 200  # the server goes on
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_command_prints_its_address_and_ends_with_ctrl_c(
