@@ -8,6 +8,7 @@ const SHOWN = 200;
 (function mountMap() {
   const data = pageData();
   const { points, groups } = data;
+  const noun = data.labels ? "word" : "text";
   const state = { chosen: null, over: null, hidden: new Set(), query: "" };
   const view = { scale: 1, x: 0, y: 0 };
 
@@ -118,7 +119,7 @@ const SHOWN = 200;
     state.chosen = point;
     about.replaceChildren();
     if (point === null) {
-      about.append(element("h2", {}, "Nearest neighbours"), element("p", { class: "soft" }, "Choose a point, or a text of the list, to see which texts lie nearest to it by cosine."));
+      about.append(element("h2", {}, "Nearest neighbours"), element("p", { class: "soft" }, `Choose a point, or a ${noun} of the list, to see which ${noun}s lie nearest to it by cosine.`));
     } else {
       about.append(
         element("h2", {}, data.labels ? point.text : "Nearest neighbours"),
@@ -198,8 +199,7 @@ const SHOWN = 200;
 
   function tellList() {
     const found = points.filter(visible);
-    const noun = `${data.labels ? "word" : "text"}${found.length === 1 ? "" : "s"}`;
-    count.textContent = `${found.length} ${noun}${found.length > SHOWN ? `; the first ${SHOWN} are listed` : ""}`;
+    count.textContent = `${found.length.toLocaleString("en")} ${noun}${found.length === 1 ? "" : "s"}${found.length > SHOWN ? `; the first ${SHOWN} are listed` : ""}`;
     list.replaceChildren(...found.slice(0, SHOWN).map((point) => element("li", {}, element("button", { type: "button", class: "text", onclick: () => choose(point) }, point.text))));
   }
   function sample(group) {
@@ -224,7 +224,7 @@ const SHOWN = 200;
       return button;
     }));
   }
-  const search = element("input", { type: "search", placeholder: "Find a text", "aria-label": "Find a text", oninput: () => { state.query = search.value.toLowerCase(); tellList(); draw(); } });
+  const search = element("input", { type: "search", placeholder: `Find a ${noun}`, "aria-label": `Find a ${noun}`, oninput: () => { state.query = search.value.toLowerCase(); tellList(); draw(); } });
 
   document.getElementById("map").replaceChildren(
     legend,
