@@ -169,16 +169,25 @@ def _pretraining(run: Run) -> Iterator[Said]:
     if gain < FLAT * unigram:
         yield Said(f"The model is no better than guessing by word frequency yet: {told}.", "bad")
     else:
-        accuracy = ""
-        if {"mlm_accuracy", "unigram_accuracy"} <= one.keys():
-            right, frequent = percent(one["mlm_accuracy"]), percent(one["unigram_accuracy"])
-            accuracy = (
-                f" It guesses {right} of the masked tokens at the first attempt; always saying the most frequent one "
-                f"gets {frequent}."
-            )
-        yield Said(f"The model has learnt from context: {told}.{accuracy}", "good")
+        right, frequent = one.get("mlm_accuracy"), one.get("unigram_accuracy")
+        known = right is not None and frequent is not None
+        accuracy = (
+            f" It guesses {percent(right)} of the masked tokens at the first attempt; always saying the most "
+            f"frequent one gets {percent(frequent)}."
+            if known
+            else ""
+        )
+        if known and right <= frequent:
+            yield Said(f"The model has only begun to learn from context: {told}.{accuracy}", "warn")
+        else:
+            yield Said(f"The model has learnt from context: {told}.{accuracy}", "good")
     pairs, chance = one.get("nsp_accuracy"), one.get("nsp_chance")
-    if pairs is not None and chance is not None:
+    if chance == 1.0:
+        yield Said(
+            "All held-out sentence pairs have the same answer, so they measure nothing: raise corpus.heldout_share.",
+            "warn",
+        )
+    elif pairs is not None and chance is not None:
         sure = pairs > chance + 0.05
         yield Said(
             f"It tells {percent(pairs)} of the sentence pairs right; guessing gets {percent(chance)}."

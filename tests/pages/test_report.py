@@ -176,6 +176,16 @@ def test_the_judgement_follows_the_losses(tmp_path: Path, losses: list[float], t
     assert [said.tone for said in words.judged(read_run(run)) if told in said.text] == [tone]
 
 
+@pytest.mark.parametrize(
+    "measured, told",
+    [({"mlm_accuracy": 0.01}, "only begun to learn"), ({"nsp_chance": 1.0}, "have the same answer")],
+)
+def test_a_model_is_not_praised_for_one_figure(tmp_path: Path, measured: dict[str, float], told: str) -> None:
+    run = write_pretraining(tmp_path / "run")
+    write_lines(run / "evaluations.jsonl", [evaluation(1) | measured])
+    assert [said.tone for said in words.judged(read_run(run)) if told in said.text] == ["warn"]
+
+
 def test_the_command(pretraining: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(pretraining), f"output={tmp_path / 'some' / 'page.html'}"]) == 0
     assert (tmp_path / "some" / "page.html").stat().st_size < 3_000_000
