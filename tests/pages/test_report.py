@@ -178,7 +178,10 @@ def test_the_judgement_follows_the_losses(tmp_path: Path, losses: list[float], t
 
 @pytest.mark.parametrize(
     "measured, told",
-    [({"mlm_accuracy": 0.01}, "only begun to learn"), ({"nsp_chance": 1.0}, "have the same answer")],
+    [
+        ({"mlm_loss": 6.0, "mlm_accuracy": 0.01}, "only begun to learn"),
+        ({"nsp_chance": 1.0}, "have the same answer"),
+    ],
 )
 def test_a_model_is_not_praised_for_one_figure(tmp_path: Path, measured: dict[str, float], told: str) -> None:
     run = write_pretraining(tmp_path / "run")
