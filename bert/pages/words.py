@@ -169,18 +169,16 @@ def _pretraining(run: Run) -> Iterator[Said]:
     if gain < FLAT * unigram:
         yield Said(f"The model is no better than guessing by word frequency yet: {told}.", "bad")
     else:
-        right, frequent = one.get("mlm_accuracy"), one.get("unigram_accuracy")
-        known = right is not None and frequent is not None
-        accuracy = (
-            f" It guesses {percent(right)} of the masked tokens at the first attempt; always saying the most "
-            f"frequent one gets {percent(frequent)}."
-            if known
-            else ""
-        )
-        if known and right <= frequent:
-            yield Said(f"The model has only begun to learn from context: {told}.{accuracy}", "warn")
-        else:
-            yield Said(f"The model has learnt from context: {told}.{accuracy}", "good")
+        learnt, accuracy = True, ""
+        if {"mlm_accuracy", "unigram_accuracy"} <= one.keys():
+            right, frequent = one["mlm_accuracy"], one["unigram_accuracy"]
+            learnt = right > frequent
+            accuracy = (
+                f" It guesses {percent(right)} of the masked tokens at the first attempt; always saying the most "
+                f"frequent one gets {percent(frequent)}."
+            )
+        has = "has learnt" if learnt else "has only begun to learn"
+        yield Said(f"The model {has} from context: {told}.{accuracy}", "good" if learnt else "warn")
     pairs, chance = one.get("nsp_accuracy"), one.get("nsp_chance")
     if chance == 1.0:
         yield Said(
