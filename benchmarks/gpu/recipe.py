@@ -193,9 +193,7 @@ def land(folder: Path, outcomes: Sequence[Outcome]) -> str:
 def carry_out_recipe(folder: Path, run: Path, minutes: float, results: Path, tiny: bool) -> bool:
     """Whether every part got through."""
     if not (folder / PREPARED).is_file():
-        raise UserError(
-            f"{folder}: is not prepared; python benchmarks/gpu/recipe.py prepare {folder} FILES ..."
-        )
+        raise UserError(f"{folder}: is not prepared; make gpu-store STORE={folder} TEXT=FILES")
     if run.exists():
         raise UserError(
             f"{run}: is there already, and the time of a run counts; remove it, or give another --run"
