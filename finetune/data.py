@@ -104,6 +104,7 @@ class _Rows:
                     raise ValueError(row.problem)
                 text, pair = kind.read(row.values, task)
                 values = kind.values(row.values, text, task)
+                group = filled(row.values, task.group_column) if task.group_column else None
             except ValueError as error:
                 self._refuse(row.place, error)
                 continue
@@ -111,8 +112,8 @@ class _Rows:
             self.texts.append(text)
             self.pairs.append(pair)
             self.labels.append(values)
-            if task.group_column:
-                self.groups.append(filled(row.values, task.group_column))
+            if group is not None:
+                self.groups.append(group)
 
     def _open(self) -> tuple[Iterable[Row], list[str] | None]:
         task = self.task

@@ -164,7 +164,9 @@ def rows(task: TaskConfig, count: int, seed: str) -> list[dict[str, Any]]:
             name: " ".join(draw.choices(("the value", "an object", "this class")[label:], k=6))
             for name in columns
         }
-        row |= {name: str(number // 2) for name in columns_in(task.group_column)}
+        group = str(number // 2)
+        for name, key in re.findall(r"\{(\w+)(?:\[(\w+)\])?\}", task.group_column or ""):
+            row[name] = {**row.get(name, {}), key: group} if key else group
         row[task.label_column] = round(4 * label + draw.random(), 2) if task.kind == "regression" else label
         if task.labels:
             row[task.label_column] = list(task.labels)[label]
@@ -218,7 +220,7 @@ def choices(task: TaskConfig) -> str:
         names = task.choice_columns
         row = dict.fromkeys(columns_in(task.text_column), "this class")
         row |= {names[0]: pair} if len(names) == 1 else dict(zip(names, pair, strict=True))
-        found.append(row | {task.label_column: label})
+        found.append(row | {task.label_column: list(task.labels)[label] if task.labels else label})
     return "".join(f"{json.dumps(row)}\n" for row in found)
 
 

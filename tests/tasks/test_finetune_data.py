@@ -142,6 +142,12 @@ MISTAKES: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("a.csv", b"text,label\nx,1\ny,\n", {}, r"a\.csv, line 3: has no label in column 'label'"),
     ("a.csv", b"text,label\nx,1\n ,0\n", {}, r"a\.csv, line 3: has no text in column 'text'"),
     ("a.csv", b"text,label\nx,1\ny,0\n", {"pair_column": "other"}, r"no column 'other'"),
+    (
+        "a.csv",
+        b"text,label\nx,1\ny,0\n",
+        {"group_column": "{text[part]}"},
+        r"line 2: has no 'part' in column 'text'",
+    ),
     ("a.csv", b"text,label\nx,1\ny,1\n", {}, r"task\.label_column: 'label' needs 2 labels or more, has 1"),
     (
         "a.csv",
