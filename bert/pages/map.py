@@ -77,25 +77,13 @@ def map_page(
     if len(texts) < 3:
         raise UserError(f"a map needs at least 3 texts; there are {len(texts)}")
     flat = flatten(vectors, method)
-    which, cosines = nearest(vectors, vectors, NEIGHBOURS + 1)
-    colour = (
-        colours(values) if color is not None else Colour([], [None] * len(texts), [None] * len(texts), None)
-    )
-    data = {
-        "points": _points([_short(text) for text in texts], flat, which, cosines, colour),
-        "groups": colour.groups,
-        "scale": colour.scale,
-        "color": color,
-        "labels": False,
-        "chosen": None,
-        "dimensions": vectors.shape[1],
-    }
-    return render(
-        "map.html.j2",
-        f"Map of texts by {name}",
-        data=data,
-        scripts=("map.js",),
-        styles=("map.css",),
+    return _page(
+        [_short(text) for text in texts],
+        vectors,
+        flat,
+        _plain(len(texts)) if color is None else colours(values),
+        {"color": color, "labels": False, "chosen": None},
+        title=f"Map of texts by {name}",
         overline="Map of texts",
         heading=name,
         lead=f"{len(texts):,} texts as the model places them: those that it takes for alike are near each other. "
@@ -110,28 +98,44 @@ def words_page(name: str, table: WordTable, rows: Sequence[int], chosen: int | N
         raise UserError(f"a map needs at least 3 words; the vocabulary has {len(rows)}")
     vectors, words = table.vectors[list(rows)], [table.words[row] for row in rows]
     flat = flatten(vectors, "pca")
-    which, cosines = nearest(vectors, vectors, NEIGHBOURS + 1)
-    none: list[None] = [None] * len(words)
-    data = {
-        "points": _points(words, flat, which, cosines, Colour([], list(none), list(none), None)),
-        "groups": [],
-        "scale": None,
-        "color": None,
-        "labels": True,
-        "chosen": chosen,
-        "dimensions": vectors.shape[1],
-    }
-    return render(
-        "map.html.j2",
-        f"Words of {name}",
-        data=data,
-        scripts=("map.js",),
-        styles=("map.css",),
+    return _page(
+        words,
+        vectors,
+        flat,
+        _plain(len(words)),
+        {"color": None, "labels": True, "chosen": chosen},
+        title=f"Words of {name}",
         overline="Words of the embedding table",
         heading=name,
         lead=f"{len(words):,} words of the vocabulary by their embeddings, before any attention. {_about(flat)}",
         notes=(),
     )
+
+
+def _plain(size: int) -> Colour:
+    """The colours of points without a column."""
+    return Colour([], [None] * size, [None] * size, None)
+
+
+def _page(
+    texts: Sequence[str],
+    vectors: np.ndarray,
+    flat: Flat,
+    colour: Colour,
+    shown: dict[str, Any],
+    title: str,
+    **context: Any,
+) -> str:
+    """The HTML of a map; `shown` and `context` are what its script and its template need besides the points."""
+    which, cosines = nearest(vectors, vectors, NEIGHBOURS + 1)
+    data = {
+        "points": _points(texts, flat, which, cosines, colour),
+        "groups": colour.groups,
+        "scale": colour.scale,
+        "dimensions": vectors.shape[1],
+        **shown,
+    }
+    return render("map.html.j2", title, data=data, scripts=("map.js",), styles=("map.css",), **context)
 
 
 def _about(flat: Flat) -> str:
