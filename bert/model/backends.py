@@ -6,6 +6,7 @@ each of their K heads serves H / K of the queries.
 
 import functools
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -49,7 +50,7 @@ class Backend(Protocol):
         """(*, H + 2 K, d) → (*, H, d). `heads` are H, K and K; queries and keys are rotated first."""
 
 
-class Separate:
+class Separate(ABC):
     """Backends that read queries, keys and values apart; they define `attend`."""
 
     def mix(
@@ -66,11 +67,11 @@ class Separate:
             q, k = rotation(q), rotation(k)
         return self.attend(q, k, v, ready, dropout, maps)
 
+    @abstractmethod
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, ready: Any, dropout: float, maps: list[Tensor] | None
     ) -> Tensor:
         """(*, H, d) and (*, K, d) twice → (*, H, d)."""
-        raise NotImplementedError
 
 
 @dataclass
