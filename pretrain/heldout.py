@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bert import config as configuration
 from bert.data.batch import IGNORED
+from bert.data.ragged import evenly_spread
 from bert.data.store import is_finished, read_index
 from bert.errors import UserError
 from bert.inference.common import BATCH_TOKENS
@@ -27,7 +28,7 @@ from bert.tokenizer import Tokenizer
 from bert.training.state import Evaluation, EvaluationStopped, ShouldStop
 from pretrain.config import PretrainConfig, check_names
 from pretrain.data.dataset import HeldOutBatches
-from pretrain.data.store import Store, evenly_spread
+from pretrain.data.store import Store
 from pretrain.prepare import store_folder
 from pretrain.tokenizer import tokenizer_folder
 

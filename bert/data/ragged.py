@@ -99,3 +99,8 @@ def sum_within(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     total = np.cumsum(values, dtype=np.int64)
     before = np.where(starts > 0, total[starts - 1], 0)
     return total - np.repeat(before, np.diff(np.append(starts, len(values))))
+
+
+def evenly_spread(size: int, most: int) -> np.ndarray:
+    """int64: at most `most` numbers below `size`, evenly spread."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))

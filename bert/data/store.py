@@ -55,11 +55,13 @@ def some_documents(path: Path, split: str, number: int) -> list["np.ndarray"]:
     """The token ids of at most `number` documents of a finished store, evenly spread over a split."""
     import numpy as np
 
+    from bert.data.ragged import evenly_spread
+
     shards = read_index(path)["splits"][split]["shards"]
     ends = np.cumsum([shard["documents"] for shard in shards])
     total = int(ends[-1]) if len(ends) else 0
     found = []
-    for document in np.unique(np.linspace(0, total - 1, min(number, total)).astype(np.int64)):
+    for document in evenly_spread(total, number):
         shard = int(np.searchsorted(ends, document, side="right"))
         sentences = read_shard(path / split / shards[shard]["file"]).column("sentences").chunk(0)
         local = int(document) - (int(ends[shard - 1]) if shard else 0)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bert.data.ragged import evenly_spread
 from bert.pages.run import Line, Run
 
 MOST_BUCKETS = 1_200
@@ -222,8 +223,7 @@ def curve(lines: Sequence[Line], key: str, buckets: int) -> Curve | None:
 def clock(run: Run) -> dict[str, list[float]]:
     """Steps with the tokens and hours until then, from which a page finds the place of any step."""
     lines = run.metrics
-    places = np.linspace(0, len(lines) - 1, min(CLOCK_POINTS, len(lines))).astype(np.int64)
-    some = [lines[place] for place in np.unique(places).tolist()]
+    some = [lines[place] for place in evenly_spread(len(lines), CLOCK_POINTS).tolist()]
     return {
         "step": [0, *(line["step"] for line in some)],
         "tokens": [0, *(line.get("tokens") or 0 for line in some)],
@@ -280,7 +280,6 @@ def table(data: Mapping[str, Any], most: int = 8) -> list[tuple[str, list[tuple[
     """Each line of a chart with some of its points, for reading instead of looking."""
     rows = []
     for line in data["lines"]:
-        size = len(line["x"])
-        places = np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64)).tolist()
+        places = evenly_spread(len(line["x"]), most).tolist()
         rows.append((line["label"], [(line["x"][place], line["mean"][place]) for place in places]))
     return rows

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from bert.data.ragged import evenly_spread
 from bert.tokenizer import Tokenizer
-from pretrain.data.store import Store, evenly_spread
+from pretrain.data.store import Store
 
 SAMPLED_DOCUMENTS = 2_000
 SAMPLED_SENTENCES = 4_000_000

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bert.data.ragged import ranges
+from bert.data.ragged import evenly_spread, ranges
 from bert.data.store import read_index, read_shard, tokens_of
 from pretrain.corpus.shards import Shard
 
@@ -119,8 +119,3 @@ class Store:
                 self.gather(offsets[few], offsets[few + 1] - offsets[few]), minlength=vocab_size
             )
         return counts
-
-
-def evenly_spread(size: int, most: int) -> np.ndarray:
-    """int64: at most `most` numbers below `size`, evenly spread."""
-    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
